@@ -1,0 +1,37 @@
+"""TIPSv2 encoders and what one can see with them.
+
+    import tipsv2
+    encoder = tipsv2.load()                              # or "tipsv2-nano", "google/tipsv2-b14", a folder
+    found = encoder.encode_image("dog.jpg")              # ImageFeatures: cls, caption_cls, patches, values, size
+    text = encoder.encode_text(["a dog", "grass"])       # [2, D] unit rows
+    tipsv2.segment(encoder, "dog.jpg", ["dog", "grass"])
+
+Names are resolved when first used, so that importing the package stays light.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "load": "encoder",
+    "Encoder": "encoder",
+    "ImageFeatures": "encoder",
+    "find": "catalogue",
+    "available": "catalogue",
+    "ModelInfo": "catalogue",
+    "ModelError": "catalogue",
+    "open_image": "images",
+    "ImageError": "images",
+    "segment": "segmentation",
+    "Segmentation": "segmentation",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

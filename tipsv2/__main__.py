@@ -1,0 +1,275 @@
+"""TIPSv2 encoders from the command line: pictures and numbers into a folder.
+
+python -m tipsv2 heatmap dog.jpg "a dog" "grass" --out out
+python -m tipsv2 segment dog.jpg --classes "dog,grass,sky" --out out
+python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
+python -m tipsv2 convert VISION.npz TEXT.npz OUT --tokenizer FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from tipsv2.prompts import TEMPLATES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a sub-command; 0 if it worked, 2 with one sentence on stderr if it did not."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:  # ImageError and ModelError are ValueErrors; OSError: nowhere to write
+        print(f"tipsv2: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tipsv2: stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tipsv2", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run, summary: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  python -m tipsv2 {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    heat = command(
+        "heatmap",
+        run_heatmap,
+        "Show where in an image each phrase is: one overlay per phrase, maps.npz and scores.json.",
+        'heatmap dog.jpg "a dog" "grass" --mode competing --out out',
+    )
+    heat.add_argument("image", help="a picture")
+    heat.add_argument("queries", nargs="+", metavar="QUERY", help="a phrase, in quotes if it has several words")
+    heat.add_argument(
+        "--mode", choices=("cosine", "competing"), default="cosine", help="each phrase alone, or against the others"
+    )
+    heat.add_argument("--colormap", default="viridis", help="any colormap of matplotlib (default: %(default)s)")
+    _add_encoder(heat)
+    _add_picture(heat, templates="none")
+
+    cut = command(
+        "segment",
+        run_segment,
+        "Give every pixel one of the classes: overlay.png, labels.png, legend.png and shares.json.",
+        'segment dog.jpg --classes "dog,grass,sky" --background "wall,floor" --out out',
+    )
+    cut.add_argument("image", help="a picture")
+    cut.add_argument("--classes", required=True, metavar="NAMES", help="class names, separated by commas")
+    cut.add_argument(
+        "--background", metavar="NUMBER|NAMES", help="cosine under which a pixel is background, or words for it"
+    )
+    _add_encoder(cut)
+    _add_picture(cut, templates="tips9")
+
+    judge = command(
+        "evaluate",
+        run_evaluate,
+        "Measure an encoder on a data set and print a table, or one line of JSON.",
+        "evaluate segmentation --data scenes:val --model tipsv2-nano --json",
+    )
+    judge.add_argument("task", choices=("segmentation",))
+    judge.add_argument("--data", default="scenes:val", help="the data set (default: %(default)s)")
+    judge.add_argument("--limit", type=int, help="only so many images")
+    judge.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
+    judge.add_argument("--resolution", type=int, help="short side in pixels (default: as trained)")
+    _add_encoder(judge)
+
+    change = command(
+        "convert",
+        run_convert,
+        "Turn an official pair of .npz files into a transformers folder.",
+        "convert tips_v2_oss_b14_vision.npz tips_v2_oss_b14_text.npz models/b14 --tokenizer models/l14",
+    )
+    change.add_argument("vision", help="the vision .npz")
+    change.add_argument("text", help="the text .npz")
+    change.add_argument("out", help="folder to write")
+    change.add_argument("--tokenizer", metavar="FOLDER", help="a model folder whose tokenizer files are copied")
+    change.add_argument("--heads", type=int, help="attention heads, for widths that were never released")
+    return parser
+
+
+def run_heatmap(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from tipsv2.heatmap import heatmap
+    from tipsv2.images import open_image
+    from tipsv2.render import overlay
+
+    image = open_image(options.image)  # before the model: a wrong path should not cost its loading
+    encoder = _load(options)
+    maps = heatmap(
+        encoder, image, options.queries, options.mode, options.features, options.templates, options.resolution
+    )
+    # One range for all phrases, so that their pictures can be compared.
+    low, high = (0.0, 1.0) if options.mode == "competing" else (float(maps.min()), float(maps.max()))
+    pixels = np.asarray(image)
+    pictures = [overlay(pixels, values, options.colormap, options.opacity, low, high) for values in maps]
+    out = _folder(options.out)
+    scores = []
+    for number, (query, values, picture) in enumerate(zip(options.queries, maps, pictures, strict=True), 1):
+        y, x = np.unravel_index(values.argmax(), values.shape)
+        scores.append(
+            {"query": query, "peak": float(values.max()), "mean": float(values.mean()), "x": int(x), "y": int(y)}
+        )
+        _save(picture, out / f"{number:02d}_{_slug(query)}.png")
+    np.savez_compressed(out / "maps.npz", maps=maps, queries=np.array(options.queries))
+    _write_json(out / "scores.json", {**_settings(options, encoder), "mode": options.mode, "scores": scores})
+    wide = max(len("query"), *(len(query) for query in options.queries))
+    print(f"{'query':<{wide}}    peak    mean   at (x, y)")
+    for row in scores:
+        print(f"{row['query']:<{wide}}  {row['peak']:6.3f}  {row['mean']:6.3f}   ({row['x']}, {row['y']})")
+    print(f"written to {out}")
+
+
+def run_segment(options: argparse.Namespace) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from tipsv2.images import open_image
+    from tipsv2.render import PALETTE, legend, paint_labels
+    from tipsv2.segmentation import segment
+
+    image = open_image(options.image)
+    classes = _split(options.classes)
+    if len(classes) > 255:
+        raise ValueError(f"labels.png holds at most 255 classes, not {len(classes)}.")
+    encoder = _load(options)
+    found = segment(
+        encoder,
+        image,
+        classes,
+        options.templates,
+        options.features,
+        _background(options.background),
+        options.resolution,
+    )
+    painted = paint_labels(np.asarray(image), found.labels, opacity=options.opacity)
+    out = _folder(options.out)
+    _save(painted, out / "overlay.png")
+    labels = Image.fromarray(np.where(found.labels < 0, 255, found.labels).astype(np.uint8))  # 255: background
+    colors = [PALETTE[index % len(PALETTE)] for index in range(255)] + [(0, 0, 0)]
+    labels.putpalette([channel for color in colors for channel in color])
+    labels.save(out / "labels.png")
+    _save(legend(found.classes, shares=[found.shares[name] for name in found.classes]), out / "legend.png")
+    _write_json(out / "shares.json", {**_settings(options, encoder), "classes": classes, "shares": found.shares})
+    wide = max(len(name) for name in found.shares)
+    for name, share in sorted(found.shares.items(), key=lambda item: -item[1]):
+        print(f"{name:<{wide}}  {100 * share:5.1f} %")
+    print(f"written to {out}")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    from tipsv2.evaluation import segmentation
+
+    encoder = _load(options)
+    numbers = segmentation.evaluate(
+        encoder, data=options.data, resolution=options.resolution, limit=options.limit, progress=not options.json
+    )
+    if options.json:
+        print(json.dumps(numbers, ensure_ascii=False))
+        return
+    wide = max(len(name) for name in numbers)
+    for name, value in numbers.items():
+        print(f"{name:<{wide}}  {value:.4f}" if isinstance(value, float) else f"{name:<{wide}}  {value}")
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    from tipsv2.convert import convert
+
+    out = convert(options.vision, options.text, options.out, options.heads, tokenizer=options.tokenizer)
+    print(
+        f"written to {out}" + ("" if options.tokenizer else "; add tokenizer.json from a released model to use it here")
+    )
+
+
+def _add_encoder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default="auto", help="auto, tipsv2-nano, google/tipsv2-b14, a folder, ... (default: auto)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+
+
+def _add_picture(parser: argparse.ArgumentParser, templates: str) -> None:
+    parser.add_argument("--out", default="out", metavar="DIR", help="folder to write (default: out)")
+    parser.add_argument(
+        "--features", choices=("values", "final"), default="values", help="which patch features (default: values)"
+    )
+    parser.add_argument(
+        "--templates", choices=tuple(TEMPLATES), default=templates, help="prompts per phrase (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--resolution", type=int, help="short side in pixels that the network sees (default: as trained)"
+    )
+    parser.add_argument("--opacity", type=float, default=0.6, help="of the colours, 0 to 1 (default: %(default)s)")
+
+
+def _load(options: argparse.Namespace):
+    from tipsv2.encoder import load
+
+    encoder = load(options.model, options.device, options.dtype)
+    print(encoder, file=sys.stderr)
+    return encoder
+
+
+def _settings(options: argparse.Namespace, encoder) -> dict:
+    return {
+        "image": Path(options.image).name,
+        "model": encoder.info.name,
+        "features": options.features,
+        "templates": options.templates,
+        "resolution": options.resolution or encoder.info.resolution,
+    }
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _background(text: str | None) -> float | list[str] | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return _split(text)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"\W+", "_", text).strip("_")[:40] or "query"
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _save(picture, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(picture).save(path)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""A model name -> where its weights are: bundled with the project, on the Hugging Face Hub, or in a local folder.
+
+Sizes of the Hub family: github.com/google-deepmind/tips README and the model cards (weights Apache-2.0). Weights are
+safetensors only; nothing is unpickled and no code out of a model folder ever runs. Light: no torch in here.
+
+    from tipsv2.catalogue import available, find, is_cached
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import struct
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+BUNDLED = "tipsv2-nano"
+MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
+AUTO_HUB = "tipsv2-b14"  # what "auto" takes when it is already on this machine
+HUB_PATTERNS = ("*.json", "*.safetensors", "tokenizer*")
+REACH_SECONDS = 4.0  # to learn whether the Hub answers at all
+
+
+class ModelError(ValueError):
+    """A model that cannot be used, in one sentence: which one, what is wrong, what to do."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known about an encoder before its weights are read."""
+
+    name: str
+    title: str
+    source: str  # "bundled" | "hub" | "folder" | "npz"
+    location: str  # a path or a Hub id
+    parameters: str  # "86M + 110M": vision + text, or one total
+    width: int  # D of the embeddings, 0 if unknown
+    resolution: int  # training pixels, 0 if unknown
+    trained_on: str  # one sentence
+    download_mb: int  # 0 if local
+    licence: str
+
+
+def _hub(name: str, size: str, parameters: str, width: int, download_mb: int) -> ModelInfo:
+    return ModelInfo(
+        name=name,
+        title=f"TIPSv2 {size}",
+        source="hub",
+        location=f"google/{name}",
+        parameters=parameters,
+        width=width,
+        resolution=448,
+        trained_on="116 million web images with their alt-texts and synthetic captions (WebLI), by Google DeepMind.",
+        download_mb=download_mb,
+        licence="Apache-2.0",
+    )
+
+
+# Download sizes: parameters in float32.
+HUB = {
+    info.name: info
+    for info in (
+        _hub("tipsv2-b14", "B/14", "86M + 110M", 768, 780),
+        _hub("tipsv2-l14", "L/14", "303M + 184M", 1024, 1950),
+        _hub("tipsv2-so400m14", "So400m/14", "412M + 448M", 1152, 3440),
+        _hub("tipsv2-g14", "g/14", "1.1B + 389M", 1536, 6100),
+    )
+}
+
+
+def find(name: str | Path) -> ModelInfo:
+    """Resolve a name: "auto" (tipsv2-b14 if already downloaded, else the bundled one), the bundled name, a Hub family
+    name with or without "google/", any other Hub "owner/name", or the path of a model folder.
+
+    Touches neither the network nor the weights. Raises ModelError with the near names on anything else.
+    """
+    text = str(name).strip()
+    if text == "auto":
+        return HUB[AUTO_HUB] if is_cached(HUB[AUTO_HUB]) else find(BUNDLED)
+    if text == BUNDLED:
+        return _bundled()
+    if text.removeprefix("google/") in HUB:
+        return HUB[text.removeprefix("google/")]
+    path = Path(text).expanduser()
+    if text.endswith(".npz") or path.suffix in (".bin", ".pt", ".pth", ".safetensors"):
+        hint = "python -m tipsv2 convert makes such a folder from the official .npz pair"
+        raise ModelError(
+            f"'{text}' is a weight file: give the folder with config.json and tokenizer around it ({hint})."
+        )
+    if text and path.is_dir():
+        return _folder(path)
+    if _is_hub_id(text):
+        return replace(
+            _hub(text.split("/")[1], "", "unknown", 0, 0),
+            name=text,
+            title=text,
+            location=text,
+            resolution=0,
+            trained_on="Unknown: see its page on the Hub.",
+            licence="see the Hub",
+        )
+    known = [info.name for info in available()]
+    near = difflib.get_close_matches(text, [*known, "auto"], n=3, cutoff=0.5) or known
+    raise ModelError(f"There is no model or folder '{text}': did you mean {', '.join(near)}?")
+
+
+def _is_hub_id(text: str) -> bool:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return text.count("/") == 1
+
+
+def available() -> list[ModelInfo]:
+    """The encoders a menu should offer: the bundled one first, then the Hub family from small to large."""
+    return [_bundled(), *HUB.values()]
+
+
+def is_cached(info: ModelInfo) -> bool:
+    """Can it be loaded without the network? Looks at the disk only."""
+    if info.source == "hub":
+        return cached_folder(info) is not None
+    return not _missing_parts(Path(info.location))
+
+
+def cached_folder(info: ModelInfo) -> Path | None:
+    """The complete snapshot of a Hub model in the local Hub cache (HF_HUB_CACHE), or None. No network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(info.location, "config.json")
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    return None if _missing_parts(folder) else folder
+
+
+def fetch(info: ModelInfo, progress: bool = True) -> Path:
+    """The folder with the weights of `info`, downloaded from the Hub if it is not on the disk yet.
+
+    progress: show the Hub's progress bar. Raises ModelError within five seconds when the Hub does not answer.
+    """
+    if info.source != "hub":
+        folder = Path(info.location)
+    else:
+        folder = cached_folder(info) or _download(info, progress)
+    if missing := _missing_parts(folder):
+        raise ModelError(f"The model folder '{folder}' cannot be used: {missing}.")
+    return folder
+
+
+def _download(info: ModelInfo, progress: bool) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from tqdm.auto import tqdm
+
+    class Silent(tqdm):
+        def __init__(self, *args, **kwargs):
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+    instead = f"the bundled encoder {BUNDLED} works without a download"
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(f"{info.location} is not on this machine and HF_HUB_OFFLINE is set: {instead}.")
+    # A thread of its own, since neither a name server that never answers nor the Hub's retries obey a request's
+    # timeout.
+    answer: dict[str, object] = {}
+
+    def ask() -> None:
+        try:
+            answer["sha"] = HfApi().model_info(info.location, timeout=REACH_SECONDS - 1).sha
+        except Exception as error:
+            answer["error"] = error
+
+    thread = threading.Thread(target=ask, daemon=True, name="hub-reach")
+    thread.start()
+    thread.join(REACH_SECONDS)
+    error = answer.get("error")
+    if isinstance(error, GatedRepoError):
+        raise ModelError(f"{info.location} asks for its terms to be accepted on the Hub: log in there, or {instead}.")
+    if isinstance(error, RepositoryNotFoundError):
+        raise ModelError(f"The Hub has no model {info.location}, or it is private: check the name; {instead}.")
+    if "sha" not in answer:
+        raise ModelError(f"{info.location} is not on this machine and the Hub cannot be reached: {instead}.")
+    try:
+        # By branch, not by the sha just read: only a branch leaves the reference that finds it again without a network.
+        folder = snapshot_download(
+            info.location, allow_patterns=list(HUB_PATTERNS), etag_timeout=3, tqdm_class=None if progress else Silent
+        )
+    except (OSError, ValueError) as error:  # connection lost on the way, disk full, no permission
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"The download of {info.location} stopped ({reason}): try again, it goes on where it ended; {instead}."
+        ) from error
+    return Path(folder)
+
+
+def _missing_parts(folder: Path) -> str:
+    """What keeps a folder from being a loadable encoder, as half a sentence; empty if nothing."""
+    if not folder.is_dir():
+        return "it does not exist"
+    if not (folder / "config.json").is_file():
+        return "it has no config.json"
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            return "its model.safetensors.index.json cannot be read"
+        if lost := [shard for shard in shards if not (folder / shard).is_file()]:
+            return f"it lacks {lost[0]}"
+    elif not (folder / "model.safetensors").is_file():
+        if any(any(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")):
+            return "it holds pickled weights only, which may run code when opened: save them as safetensors"
+        return "it has no model.safetensors"
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        return "it has no tokenizer.json"
+    return ""
+
+
+def read_config(folder: Path) -> dict:
+    """config.json of a model folder as a dict. Raises ModelError if it is unreadable or no TIPSv2 model's."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        kind = config["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"'{folder / 'config.json'}' is not a readable model configuration: get it again.") from error
+    if kind != "tipsv2":
+        raise ModelError(f"'{folder}' holds a model of type '{kind}', not 'tipsv2': give a TIPSv2 encoder.")
+    return config
+
+
+def _bundled() -> ModelInfo:
+    return replace(
+        _folder(MODELS_FOLDER / BUNDLED),
+        name=BUNDLED,
+        title="TIPSv2 nano (bundled)",
+        source="bundled",
+        trained_on="Drawn scenes of about 300 things on nine surfaces (tipsv2.scenes); it has never seen a photograph.",
+        licence="Apache-2.0",
+    )
+
+
+def _folder(path: Path) -> ModelInfo:
+    try:
+        config = read_config(path)
+    except ModelError:
+        config = {}  # a menu lists it all the same; loading it says what is wrong
+    vision = config.get("vision_config") or {}
+    return ModelInfo(
+        name=path.name,
+        title=path.name,
+        source="folder",
+        location=str(path),
+        parameters=_count_parameters(path),
+        width=vision.get("hidden_size", 0),
+        resolution=vision.get("image_size", 0),
+        trained_on="Unknown: a local folder.",
+        download_mb=0,
+        licence="yours",
+    )
+
+
+def _count_parameters(folder: Path) -> str:
+    """ "4.3M" out of the headers of the safetensors files: a length, then JSON with every tensor's shape."""
+    total = 0
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            with file.open("rb") as stream:
+                (length,) = struct.unpack("<Q", stream.read(8))
+                header = json.loads(stream.read(min(length, 100_000_000)))
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    size = 1
+                    for side in entry["shape"]:
+                        size *= side
+                    total += size
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return "unknown"
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if total >= scale:
+            return f"{total / scale:.3g}{unit}"
+    return str(total) if total else "unknown"

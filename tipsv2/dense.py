@@ -1,0 +1,93 @@
+"""Patch grids out of a transformers Tipsv2VisionModel: final layer and value features in one pass; sliding windows.
+
+Value features are what TIPSv2's zero-shot segmentation reads (google-deepmind/tips,
+pytorch/TIPS_zeroshot_segmentation.ipynb; the idea is MaskCLIP's, arXiv 2112.01071): in the last block each token keeps
+its own value instead of mixing with the others, residual, MLP and final LayerNorm stay. The network's own modules are
+called, so gradients, autocast, gradient checkpointing and any attention implementation work as they do in the model.
+Sizes: B images, h x w patches, D width, N windows, C maps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import Tipsv2VisionModel
+
+
+def vision_features(
+    vision_model: Tipsv2VisionModel, pixels: torch.Tensor, masked: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One pass through the blocks, two ways through the last one.
+
+    pixels: [B, 3, H, W] in [0, 1], H and W multiples of the patch size.
+    masked: [B, h*w] bool, row by row; True patches are replaced by the mask token.
+    Returns cls [B, D], caption_cls [B, D], patches [B, h, w, D], values [B, h, w, D], all after the final LayerNorm,
+    none normalised to unit length. Differentiable.
+    """
+    height, width = _grid(vision_model, pixels)
+    # The model's own forward also builds an attention mask; without padding there is nothing to mask.
+    hidden = vision_model.embeddings(pixels, bool_masked_pos=masked)  # [B, 1 + registers + h*w, D]
+    for layer in vision_model.encoder.layer[:-1]:
+        hidden = layer(hidden)
+    last = vision_model.encoder.layer[-1]
+    final = vision_model.layernorm(last(hidden))
+    first_patch = 1 + vision_model.config.num_register_tokens  # the first register is the caption CLS
+    values = vision_model.layernorm(value_block(last, hidden[:, first_patch:]))
+    patches = final[:, first_patch:].unflatten(1, (height, width))
+    return final[:, 0], final[:, 1], patches, values.unflatten(1, (height, width))
+
+
+def value_block(layer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """A Tipsv2VisionLayer whose attention is replaced by its values: hidden [B, T, D] -> [B, T, D], token by token."""
+    attention = layer.attention
+    mixed = attention.o_proj(attention.v_proj(layer.norm1(hidden)))
+    hidden = hidden + layer.drop_path(layer.layer_scale1(mixed))
+    return hidden + layer.drop_path(layer.layer_scale2(layer.mlp(layer.norm2(hidden))))
+
+
+def window_corners(size: tuple[int, int], window: int, stride: int) -> list[tuple[int, int]]:
+    """(top, left) of the windows that cover a picture of size (H, W), row by row, the last of each row and column
+    shifted back inside. A side shorter than the window has one window, as long as that side.
+    """
+    if not 1 <= stride <= window:
+        raise ValueError(
+            f"The stride ({stride}) must lie between 1 and the window ({window}), else pixels are left out."
+        )
+
+    def starts(side: int) -> list[int]:
+        last = max(0, side - window)
+        return [*range(0, last, stride), last]
+
+    return [(top, left) for top in starts(size[0]) for left in starts(size[1])]
+
+
+def crop_windows(pixels: torch.Tensor, corners: list[tuple[int, int]], window: int) -> torch.Tensor:
+    """Cut pixels [3, H, W] at `corners` -> [N, 3, window, window] (shorter sides where the picture is)."""
+    return torch.stack([pixels[:, top : top + window, left : left + window] for top, left in corners])
+
+
+def stitch(maps: torch.Tensor, corners: list[tuple[int, int]], size: tuple[int, int]) -> torch.Tensor:
+    """Put maps [N, C, window, window] back at `corners` -> [C, H, W] for size (H, W), the mean where windows
+    overlap.
+    """
+    total = maps.new_zeros(maps.shape[1], *size)
+    count = maps.new_zeros(size)
+    height, width = maps.shape[2:]
+    for piece, (top, left) in zip(maps, corners, strict=True):
+        total[:, top : top + height, left : left + width] += piece
+        count[top : top + height, left : left + width] += 1
+    return total / count
+
+
+def _grid(vision_model: Tipsv2VisionModel, pixels: torch.Tensor) -> tuple[int, int]:
+    patch_size = vision_model.config.patch_size
+    height, width = pixels.shape[-2:]
+    if pixels.ndim != 4 or height % patch_size or width % patch_size or not height or not width:
+        raise ValueError(
+            f"Pixels must be [B, 3, H, W] with H and W multiples of the patch size {patch_size}, "
+            f"not {list(pixels.shape)}: see tipsv2.images.fit_size."
+        )
+    return height // patch_size, width // patch_size

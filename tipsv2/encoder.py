@@ -1,0 +1,326 @@
+"""One object that turns pictures and phrases into TIPSv2 embeddings: transformers' Tipsv2Model, loaded once and
+wrapped.
+
+Two levels: encode_image(s) and encode_text take what people have (files, PIL, strings), encode_pixels takes tensors in
+the model's frame. Everything that comes out is float32.
+Sizes: B images, N texts, h x w patches, D embedding width.
+
+    from tipsv2 import load
+    encoder = load()          # "auto": tipsv2-b14 if it is on this machine, else the bundled encoder
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from tipsv2.catalogue import ModelError, ModelInfo, fetch, find, read_config
+from tipsv2.dense import vision_features
+from tipsv2.images import fit_size, open_image, to_tensor
+from tipsv2.prompts import TEMPLATES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Tipsv2Model
+
+TEXT_CACHE_SIZE = 4096  # texts; 12 MB at width 768
+TEXT_BATCH = 256  # prompts that go through together
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What an image becomes: float32 tensors on the CPU, after the final LayerNorm, not normalised to unit length."""
+
+    cls: torch.Tensor  # [D], trained against web alt-texts: the one to compare with text
+    caption_cls: torch.Tensor  # [D], trained against synthetic captions
+    patches: torch.Tensor  # [h, w, D], last layer
+    values: torch.Tensor  # [h, w, D], last block with attention replaced by its values
+    size: tuple[int, int]  # (H, W) in pixels of the image that came in
+
+
+class Encoder:
+    """A loaded encoder; see `load`. Safe to share between threads: nothing but the bounded text cache ever changes."""
+
+    def __init__(self, info: ModelInfo, model: Tipsv2Model, tokenizer: PreTrainedTokenizerBase):
+        self.info = info
+        self.model = model
+        self.tokenizer = tokenizer
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        self.patch_size: int = model.config.vision_config.patch_size
+        self.temperature = float(model.temperature.detach())  # image-text logits are cosines divided by it
+        self._texts: OrderedDict[tuple[str, tuple[str, ...]], torch.Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.info.name}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
+
+    def encode_image(self, image, resolution: int | None = None) -> ImageFeatures:
+        """image: anything `tipsv2.images.open_image` takes.   resolution: short side in pixels that the network sees,
+        the aspect ratio kept; by default the training resolution. Raises ImageError.
+        """
+        return self.encode_images([image], resolution)[0]
+
+    def encode_images(
+        self, images: Sequence, resolution: int | None = None, batch_size: int = 16
+    ) -> list[ImageFeatures]:
+        """As encode_image for many: those that become equally large go through together, `batch_size` at a time."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        resolution = self.info.resolution if resolution is None else resolution
+        found: list[ImageFeatures | None] = [None] * len(images)
+        waiting: dict[tuple[int, int], list[tuple[int, tuple[int, int], torch.Tensor]]] = {}
+
+        def run(batch: list[tuple[int, tuple[int, int], torch.Tensor]]) -> None:
+            out = self.encode_pixels(torch.stack([pixels for _, _, pixels in batch]))
+            out = {name: value.cpu() for name, value in out.items()}
+            for row, (index, size, _) in enumerate(batch):
+                # clones, so that keeping one image's features does not keep its whole batch
+                found[index] = ImageFeatures(**{name: value[row].clone() for name, value in out.items()}, size=size)
+
+        for index, source in enumerate(images):
+            image = open_image(source)
+            size = fit_size(image.width, image.height, resolution, self.patch_size)
+            batch = waiting.setdefault(size, [])
+            batch.append((index, (image.height, image.width), to_tensor(image, size)))
+            if len(batch) == batch_size:
+                run(waiting.pop(size))
+        for batch in waiting.values():
+            run(batch)
+        return found
+
+    @torch.no_grad()  # not inference_mode: a teacher's outputs must be usable in a student's loss
+    def encode_pixels(self, pixels: torch.Tensor, masked: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """The exact level. pixels: [B, 3, H, W] in [0, 1], H and W multiples of `patch_size`.   masked: [B, h*w] bool.
+
+        Returns "cls" [B, D], "caption_cls" [B, D], "patches" [B, h, w, D] and "values" [B, h, w, D], float32 on the
+        encoder's device, after the final LayerNorm, not normalised.
+        """
+        pixels = pixels.to(self.device, self.dtype)
+        if masked is not None:
+            masked = masked.to(self.device)
+        outputs = vision_features(self.model.vision_model, pixels, masked)
+        names = ("cls", "caption_cls", "patches", "values")
+        return {name: value.float() for name, value in zip(names, outputs, strict=True)}
+
+    def encode_text(self, texts: Sequence[str], templates: str | Sequence[str] = "none") -> torch.Tensor:
+        """texts: N phrases in any language, at most 64 tokens of each are read.
+        templates: "none", "tips9", "clip80", or own ones, each with a "{}" where the text goes. The embeddings of a
+            text's prompts are normalised, averaged and normalised again.
+        Returns [N, D] float32 on the CPU, rows of length one. Raises ValueError on blank texts or unknown templates.
+        """
+        if isinstance(texts, str):
+            raise ValueError("encode_text takes a list of texts: put a single text into a list.")
+        frames = _frames(templates)
+        texts = [_clean(text) for text in texts]
+        if not texts:
+            return torch.empty(0, self.model.config.text_config.hidden_size)
+        found = {}
+        with self._lock:
+            for text in texts:
+                if (text, frames) in self._texts:
+                    self._texts.move_to_end((text, frames))
+                    found[text] = self._texts[text, frames]
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        if missing:
+            prompts = [frame.replace("{}", text) for text in missing for frame in frames]
+            rows = torch.cat([self._embed(prompts[i : i + TEXT_BATCH]) for i in range(0, len(prompts), TEXT_BATCH)])
+            rows = F.normalize(rows.unflatten(0, (len(missing), len(frames))).mean(dim=1), dim=-1)
+            found.update(zip(missing, (row.clone() for row in rows), strict=True))
+            with self._lock:
+                for text in missing:
+                    self._texts[text, frames] = found[text]
+                while len(self._texts) > TEXT_CACHE_SIZE:
+                    self._texts.popitem(last=False)
+        return torch.stack([found[text] for text in texts])
+
+    @torch.no_grad()
+    def _embed(self, prompts: list[str]) -> torch.Tensor:
+        """Prompts -> [N, D] float32 unit rows on the CPU. Padded to the longest only: the pooling leaves padding
+        out.
+        """
+        limit = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        empty = (tokens["attention_mask"].sum(dim=1) == 0).nonzero()
+        if len(empty):
+            raise ValueError(f"The text '{prompts[empty[0, 0]]}' holds nothing that can be read: write some words.")
+        pooled = self.model.text_model(
+            input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
+        ).pooler_output
+        return F.normalize(pooled.float(), dim=-1).cpu()
+
+
+def load(
+    name: str | Path = "auto", device: str = "auto", dtype: str | torch.dtype = "auto", progress: bool = True
+) -> Encoder:
+    """Load an encoder for inference.
+
+    name: as in `tipsv2.catalogue.find`.   device: "auto" (cuda, else mps, else cpu) or a torch device.
+    dtype: "auto" (bfloat16 where the hardware multiplies it natively, else float32), "float32", "bfloat16" or
+    "float16".
+    progress: show a bar while downloading.
+    Reads safetensors only and runs no code out of the folder. Raises ModelError when weights are missing, foreign or
+    damaged, or when the Hub cannot be reached.
+    """
+    info = find(name)
+    folder = fetch(info, progress)
+    config = read_config(folder)
+    info = _with_sizes(info, config)
+    where = _pick_device(device)
+    model = _read_model(folder, _pick_dtype(dtype, where))
+    return Encoder(info, model.to(where).eval(), _read_tokenizer(folder, model.config.text_config.vocab_size))
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Does the hardware multiply bfloat16 itself? Emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        flags = torch.cpu.get_capabilities()
+        return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
+    return False
+
+
+def _pick_device(device: str) -> torch.device:
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by how the device is missing
+        raise ModelError(f"The device '{device}' cannot be used here: take 'auto' or 'cpu'.") from error
+    return where
+
+
+def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.bfloat16 if native_bf16(device) else torch.float32
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in names:
+        raise ModelError(f"Unknown dtype '{dtype}': use auto, {', '.join(names)}.")
+    return names[dtype]
+
+
+def _read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
+    """The model with every weight from the folder, or a ModelError. The class is named, never looked up in the
+    folder.
+    """
+    from transformers import Tipsv2Model
+
+    try:
+        with _quiet():
+            model, report = Tipsv2Model.from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # so that they are reported below, with the missing ones, in one sentence
+                output_loading_info=True,
+            )
+            stored = _stored_temperature(folder)
+    except Exception as error:  # configuration checks, safetensors and JSON each raise their own kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"The model in '{folder}' cannot be read ({reason}): get or save it again.") from error
+    missing = sorted(set(report["missing_keys"]) - {"temperature"})
+    foreign = sorted(report["unexpected_keys"])
+    wrong = sorted(key for key, *_ in report["mismatched_keys"])
+    if missing or foreign or wrong:
+        total = len(model.state_dict())
+        covered = 100 * (total - len(missing) - len(wrong)) / total
+        parts = [("missing", missing), ("foreign", foreign), ("of the wrong shape", wrong)]
+        listed = "; ".join(f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in parts if keys)
+        raise ModelError(
+            f"The weights in '{folder}' cover {covered:.1f} % of the model: {listed}. Get or save it again."
+        )
+    if model.config.vision_config.num_register_tokens < 1:
+        raise ModelError(
+            f"The model in '{folder}' has no second CLS token (num_register_tokens is 0): not a TIPSv2 encoder."
+        )
+    if stored is not None:
+        model.temperature.data = torch.tensor(stored)  # in float32: bfloat16 would move it by up to 0.4 %
+    return model
+
+
+def _stored_temperature(folder: Path) -> float | None:
+    """The learned temperature in the weights; None where a release leaves it to the configuration."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            if "temperature" in weights.keys():  # noqa: SIM118 (not a dict)
+                return float(weights.get_tensor("temperature"))
+    return None
+
+
+@contextmanager
+def _quiet():
+    """Without transformers' loading bar and key report, which `_read_model` replaces by one sentence."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _read_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as in _read_model
+        raise ModelError(f"The tokenizer in '{folder}' cannot be read: get or save tokenizer.json again.") from error
+    if len(tokenizer) > vocab_size:
+        raise ModelError(
+            f"The tokenizer in '{folder}' has {len(tokenizer)} tokens, the model {vocab_size}: they do not fit."
+        )
+    return tokenizer
+
+
+def _with_sizes(info: ModelInfo, config: dict) -> ModelInfo:
+    vision = config.get("vision_config") or {}
+    return replace(
+        info,
+        width=vision.get("hidden_size", info.width),
+        resolution=vision.get("image_size", info.resolution) or 448,
+    )
+
+
+def _frames(templates: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(templates, str):
+        if templates not in TEMPLATES:
+            raise ValueError(f"Unknown templates '{templates}': use {', '.join(TEMPLATES)}, or a list of your own.")
+        return TEMPLATES[templates]
+    frames = tuple(templates)
+    if not frames or not all(isinstance(frame, str) and "{}" in frame for frame in frames):
+        raise ValueError(
+            'Every template needs a "{}" where the text goes, such as "a photo of a {}.", and at least one.'
+        )
+    return frames
+
+
+def _clean(text: str) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"A text must be a string, not {type(text).__name__}.")
+    text = text.strip().encode("utf-8", "replace").decode()  # half a surrogate pair would stop the tokenizer
+    if not text:
+        raise ValueError("A text is empty: write what to look for, such as 'a dog'.")
+    return text

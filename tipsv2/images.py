@@ -1,0 +1,219 @@
+"""Files, bytes, PIL images and arrays -> RGB pictures and tensors, or one sentence saying why not.
+
+TIPSv2 takes RGB in [0, 1] without mean or std (github.com/google-deepmind/tips, pytorch/README), any aspect ratio, with
+sides that are multiples of the patch size. Everything untrusted is checked here: the size is read from the header
+before a single pixel is decoded, formats that start other programs are off, and whatever a decoder raises becomes an
+ImageError.
+
+    from tipsv2.images import open_image, fit_size, to_tensor
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_PIXELS = 50_000_000
+MAX_RESOLUTION = 4096
+MAX_ASPECT = 4  # long side of the network's input, in short sides
+
+# EPS would start Ghostscript; ICO, ICNS and PSD hide further pictures behind a header that says nothing about their
+# size.
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "MPO",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "DIB",
+    "TIFF",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    "TGA",
+    "PCX",
+    "SGI",
+    "QOI",
+)
+
+ImageSource = "str | Path | bytes | Image.Image | np.ndarray"
+
+
+class ImageError(ValueError):
+    """An image that cannot be used, in one sentence: which one, what is wrong, what to do."""
+
+
+def open_image(source: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
+    """Open one picture as RGB, turned as its EXIF says, first frame of an animation, transparency over white.
+
+    source: a path, the bytes of a file, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] holding
+        uint8, uint16 (scaled to 8 bits), booleans, other integers in 0..255, or floats in [0, 1].
+    Raises ImageError on anything else, before decoding where the header already tells (more than MAX_PIXELS).
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, "the image")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _decode(io.BytesIO(bytes(source)), "the uploaded data", len(source))
+    if isinstance(source, str | Path):
+        return _from_path(source)
+    raise ImageError(
+        f"An image must be a path, the bytes of a file, a PIL image or a numpy array, not {type(source).__name__}."
+    )
+
+
+def fit_size(width: int, height: int, resolution: int, patch_size: int = 14) -> tuple[int, int]:
+    """(H, W) of the network's input for a width x height picture: the short side becomes `resolution` pixels, rounded
+    to patches, the long side keeps the aspect ratio, up to MAX_ASPECT times `resolution`. Both are multiples of
+    patch_size.
+    """
+    if not 1 <= resolution <= MAX_RESOLUTION:
+        raise ValueError(f"The resolution must lie between 1 and {MAX_RESOLUTION} pixels, not {resolution}.")
+    scale = resolution / min(width, height)
+
+    def patches(side: int) -> int:
+        return max(1, round(min(side * scale, MAX_ASPECT * resolution) / patch_size)) * patch_size
+
+    return patches(height), patches(width)
+
+
+def to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+    """An RGB picture resized to size (H, W) -> [3, H, W] float32 in [0, 1]: one antialiased bilinear resize, no
+    mean/std.
+    """
+    import torch
+
+    height, width = size
+    resized = image.resize(
+        (width, height), Image.Resampling.BILINEAR
+    )  # Pillow's filters widen when shrinking: antialias
+    return torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1).float().div_(255.0).contiguous()
+
+
+def _from_path(source: str | Path) -> Image.Image:
+    name = str(source)
+    if name.startswith(("http://", "https://")):
+        raise ImageError(f"'{_short(name)}' is a web address: download the picture and give the path of the file.")
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            raise ImageError(f"'{_short(name)}' is a folder: give the path of one picture in it.")
+        with path.open("rb") as file:
+            return _decode(file, f"'{path.name}'", path.stat().st_size)
+    except FileNotFoundError:
+        raise ImageError(f"There is no file '{_short(name)}': check the path.") from None
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # no permission, name too long, a null byte in the name
+        raise ImageError(f"'{_short(name)}' cannot be read ({error}).") from error
+
+
+def _decode(file: io.BufferedIOBase, name: str, num_bytes: int) -> Image.Image:
+    if num_bytes == 0:
+        raise ImageError(f"{_start(name)} is empty (0 bytes): save or upload it again.")
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{_start(name)} has far more than {_million(MAX_PIXELS)} pixels: make it smaller.") from None
+    except Exception as error:  # decoders raise whatever they like on broken headers
+        raise ImageError(
+            f"{_start(name)} is not a picture that can be read: use PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF."
+        ) from error
+    return _to_rgb(image, name)
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    _check_size(*image.size, name)
+    try:
+        image.load()
+    except Exception as error:  # as above: OSError when cut off, but also SyntaxError, struct.error, zlib.error, ...
+        raise ImageError(
+            f"{_start(name)} is damaged or cut off and cannot be decoded: save or upload it again."
+        ) from error
+    _check_size(*image.size, name)  # a GIF's first frame may be larger than its header says
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block says nothing about the pixels: show them unturned
+        pass
+    if image.mode.startswith("I;16"):
+        return _from_array(np.asarray(image.convert("I") if image.mode != "I;16" else image).astype(np.uint16), name)
+    if image.mode == "I":  # PGM and TIFF integers: 8 or 16 bits in a 32-bit container
+        values = np.asarray(image)
+        return _from_array(
+            values.astype(np.uint16) if 255 < values.max() <= 65535 and values.min() >= 0 else values, name
+        )
+    if image.mode == "F":
+        return _from_array(np.asarray(image), name)
+    try:
+        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            return Image.alpha_composite(white, image).convert("RGB")
+        return image.convert("RGB")
+    except (ValueError, OSError) as error:
+        raise ImageError(
+            f"{_start(name)} has colours of kind {image.mode}, unsupported: save it as RGB PNG."
+        ) from error
+
+
+def _from_array(array: np.ndarray, name: str = "the array") -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ImageError(
+            f"{_start(name)} has shape {array.shape}: an image array is [height, width], [height, width, 3] or "
+            "[height, width, 4], with at least one pixel."
+        )
+    _check_size(array.shape[1], array.shape[0], name)
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(_to_uint8(array, name))), name)
+
+
+def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if array.dtype.kind in "iu":
+        low, high, allowed = array.min(), array.max(), "0 to 255 (or be uint16)"
+        if low >= 0 and high <= 255:
+            return array.astype(np.uint8)
+    elif array.dtype.kind == "f":
+        low, high, allowed = array.min(), array.max(), "0 to 1"
+        if low >= -1e-3 and high <= 1 + 1e-3:  # resizing with cubic filters overshoots a little; NaN fails both
+            return (array.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    else:
+        raise ImageError(f"{_start(name)} holds {array.dtype} values: an image array holds integers or floats.")
+    raise ImageError(f"{_start(name)} holds {array.dtype} values from {low:g} to {high:g}: they must lie in {allowed}.")
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{_start(name)} has no pixels ({width} x {height}).")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{_start(name)} is {width} x {height} pixels, more than {_million(MAX_PIXELS)}: make it smaller first."
+        )
+
+
+def _million(number: int) -> str:
+    return f"{number / 1e6:g} million"
+
+
+def _short(name: str) -> str:
+    name = name.encode("utf-8", "replace").decode()
+    return name if len(name) <= 120 else f"{name[:60]}...{name[-50:]}"
+
+
+def _start(name: str) -> str:
+    return name[:1].upper() + name[1:]

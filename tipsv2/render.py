@@ -1,0 +1,140 @@
+"""Maps and labels -> pictures. A leaf: numpy arrays in, uint8 arrays out; the same input gives the same bytes.
+
+Colormaps are matplotlib's, looked up when first used. Images are uint8 [H, W, 3] and anything numpy can turn into that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+# Perceptually even ones first; turbo and jet are here because people ask for them.
+COLORMAPS = ("viridis", "inferno", "magma", "plasma", "cividis", "turbo", "jet", "gray", "coolwarm", "RdBu_r")
+
+# First eight: Okabe and Ito's colour-blind-safe set (jfly.uni-koeln.de/color). The other forty were chosen greedily,
+# each as far as possible from all before it (CIEDE2000, lightness 22 to 93, chroma above 14): any two are at least 14
+# apart.
+PALETTE: tuple[tuple[int, int, int], ...] = tuple(
+    tuple(bytes.fromhex(code))
+    for code in (
+        "E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 000000 "
+        "6900A5 5A5A00 87001E C3F0E1 F0E1FF 00FF4B 004B4B FFA596 "
+        "879600 FF0F4B 9669FF 785A69 783C00 D2C3A5 2D3C5A C30087 "
+        "9696B4 00692D 96784B 00C3C3 008796 690F4B 96C378 E1A5FF "
+        "FF00F0 A55A4B 2D3C1E 2D4BE1 788769 4B2D2D 00FFC3 C3E1FF "
+        "00A500 FFB4D2 B49687 875AA5 7896FF 4B3C1E E10000 FF964B"
+    ).split()
+)
+
+
+def colorize(
+    values: np.ndarray, colormap: str = "viridis", low: float | None = None, high: float | None = None
+) -> np.ndarray:
+    """A map [H, W] of any range -> uint8 [H, W, 3].
+
+    low, high: the values that get the first and the last colour, by default the map's own least and greatest; values
+    beyond them are clipped, values that are not numbers get the first colour, and a map of one value is all first
+    colour.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    finite = values[np.isfinite(values)]
+    low = (float(finite.min()) if finite.size else 0.0) if low is None else low
+    high = (float(finite.max()) if finite.size else 0.0) if high is None else high
+    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    share = np.clip(np.nan_to_num(share, nan=0.0), 0.0, 1.0)
+    return _table(colormap)[(share * 255 + 0.5).astype(np.uint8)]
+
+
+def overlay(
+    image: np.ndarray,
+    values: np.ndarray,
+    colormap: str = "viridis",
+    opacity: float = 0.6,
+    low: float | None = None,
+    high: float | None = None,
+) -> np.ndarray:
+    """The image [H, W, 3] under its map [H, W] in colours -> uint8 [H, W, 3]. opacity of the colours: 0 to 1."""
+    return _blend(image, colorize(values, colormap, low, high), opacity)
+
+
+def paint_labels(
+    image: np.ndarray,
+    labels: np.ndarray,
+    colors: Sequence[tuple[int, int, int]] = PALETTE,
+    opacity: float = 0.6,
+) -> np.ndarray:
+    """The image [H, W, 3] with every pixel tinted by its label [H, W] -> uint8 [H, W, 3].
+
+    Label i gets colors[i], again from the start where there are more labels than colours; negative labels (background)
+    stay as they are in the image.
+    """
+    labels = np.asarray(labels)
+    painted = _blend(image, np.asarray(colors, dtype=np.uint8)[labels % len(colors)], opacity)
+    return np.where((labels >= 0)[..., None], painted, np.asarray(image, dtype=np.uint8))
+
+
+def legend(
+    names: Sequence[str],
+    colors: Sequence[tuple[int, int, int]] = PALETTE,
+    shares: Sequence[float] | None = None,
+    width: int | None = None,
+    text_size: int = 16,
+) -> np.ndarray:
+    """One row per name with its colour, and its share in percent if given -> uint8 [h, w, 3], black on white.
+
+    width: of the picture; by default as wide as the longest row.
+    """
+    from PIL import Image, ImageDraw
+
+    font = _font(text_size)
+    rows = [
+        name if shares is None else f"{name}  {100 * share:.1f} %"
+        for name, share in zip(names, shares or names, strict=True)
+    ]
+    step, box = round(text_size * 1.6), text_size
+    if width is None:
+        width = 3 * box + max((int(font.getlength(row)) for row in rows), default=0)
+    picture = Image.new("RGB", (max(1, width), max(1, step * len(rows))), "white")
+    draw = ImageDraw.Draw(picture)
+    for index, row in enumerate(rows):
+        top = index * step + (step - box) // 2
+        color = tuple(colors[index % len(colors)])
+        draw.rectangle((box // 2, top, box // 2 + box, top + box), fill=color, outline=(96, 96, 96))
+        draw.text((2 * box, index * step + step // 2), row, fill="black", font=font, anchor="lm")
+    return np.asarray(picture)
+
+
+@lru_cache(maxsize=32)
+def _table(colormap: str) -> np.ndarray:
+    """A colormap as uint8 [256, 3]."""
+    import matplotlib
+
+    try:
+        colors = matplotlib.colormaps[colormap]
+    except KeyError:
+        raise ValueError(
+            f"Unknown colormap '{colormap}': use {', '.join(COLORMAPS)} or another of matplotlib's."
+        ) from None
+    return (colors(np.linspace(0, 1, 256))[:, :3] * 255 + 0.5).astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _font(size: int):
+    """DejaVu Sans, which comes with matplotlib and knows Latin, Greek, Cyrillic and Arabic; Pillow's own knows Latin
+    only.
+    """
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _blend(image: np.ndarray, colors: np.ndarray, opacity: float) -> np.ndarray:
+    image = np.asarray(image)
+    if image.shape != colors.shape:
+        raise ValueError(f"The image {image.shape} and the map {colors.shape[:2]} must cover the same pixels.")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"The opacity must lie between 0 and 1, not {opacity}.")
+    return (image * np.float32(1 - opacity) + colors * np.float32(opacity) + 0.5).astype(np.uint8)
