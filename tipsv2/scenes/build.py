@@ -6,33 +6,28 @@ FOLDER is where this was run (it then holds node_modules), with the versions the
         @iconify-json/twemoji@1.2.5 emojibase-data@17.0.0
 
 and `pip install resvg_py` (0.5.0) gives the rasteriser of the vector styles, which nothing else here needs. Fluent
-comes as 256 px WebP, Noto and Twemoji as SVG; labels and tags come from emojibase, whose source is Unicode CLDR.
-Only needed again after a change of vocabulary.py.
+comes as 256 px WebP, Noto and Twemoji as SVG; translations come from emojibase, whose source is Unicode CLDR.
+Only needed again after a change of vocabulary.py or translations.py (then --names-only is enough).
 """
 
 import argparse
 import json
 import re
-from collections import Counter
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .sprites import ASSETS, STYLES
-from .translations import CORRECTIONS
-from .vocabulary import NOUNS
+from tipsv2.scenes.sprites import ASSETS, STYLES
+from tipsv2.scenes.translations import CORRECTIONS, LANGUAGES
+from tipsv2.scenes.vocabulary import NOUNS
 
 CELL = 160  # pixels; a sprite is drawn at most about this large in a 224 px scene
 MARGIN = 1  # empty pixels around a drawing, so that turning or shrinking it bleeds into no neighbour
 COLUMNS = 24
 RASTER = 320  # pixels at which SVG is drawn before it is cropped and brought to the cell
 QUALITY = 88  # WebP colour quality; alpha is kept exactly
-LANGUAGES = tuple("de es fr it pt nl pl sv da ru uk ja ko zh hi th vi".split())
-MAX_KEYWORDS = 8
-MAX_SHARED = 6  # a tag on more emoji than this ("animal", "vegetable", "tool") says too little about one of them
-NOT_KEYWORDS = {"face", "person", "pet", "sport", "clothing", "emoji"}
 
 
 def rasters(npm: Path, style: str, codes: list[str]) -> list[Image.Image]:
@@ -77,49 +72,32 @@ def write_atlas(images: list[Image.Image], path: Path) -> None:
     atlas.save(path, quality=QUALITY, alpha_quality=100, method=6)
 
 
-def keywords(npm: Path) -> dict[str, list[str]]:
-    """English words for each noun, from the labels and tags of its emoji, the most telling first.
-
-    None is the name or plural of any noun, so that a caption made of keywords never names another one.
-    """
-    entries = {plain_code(entry["hexcode"]): entry for entry in _json(npm / "emojibase-data/en/data.json")}
-    shared = Counter(tag.lower() for entry in entries.values() for tag in entry.get("tags", ()))
-    taken = {form.lower() for _, name, plural, _ in rows() for form in (name, plural)}
-    found = {}
-    for category, name, _, codes in rows():
-        labels = [plain_label(entries[code]["label"]) for code in codes]
-        tags = [tag for code in codes for tag in entries[code].get("tags", ())]
-        words = []
-        for word in (*labels, *sorted(tags, key=lambda tag: shared[tag.lower()])):
-            word = word.lower().replace("’", "'")
-            plain = re.fullmatch(r"[a-z][a-z' -]{2,}", word)
-            if not plain or word in taken or word in NOT_KEYWORDS or word == category or word in words:
-                continue
-            if shared[word] <= MAX_SHARED and word not in name.lower().split():
-                words.append(word)
-        found[name] = words[:MAX_KEYWORDS]
-    return found
-
-
 def translations(npm: Path) -> dict[str, dict[str, str]]:
-    """The names in LANGUAGES: the Unicode label of the first emoji, or what translations.py has instead."""
-    found = {name: {} for _, name, _, _ in rows()}
-    for language in LANGUAGES:
-        labels = {
-            plain_code(entry["hexcode"]): entry["label"]
-            for entry in _json(npm / "emojibase-data" / language / "data.json")
-        }
-        for _, name, _, codes in rows():
-            correction = CORRECTIONS.get(name, {}).get(language)
-            found[name][language] = correction or plain_label(labels[codes[0]])
+    """name -> language -> name: the Unicode label of the first emoji, or what translations.py has instead."""
+    found = {name: {} for name, *_ in rows()}
+    for column, language in enumerate(LANGUAGES):
+        entries = _json(npm / "emojibase-data" / language / "data.json")
+        labels = {plain_code(entry["hexcode"]): plain_label(entry["label"]) for entry in entries}
+        for name, _, codes, _ in rows():
+            correction = CORRECTIONS[name].split("|")[column] if name in CORRECTIONS else ""
+            found[name][language] = correction or labels[codes.split()[0]]
     return found
 
 
-def rows() -> list[tuple[str, str, str, list[str]]]:
-    """(category, name, plural, codes) of every noun, in order."""
-    return [
-        (category, name, plural, codes.split()) for category, table in NOUNS.items() for name, plural, codes in table
-    ]
+def write_names(npm: Path, path: Path) -> None:
+    """One line per noun, so that a change of one noun is a change of one line."""
+    names = translations(npm)
+    texts = {
+        name: {"keywords": words.split(", ") if words else [], "translations": names[name]}
+        for name, _, _, words in rows()
+    }
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(text, ensure_ascii=False)}" for name, text in texts.items())
+    path.write_text(f'{{"cell": {CELL}, "columns": {COLUMNS}, "nouns": {{\n{lines}\n}}}}\n', encoding="utf-8")
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    """(name, plural, codes, keywords) of every noun, in order."""
+    return [row for table in NOUNS.values() for row in table]
 
 
 def plain_code(code: str) -> str:
@@ -153,21 +131,17 @@ def main() -> None:
     )
     parser.add_argument("--npm", type=Path, required=True, metavar="FOLDER", help="holds node_modules, see above")
     parser.add_argument("--out", type=Path, default=ASSETS, metavar="FOLDER", help="default: assets/scenes")
+    parser.add_argument(
+        "--names-only", action="store_true", help="write names.json and leave the atlases, which take minutes"
+    )
     options = parser.parse_args()
     npm = options.npm.expanduser() / "node_modules"
     options.out.mkdir(parents=True, exist_ok=True)
 
-    words, names = keywords(npm), translations(npm)
-    texts = ",\n".join(
-        f"{json.dumps(name)}: "
-        + json.dumps({"keywords": words[name], "translations": names[name]}, ensure_ascii=False)
-        for _, name, _, _ in rows()
-    )
-    # one line per noun, so that a change of one noun is a change of one line
-    head = f'"cell": {CELL}, "columns": {COLUMNS}'
-    (options.out / "names.json").write_text(f'{{{head}, "nouns": {{\n{texts}\n}}}}\n', encoding="utf-8")
-
-    codes = [code for *_, codes in rows() for code in codes]
+    write_names(npm, options.out / "names.json")
+    if options.names_only:
+        return
+    codes = [code for _, _, codes, _ in rows() for code in codes.split()]
     for style in STYLES:
         path = options.out / f"{style}.webp"
         write_atlas(rasters(npm, style, codes), path)

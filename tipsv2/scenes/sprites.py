@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .vocabulary import MASS, NOUNS
+from tipsv2.scenes.vocabulary import MASS, NOUNS
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "scenes"
 STYLES = ("fluent", "noto", "twemoji")
@@ -50,7 +50,7 @@ def nouns() -> tuple[Noun, ...]:
             mass=name in MASS,
         )
         for category, rows in NOUNS.items()
-        for name, plural, codes in rows
+        for name, plural, codes, _ in rows
     )
 
 
