@@ -1,0 +1,1 @@
+"""One file per task; each turns an encoder and a data set into a JSON-able dict of numbers."""

@@ -1,0 +1,178 @@
+"""A scene: sprites on a procedural background, with its pixel labels and captions, deterministic from a seed.
+
+The same seed gives the same composition at every size, so labels made at 448 px belong to the picture at 112 px.
+
+    python -m train scenes --out scenes --count 1000 --size 224
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+from PIL import Image
+
+from tipsv2.scenes import captions
+from tipsv2.scenes.backgrounds import STUFF, background
+from tipsv2.scenes.captions import Object
+from tipsv2.scenes.sprites import SEEN_STYLES, UNSEEN_STYLE, nouns, sprites
+
+COUNT_WEIGHTS = (0.25, 0.3, 0.25, 0.12, 0.08)  # one to five sprites
+SIDES = ((0.45, 0.9), (0.36, 0.68), (0.3, 0.56), (0.26, 0.48), (0.22, 0.42))  # by count, fraction of the picture
+MENTIONED = 0.35  # a thing hidden more than this is labelled, but captions do not name it
+SPLITS = {"val": (SEEN_STYLES, 10**12), "style": ((UNSEEN_STYLE,), 2 * 10**12)}  # styles, first seed
+SPLIT_COUNT = 500  # training seeds stay below 10**12, so no evaluation scene is ever trained on
+
+
+@dataclass(frozen=True)
+class Scene:
+    """image uint8 [S, S, 3]; labels int16 [S, S], indices into `names()`; captions by role; objects back to front."""
+
+    image: np.ndarray
+    labels: np.ndarray
+    captions: dict[str, str]
+    objects: tuple[Object, ...]
+    regions: tuple[str, ...]
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """What a label means: the stuff, then the nouns."""
+    return STUFF + tuple(noun.name for noun in nouns())
+
+
+@cache
+def _pyramid(style: str, noun: int, drawing: int) -> tuple[Image.Image, ...]:
+    """A sprite at full, half and quarter size with premultiplied alpha, which is what bilinear sampling needs."""
+    full = Image.fromarray(sprites(style)[noun][drawing], "RGBA").convert("RGBa")
+    return full, full.reduce(2), full.reduce(4)
+
+
+def _stamp(style: str, noun: int, drawing: int, side: float, angle: float, flip: bool) -> np.ndarray:
+    """A sprite scaled to `side` pixels, rotated and flipped: float32 [L, L, 4], premultiplied, 0..255."""
+    pyramid = _pyramid(style, noun, drawing)
+    level = max((k for k in range(3) if pyramid[k].width >= side), default=0)
+    source = pyramid[level]
+    cos, sin = math.cos(angle), math.sin(angle)
+    length = max(1, math.ceil(side * (abs(cos) + abs(sin))))
+    scale, half, mid = source.width / side, length / 2, source.width / 2
+    mirror = -1 if flip else 1
+    a, b, d, e = mirror * scale * cos, mirror * scale * sin, -scale * sin, scale * cos
+    matrix = (a, b, mid - (a + b) * half, d, e, mid - (d + e) * half)
+    return np.asarray(
+        source.transform((length, length), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR), np.float32
+    )
+
+
+def _window(center: float, length: int, size: int) -> tuple[slice, slice]:
+    """Where a stamp of `length` pixels centred at `center` falls: the picture's slice and the stamp's."""
+    start = round(center - length / 2)
+    low, high = max(start, 0), min(start + length, size)
+    return slice(low, max(low, high)), slice(low - start, max(low, high) - start)
+
+
+def _place(rng: random.Random, taken: list[tuple[float, float, float]], side: float) -> tuple[float, float]:
+    """A centre inside the picture, usually the freest of a few tries: things overlap now and then, not always."""
+    margin = side * 0.36
+    spots = [(rng.uniform(margin, 1 - margin), rng.uniform(margin, 1 - margin)) for _ in range(8)]
+    if not taken or rng.random() < 0.15:
+        return spots[0]
+    return max(spots, key=lambda s: min(math.dist(s, t[:2]) - (side + t[2]) / 2 for t in taken))
+
+
+def draw(seed: int, size: int = 224, styles: Sequence[str] = SEEN_STYLES) -> Scene:
+    """Draw scene `seed` with sprites of `styles`.
+
+    Args:
+        seed: any non-negative integer; training uses seeds below 10**12, the fixed splits seeds above.
+        size: side of the square picture in pixels, 14 to 1024.
+        styles: drawing styles to take sprites from, names of `sprites.STYLES`.
+
+    Raises:
+        ValueError: a size out of range.
+    """
+    if not 14 <= size <= 1024:
+        raise ValueError(f"size={size}: a scene is drawn at 14 to 1024 pixels; choose a size in that range.")
+    rng = random.Random(seed)
+    canvas, labels = background(rng, size)
+    vocabulary = nouns()
+    count = rng.choices(range(1, 6), COUNT_WEIGHTS)[0]
+    planned: list[tuple] = []
+    taken: list[tuple[float, float, float]] = []
+    for _ in range(count):
+        noun = planned[-1][0] if planned and rng.random() < 0.1 else rng.randrange(len(vocabulary))
+        style = rng.choice(styles)
+        side = rng.uniform(*SIDES[count - 1])
+        x, y = _place(rng, taken, side)
+        taken.append((x, y, side))
+        angle = rng.gauss(0, 0.18) if rng.random() < 0.9 else rng.uniform(-math.pi, math.pi)
+        drawing = rng.randrange(len(vocabulary[noun].codes))
+        planned.append((noun, style, drawing, side, x, y, angle, rng.random() < 0.5, rng.uniform(0.8, 1.15)))
+    planned.sort(key=lambda p: p[5] + p[3] / 2)  # what stands lower stands in front
+
+    grounds = labels.copy()
+    owner = np.zeros((size, size), np.uint8)
+    full = []
+    for k, (noun, style, drawing, side, x, y, angle, flip, gain) in enumerate(planned, start=1):
+        stamp = _stamp(style, noun, drawing, side * size, angle, flip)
+        length = len(stamp)
+        small = max(4, length // 6)
+        alpha = Image.fromarray(stamp[..., 3])
+        shadow = np.asarray(alpha.resize((small, small), Image.Resampling.BOX).resize((length, length)))
+        rows, stamp_rows = _window(y * size + 0.05 * length, length, size)
+        columns, stamp_columns = _window(x * size + 0.04 * length, length, size)
+        canvas[rows, columns] *= (1 - shadow[stamp_rows, stamp_columns] * (0.38 / 255))[..., None]
+        rows, stamp_rows = _window(y * size, length, size)
+        columns, stamp_columns = _window(x * size, length, size)
+        stamp = stamp[stamp_rows, stamp_columns]
+        canvas[rows, columns] *= 1 - stamp[..., 3:] / 255
+        canvas[rows, columns] += stamp[..., :3] * gain
+        solid = stamp[..., 3] > 127
+        labels[rows, columns][solid] = len(STUFF) + noun
+        owner[rows, columns][solid] = k
+        full.append(max(1, int(solid.sum())))
+
+    shown = np.bincount(owner.ravel(), minlength=count + 1)[1:]
+    objects = tuple(
+        Object(
+            noun=p[0],
+            style=p[1],
+            center=(p[4], p[5]),
+            side=p[3],
+            visible=float(shown[k] / full[k]),
+            ground=STUFF[grounds[min(size - 1, int((p[5] + 0.4 * p[3]) * size)), min(size - 1, int(p[4] * size))]],
+        )
+        for k, p in enumerate(planned)
+    )
+    regions = tuple(STUFF[i] for i in dict.fromkeys(grounds[:, size // 2].tolist()))
+    said = [o for o in objects if o.visible >= MENTIONED]
+    texts = {role: getattr(captions, role)(rng, vocabulary, said, regions) for role in ("web", "short", "detailed")}
+    image = np.clip(canvas, 0, 255).astype(np.uint8)
+    return Scene(image, labels, texts, objects, regions)
+
+
+class Split(Sequence):
+    """A fixed set of scenes, drawn when asked for: `split("val")[3].image`."""
+
+    def __init__(self, name: str, size: int = 224):
+        if name not in SPLITS:
+            raise ValueError(f"scenes:{name} is not a split; choose scenes:{' or scenes:'.join(SPLITS)}.")
+        self.styles, self.first = SPLITS[name]
+        self.draw = partial(draw, size=size, styles=self.styles)
+
+    def __len__(self) -> int:
+        return SPLIT_COUNT
+
+    def __getitem__(self, index: int) -> Scene:
+        if not 0 <= index < SPLIT_COUNT:
+            raise IndexError(index)
+        return self.draw(self.first + index)
+
+
+def split(name: str, size: int = 224) -> Split:
+    """`val`: seen styles, compositions never trained on. `style`: the drawing style kept out of training."""
+    return Split(name, size)
