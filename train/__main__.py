@@ -1,0 +1,92 @@
+"""python -m train pretrain | distill | scenes: make encoders, and the pictures to make them from.
+
+    python -m train pretrain --recipe nano --data scenes --out runs/nano
+    python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
+    python -m train scenes --out scenes --count 10000 --size 224
+
+Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200. --resume goes on exactly where a run stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from train import recipes
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a sub-command; returns the exit status. Mistakes give one sentence on stderr and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="pretrain | distill | scenes")
+    for name, default, text in (
+        ("pretrain", "nano", "TIPSv2 pretraining: contrastive on two CLS tokens, iBOT++, DINO, head-only EMA"),
+        ("distill", "nano-distill", "patch-level distillation from a frozen teacher into a fresh vision tower"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: python -m train {name} --recipe {default} "
+            + ("--teacher runs/nano/model " if name == "distill" else "")
+            + "--data scenes --out runs/new seed=1",
+        )
+        command.add_argument(
+            "--recipe", default=default, help=f"one of {', '.join(recipes.RECIPES)} (default {default})"
+        )
+        command.add_argument("--data", default="scenes", help="scenes: the bundled data set, drawn as it is needed")
+        command.add_argument("--out", type=Path, required=True, help="the run's folder")
+        command.add_argument("--resume", action="store_true", help="go on exactly where the run in --out stopped")
+        command.add_argument(
+            "--dry-run", action="store_true", help="print the resolved recipe and sizes, train nothing"
+        )
+        if name == "distill":
+            command.add_argument("--teacher", required=True, help="a model folder, a bundled name or a Hub id")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe")
+    scenes = commands.add_parser(
+        "scenes",
+        help="write drawn scenes as webdataset shards (jpg, json, png)",
+        epilog="example: python -m train scenes --out scenes --count 10000 --size 224",
+    )
+    scenes.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    scenes.add_argument("--count", type=int, default=1000, help="how many (default 1000)")
+    scenes.add_argument("--size", type=int, default=224, help="side in pixels (default 224)")
+    scenes.add_argument("--seed", type=int, default=0, help="first scene (default 0)")
+    scenes.add_argument("--styles", default="fluent,noto", help="drawing styles (default fluent,noto)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "scenes":
+            from train.data.shards import write_shards
+
+            paths = write_shards(options.out, options.count, options.size, options.seed, options.styles.split(","))
+            print(f"{options.count} scenes of {options.size} px in {len(paths)} shards in {options.out}")
+        else:
+            _train(options)
+    except (ValueError, FloatingPointError, OSError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted at once; the last checkpoint stands, go on with --resume.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    recipe = recipes.override(recipes.get(options.recipe), options.overrides)
+    if recipe.objective != {"pretrain": "pretrain", "distill": "distill"}[options.command]:
+        raise ValueError(f"recipe {recipe.name} is for `python -m train {recipe.objective}`, not {options.command}.")
+    if options.data != "scenes":
+        raise ValueError(f"--data {options.data}: this version trains on the bundled scenes; use --data scenes.")
+    if options.dry_run:
+        print(json.dumps(recipes.to_dict(recipe), indent=2))
+    from train import run  # torch and transformers take seconds to import; --help and mistakes above need neither
+
+    run.start(recipe, options.out, options.resume, options.dry_run, getattr(options, "teacher", None))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Batches as a function of the step alone: resuming at step k needs nothing but k, whatever the number of workers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from tipsv2 import scenes
+from train.data.views import local_crops
+from train.masking import random_mask
+from train.recipes import Recipe
+
+SEED_STRIDE = 10**9  # scenes per recipe seed; runs with different seeds see different scenes
+
+
+class Batches(Dataset):
+    """Item `step` is that step's batch, with its views, masks and token ids.
+
+    Keys: image [B, 3, S, S] in [0, 1]; local [M, B, 3, s, s] and masked [B, N] where the stage asks for them;
+    for each caption role "web" and "synthetic": <role>_ids [B, L] and <role>_mask [B, L].
+    """
+
+    def __init__(self, recipe: Recipe, tokenizer):
+        self.recipe, self.tokenizer = recipe, tokenizer
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def images_before(self, step: int) -> int:
+        """How many images the steps before `step` consumed."""
+        count = 0
+        for stage in self.recipe.stages:
+            taken = min(step, stage.steps)
+            count += taken * stage.batch_size
+            step -= taken
+        return count
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        stage = self.recipe.stage_at(step)
+        start = self.recipe.seed * SEED_STRIDE + self.images_before(step)
+        drawn = [scenes.draw(start + i, stage.size) for i in range(stage.batch_size)]
+        rng = random.Random(start)
+        generator = torch.Generator().manual_seed(start)
+        images = torch.from_numpy(np.stack([s.image for s in drawn])).permute(0, 3, 1, 2).float() / 255
+        batch = {"image": images.contiguous()}
+        captions = {
+            "web": [s.captions["web"] for s in drawn],
+            "synthetic": [s.captions["short" if rng.random() < self.recipe.short_share else "detailed"] for s in drawn],
+        }
+        for role, texts in captions.items():
+            tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+            batch[f"{role}_ids"], batch[f"{role}_mask"] = tokens["input_ids"], tokens["attention_mask"]
+        if stage.local_crops:
+            batch["local"] = local_crops(images, stage.local_crops, stage.local_size, generator)
+        if stage.patch_weight and stage.mask_ratio:
+            batch["masked"] = random_mask(len(images), (stage.size // 14) ** 2, stage.mask_ratio, generator)
+        return batch
+
+
+def stream(batches: Batches, start: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches from step `start` to the end, prepared ahead by `workers` processes (0: in this one)."""
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start, len(batches)),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_one_thread,
+        )
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)  # the training process needs the cores

@@ -1,0 +1,164 @@
+"""fit(): the one training loop. Recipes differ by objective, data and schedule, never by a second loop.
+
+A run is a folder: recipe.json, metrics.jsonl, checkpoints/ (exact resume), model/ (a transformers folder), samples/.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from tipsv2.encoder import native_bf16
+from train import checkpoint
+from train.data.batches import Batches, stream
+from train.monitor import Monitor, scalars
+from train.recipes import Recipe, to_dict
+from train.schedules import warmup_cosine
+
+
+class Stopped(Exception):
+    """Ctrl-C or SIGTERM: the run saved its state and can be resumed."""
+
+
+def fit(
+    recipe: Recipe, objective: torch.nn.Module, tokenizer, run: Path, resume: bool = False, show: bool = True
+) -> Path:
+    """Train `objective` by `recipe` into folder `run`; returns the exported model folder.
+
+    Raises:
+        ValueError: the folder is used and resume is off, or its recipe is another one.
+        FloatingPointError: a loss was not finite; the state before that step is saved and the message names the term.
+        Stopped: asked to stop; saved first.
+    """
+    accelerator = Accelerator(mixed_precision=_precision(recipe.precision))
+    torch.manual_seed(recipe.seed)
+    optimizer = _optimizer(recipe, objective)
+    done = _prepare_folder(recipe, run, resume, objective, optimizer)
+    tokenizer.save_pretrained(run / "tokenizer")
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+    inner = accelerator.unwrap_model(objective)
+    batches = Batches(recipe, tokenizer)
+    stop = _StopFlag()
+
+    def save(step: int) -> None:
+        checkpoint.save(run, step, inner, optimizer.optimizer)
+
+    with Monitor(run, recipe.steps, done, show) as monitor, stop:
+        arriving = stream(batches, done, recipe.workers)
+        objective.train()
+        for step in range(done, recipe.steps):
+            stage = recipe.stage_at(step)
+            started = time.perf_counter()
+            batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in next(arriving).items()}
+            waited = time.perf_counter() - started
+            rate = stage.learning_rate * warmup_cosine(step, recipe.steps, recipe.warmup, floor=0.02)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["lr_scale"]
+
+            loss, terms = objective(batch, stage)
+            values = scalars({"loss": loss, **terms})
+            if not all(map(math.isfinite, values.values())):
+                save(step)
+                bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+                raise FloatingPointError(
+                    f"step {step + 1}: {bad} is not finite. The state before this step is saved in {run}; "
+                    "resume with a lower learning rate or precision=fp32."
+                )
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(objective.parameters(), recipe.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            inner.after_step(step)
+
+            values |= {"lr": rate, "temperature": float(inner.model.temperature), "gradient_norm": float(norm)}
+            seconds = time.perf_counter() - started
+            monitor.step(step + 1, values | {"data_wait": waited}, stage.batch_size, seconds)
+            last = step + 1 == recipe.steps
+            if stop.asked or last or (step + 1) % recipe.save_every == 0:
+                save(step + 1)
+            if last or (step + 1) % recipe.sample_every == 0:
+                monitor.sample(step + 1, inner.model, tokenizer, stage.size)
+            if stop.asked and not last:
+                raise Stopped(f"stopped after step {step + 1}; go on with --resume.")
+    return checkpoint.export(run / "model", inner.model, tokenizer)
+
+
+def _precision(choice: str) -> str:
+    if choice == "auto":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return "bf16" if native_bf16(device) else "no"
+    if choice not in ("bf16", "fp16", "fp32"):
+        raise ValueError(f"precision={choice!r} is unknown; choose auto, bf16, fp16 or fp32.")
+    return "no" if choice == "fp32" else choice
+
+
+def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
+    """AdamW; matrices decay, vectors and tokens do not, and the temperature moves ten times slower than weights."""
+    groups = {"matrices": [], "vectors": [], "temperature": []}
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            kind = "temperature" if name.endswith("temperature") else "matrices" if parameter.ndim >= 2 else "vectors"
+            groups[kind].append(parameter)
+    settings = {"matrices": (recipe.weight_decay, 1.0), "vectors": (0.0, 1.0), "temperature": (0.0, 0.1)}
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": settings[kind][0], "lr_scale": settings[kind][1]}
+            for kind, parameters in groups.items()
+        ],
+        lr=1e-3,  # set before every step
+        betas=(0.9, recipe.beta2),
+        fused=True,
+    )
+
+
+def _prepare_folder(recipe: Recipe, run: Path, resume: bool, objective, optimizer) -> int:
+    """Make or check the run's folder; returns how many steps are done."""
+    record = run / "recipe.json"
+    values = json.loads(json.dumps(to_dict(recipe)))
+    if not record.exists():
+        if run.exists() and any(run.iterdir()):
+            raise ValueError(f"{run} is not empty and holds no run; choose another --out.")
+        run.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(values, indent=2) + "\n")
+        return 0
+    if not resume:
+        raise ValueError(f"{run} already holds a run; add --resume to go on with it, or choose another --out.")
+    before = json.loads(record.read_text())
+    if before != values:
+        changed = [key for key in values if before.get(key) != values[key]]
+        raise ValueError(
+            f"{run} was made by another recipe: {', '.join(changed)} differ. Resume with the same settings."
+        )
+    place = checkpoint.latest(run)
+    return checkpoint.load(place, objective, optimizer) if place else 0
+
+
+class _StopFlag:
+    """Turns Ctrl-C and SIGTERM into a flag the loop reads between steps; a second Ctrl-C interrupts at once."""
+
+    def __init__(self):
+        self.asked = False
+
+    def __enter__(self) -> _StopFlag:
+        self._old = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._old[number] = signal.signal(number, self._ask)
+            except ValueError:  # not the main thread: the caller handles signals
+                break
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, frame) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

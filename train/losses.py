@@ -1,0 +1,105 @@
+"""The losses, as pure functions: tensors and floats in, a scalar out, computed in fp32.
+
+B images, N patches, K prototypes, D embedding width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def contrastive(image: Tensor, text: Tensor, temperature: Tensor | float) -> Tensor:
+    """Symmetric InfoNCE over the batch. CLIP, arXiv 2103.00020; TIPSv2 App. A.9.
+
+    Args:
+        image, text: [B, D], any length (they are normalised here); row i of one belongs to row i of the other.
+        temperature: positive; logits are cosine / temperature.
+    """
+    image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+    logits = image @ text.T / temperature  # [B, B]
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def dino(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy of M local crops against the one global crop: - mean_m t . log softmax(s_m / temperature).
+
+    TIPSv2 App. A.9 (one global crop, hence no global-to-global term); DINO, arXiv 2104.14294.
+
+    Args:
+        student: [M, B, K] prototype scores of the local crops.
+        teacher: [B, K] target probabilities of the global crop; no gradient flows into them.
+    """
+    log_student = F.log_softmax(student.float() / temperature, dim=-1)
+    return -(teacher.detach().float() * log_student).sum(-1).mean()
+
+
+def ibot(
+    student: Tensor,
+    teacher: Tensor,
+    masked: Tensor,
+    temperature: float = 0.1,
+    patches: str = "all",
+) -> Tensor:
+    """Patch cross-entropy between the masked view (student) and the clean view (teacher).
+
+    `patches="all"` is iBOT++ (TIPSv2 Eq. 3): one uniform mean over masked and visible patches alike.
+    `patches="masked"` is iBOT (arXiv 2111.07832): the mean over masked patches only.
+    `patches="separate"` averages the masked and the visible mean, so that neither dilutes the other.
+
+    Args:
+        student: [B, N, K] prototype scores. teacher: [B, N, K] target probabilities, detached here.
+        masked: [B, N] bool, True where the student saw the mask token.
+    """
+    log_student = F.log_softmax(student.float() / temperature, dim=-1)
+    loss = -(teacher.detach().float() * log_student).sum(-1)  # [B, N]
+    if patches == "all":
+        return loss.mean()
+    masked = masked.to(loss.dtype)
+    hidden = (loss * masked).sum() / masked.sum().clamp(min=1)
+    if patches == "masked":
+        return hidden
+    if patches == "separate":
+        visible = 1 - masked
+        return (hidden + (loss * visible).sum() / visible.sum().clamp(min=1)) / 2
+    raise ValueError(f"patches={patches!r} is not a patch loss; choose all (iBOT++), masked (iBOT) or separate.")
+
+
+def patch_distillation(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over all patches of 1 - cosine(student, teacher). Patch-level distillation, TIPSv2 Sec. 3.2.
+
+    The paper supervises every patch of an unmasked student; its form of the loss is not public, cosine is our choice.
+
+    Args:
+        student: [B, N, D]. teacher: [B, N, D], detached here; whether final-layer or value features is the caller's.
+    """
+    return 1 - F.cosine_similarity(student.float(), teacher.detach().float(), dim=-1).mean()
+
+
+@torch.no_grad()
+def sharpen(scores: Tensor, centre: Tensor, temperature: float) -> Tensor:
+    """Teacher probabilities by centring and sharpening: softmax((scores - centre) / temperature). DINO Sec. 3.1."""
+    return ((scores.float() - centre) / temperature).softmax(-1)
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, temperature: float, iterations: int = 3) -> Tensor:
+    """Teacher probabilities by Sinkhorn-Knopp: rows sum to 1, prototypes are used equally. SwAV, arXiv 2006.09882.
+
+    Args:
+        scores: [..., K]; all leading dimensions together are the samples.
+        temperature: positive; lower is sharper.
+    """
+    flat = scores.float().flatten(0, -2) / temperature
+    q = (flat - flat.max()).exp()
+    for _ in range(iterations):
+        q = q / q.sum(0, keepdim=True).clamp(min=1e-12)  # each prototype gets the same share
+        q = q / q.sum(1, keepdim=True).clamp(min=1e-12)  # each sample is a distribution
+    return q.view(scores.shape)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Mean entropy in nats of rows [..., K]: ln K means the targets say nothing, 0 that all agree on one prototype."""
+    return -(probabilities * probabilities.clamp(min=1e-12).log()).sum(-1).mean()

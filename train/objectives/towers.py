@@ -1,0 +1,58 @@
+"""The network of a run: transformers' Tipsv2Model, sized by a recipe, and the two-caption contrastive term."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import Tipsv2Config, Tipsv2Model
+
+from train import losses
+from train.recipes import Recipe
+
+MIN_TEMPERATURE = 0.005  # the released encoders ended at 0.0036 to 0.0051
+
+
+def build(recipe: Recipe, vocabulary: int) -> Tipsv2Model:
+    """A randomly initialised encoder. LayerScale stays 1 and fixed: the original model has none (TIPS, JAX code)."""
+    tower = recipe.tower
+    config = Tipsv2Config(
+        vision_config={
+            "hidden_size": tower.width,
+            "num_hidden_layers": tower.vision_layers,
+            "num_attention_heads": tower.heads,
+            "image_size": tower.table,
+            "patch_size": 14,
+        },
+        text_config={
+            "hidden_size": tower.width,
+            "num_hidden_layers": tower.text_layers,
+            "num_attention_heads": tower.heads,
+            "intermediate_size": 4 * tower.width,
+            "vocab_size": vocabulary,
+        },
+        temperature_init_value=recipe.temperature,
+    )
+    model = Tipsv2Model._from_config(config, attn_implementation=recipe.attention)
+    freeze_layer_scale(model)
+    return model
+
+
+def freeze_layer_scale(model: Tipsv2Model) -> None:
+    for name, parameter in model.named_parameters():
+        if name.endswith("lambda1"):
+            parameter.requires_grad_(False)
+
+
+def two_captions(model: Tipsv2Model, batch: dict[str, Tensor], cls: Tensor, caption_cls: Tensor) -> dict[str, Tensor]:
+    """The contrastive terms of TIPSv2: CLS 1 with web alt-text, CLS 2 with a synthetic caption; cls, caption_cls [B, D]."""
+    temperature = model.temperature.float().clamp(min=MIN_TEMPERATURE)
+    out = {}
+    for role, image in (("web", cls), ("synthetic", caption_cls)):
+        text = model.text_model(input_ids=batch[f"{role}_ids"], attention_mask=batch[f"{role}_mask"]).pooler_output
+        out[f"contrastive_{role}"] = losses.contrastive(image, text, temperature)
+    return out
+
+
+@torch.no_grad()
+def clamp_temperature(model: Tipsv2Model) -> None:
+    model.temperature.clamp_(min=MIN_TEMPERATURE)
