@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import struct
 import threading
 from dataclasses import dataclass, replace
@@ -82,13 +83,13 @@ def find(name: str | Path) -> ModelInfo:
         return _bundled()
     if text.removeprefix("google/") in HUB:
         return HUB[text.removeprefix("google/")]
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # Path's own raises on "~" and an unknown user
     if text.endswith(".npz") or path.suffix in (".bin", ".pt", ".pth", ".safetensors"):
         hint = "python -m tipsv2 convert makes such a folder from the official .npz pair"
         raise ModelError(
             f"'{text}' is a weight file: give the folder with config.json and tokenizer around it ({hint})."
         )
-    if text and path.is_dir():
+    if text and os.path.isdir(path):
         return _folder(path)
     if _is_hub_id(text):
         return replace(
@@ -102,7 +103,7 @@ def find(name: str | Path) -> ModelInfo:
         )
     known = [info.name for info in available()]
     near = difflib.get_close_matches(text, [*known, "auto"], n=3, cutoff=0.5) or known
-    raise ModelError(f"There is no model or folder '{text}': did you mean {', '.join(near)}?")
+    raise ModelError(f"There is no model or folder '{text[:100]}': did you mean {', '.join(near)}?")
 
 
 def _is_hub_id(text: str) -> bool:

@@ -69,7 +69,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise ModelError(f"There is no file '{path}': check the path.") from None
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:  # .npy alone: no .files
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: a lone .npy
         raise ModelError(f"'{path}' is not an .npz of plain arrays: download it again.") from error
 
 

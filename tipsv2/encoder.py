@@ -53,7 +53,7 @@ class Encoder:
         self.model = model
         self.tokenizer = tokenizer
         self.device: torch.device = model.device
-        self.dtype: torch.dtype = model.dtype
+        self.dtype: torch.dtype = model.vision_model.dtype  # the model's own first parameter is the temperature
         self.patch_size: int = model.config.vision_config.patch_size
         self.temperature = float(model.temperature.detach())  # image-text logits are cosines divided by it
         self._texts: OrderedDict[tuple[str, tuple[str, ...]], torch.Tensor] = OrderedDict()
@@ -229,7 +229,7 @@ def _read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
                 ignore_mismatched_sizes=True,  # so that they are reported below, with the missing ones, in one sentence
                 output_loading_info=True,
             )
-            stored = _stored_temperature(folder)
+            temperature = _stored_temperature(folder)
     except Exception as error:  # configuration checks, safetensors and JSON each raise their own kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"The model in '{folder}' cannot be read ({reason}): get or save it again.") from error
@@ -248,8 +248,8 @@ def _read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
         raise ModelError(
             f"The model in '{folder}' has no second CLS token (num_register_tokens is 0): not a TIPSv2 encoder."
         )
-    if stored is not None:
-        model.temperature.data = torch.tensor(stored)  # in float32: bfloat16 would move it by up to 0.4 %
+    temperature = model.config.temperature_init_value if temperature is None else temperature
+    model.temperature.data = torch.tensor(temperature)  # float32 whatever the rest: bfloat16 is off by up to 0.4 %
     return model
 
 

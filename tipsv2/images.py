@@ -11,6 +11,7 @@ ImageError.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,25 +27,7 @@ MAX_ASPECT = 4  # long side of the network's input, in short sides
 
 # EPS would start Ghostscript; ICO, ICNS and PSD hide further pictures behind a header that says nothing about their
 # size.
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "MPO",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "DIB",
-    "TIFF",
-    "AVIF",
-    "JPEG2000",
-    "PPM",
-    "TGA",
-    "PCX",
-    "SGI",
-    "QOI",
-)
-
-ImageSource = "str | Path | bytes | Image.Image | np.ndarray"
+FORMATS = tuple("PNG JPEG MPO WEBP GIF BMP DIB TIFF AVIF JPEG2000 PPM TGA PCX SGI QOI".split())
 
 
 class ImageError(ValueError):
@@ -103,9 +86,9 @@ def _from_path(source: str | Path) -> Image.Image:
     name = str(source)
     if name.startswith(("http://", "https://")):
         raise ImageError(f"'{_short(name)}' is a web address: download the picture and give the path of the file.")
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     try:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise ImageError(f"'{_short(name)}' is a folder: give the path of one picture in it.")
         with path.open("rb") as file:
             return _decode(file, f"'{path.name}'", path.stat().st_size)
@@ -114,14 +97,16 @@ def _from_path(source: str | Path) -> Image.Image:
     except ImageError:
         raise
     except (OSError, ValueError) as error:  # no permission, name too long, a null byte in the name
-        raise ImageError(f"'{_short(name)}' cannot be read ({error}).") from error
+        reason = getattr(error, "strerror", None) or "not a file name"
+        raise ImageError(f"'{_short(name)}' cannot be read: {reason}.") from error
 
 
 def _decode(file: io.BufferedIOBase, name: str, num_bytes: int) -> Image.Image:
     if num_bytes == 0:
         raise ImageError(f"{_start(name)} is empty (0 bytes): save or upload it again.")
     try:
-        image = Image.open(file, formats=FORMATS)
+        Image.init()  # loads the decoders, once
+        image = Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{_start(name)} has far more than {_million(MAX_PIXELS)} pixels: make it smaller.") from None
     except Exception as error:  # decoders raise whatever they like on broken headers
@@ -155,9 +140,10 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         return _from_array(np.asarray(image), name)
     try:
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, image).convert("RGB")
+            image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+            white = Image.new("RGB", image.size, "white")
+            white.paste(image, mask=image.getchannel("A"))
+            return white
         return image.convert("RGB")
     except (ValueError, OSError) as error:
         raise ImageError(

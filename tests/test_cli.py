@@ -1,0 +1,181 @@
+"""python -m tipsv2: files written, tables printed, and one sentence with exit status 2 when something is wrong.
+
+python -m pytest tests/test_cli.py
+"""
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DATA
+from PIL import Image
+
+from tipsv2.__main__ import main
+from tipsv2.heatmap import heatmap
+from tipsv2.render import PALETTE
+from tipsv2.segmentation import segment
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    return tmp_path / "noise.png"
+
+
+@pytest.fixture
+def model(tiny_folder) -> list[str]:
+    return ["--model", str(tiny_folder), "--device", "cpu", "--dtype", "float32"]
+
+
+def test_heatmap_writes_maps_scores_and_overlays(picture, model, tmp_path, tiny_encoder, capsys):
+    out = tmp_path / "deep" / "out"
+    queries = ["a dog", "grass/../x", "狗"]
+    assert main(["heatmap", str(picture), *queries, "--out", str(out), "--resolution", "42", *model]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "01_a_dog.png",
+        "02_grass_x.png",
+        "03_狗.png",
+        "maps.npz",
+        "scores.json",
+    ]
+    expected = heatmap(tiny_encoder, picture, queries, resolution=42)
+    with np.load(out / "maps.npz", allow_pickle=False) as stored:
+        assert np.allclose(stored["maps"], expected, atol=1e-6) and stored["queries"].tolist() == queries
+    content = json.loads((out / "scores.json").read_text("utf-8"))
+    assert (content["mode"], content["features"], content["resolution"]) == ("cosine", "values", 42)
+    for row, values in zip(content["scores"], expected, strict=True):
+        assert row["peak"] == pytest.approx(values.max(), abs=1e-5) and row["mean"] == pytest.approx(
+            values.mean(), abs=1e-5
+        )
+        assert values[row["y"], row["x"]] == pytest.approx(values.max(), abs=1e-5)
+    assert Image.open(out / "01_a_dog.png").size == (60, 40)
+    printed = capsys.readouterr()
+    assert "peak" in printed.out and "a dog" in printed.out and "cpu, float32" in printed.err
+
+
+def test_heatmap_options_reach_the_maps(picture, model, tmp_path, tiny_encoder):
+    options = [
+        "--mode",
+        "competing",
+        "--features",
+        "final",
+        "--templates",
+        "tips9",
+        "--colormap",
+        "magma",
+        "--opacity",
+        "1",
+    ]
+    assert main(["heatmap", str(picture), "dog", "cat", "--out", str(tmp_path / "out"), *options, *model]) == 0
+    expected = heatmap(tiny_encoder, picture, ["dog", "cat"], "competing", "final", "tips9")
+    with np.load(tmp_path / "out" / "maps.npz") as stored:
+        assert np.allclose(stored["maps"], expected, atol=1e-6) and np.allclose(
+            stored["maps"].sum(axis=0), 1, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(("argument", "background"), [(None, None), ("0.05", 0.05), ("photo, the", ["photo", "the"])])
+def test_segment(picture, model, tmp_path, tiny_encoder, capsys, argument, background):
+    out = tmp_path / "out"
+    extra = ["--background", argument] if argument else []
+    assert main(["segment", str(picture), "--classes", "dog, grass,,sky", "--out", str(out), *extra, *model]) == 0
+    expected = segment(tiny_encoder, picture, ["dog", "grass", "sky"], background=background)
+    content = json.loads((out / "shares.json").read_text("utf-8"))
+    assert content["shares"] == pytest.approx(expected.shares) and content["classes"] == ["dog", "grass", "sky"]
+    labels = Image.open(out / "labels.png")
+    assert (
+        labels.mode == "P"
+        and (np.asarray(labels).astype(int) == np.where(expected.labels < 0, 255, expected.labels)).all()
+    )
+    first = int(np.asarray(labels)[0, 0])
+    color = (0, 0, 0) if first == 255 else PALETTE[first]
+    assert labels.convert("RGB").getpixel((0, 0)) == color
+    assert Image.open(out / "overlay.png").size == (60, 40) and Image.open(out / "legend.png").size[0] > 20
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in expected.shares)
+
+
+@pytest.fixture
+def evaluation(monkeypatch):
+    """A stand-in for tipsv2.evaluation.segmentation, whose own tests are elsewhere: what it was called with."""
+    calls = []
+
+    def evaluate(encoder, data="scenes:val", resolution=None, limit=None, progress=True):
+        calls.append(
+            {"model": encoder.info.name, "data": data, "resolution": resolution, "limit": limit, "progress": progress}
+        )
+        return {"miou_present": 0.25, "images": 3, "data": data}
+
+    module = types.ModuleType("tipsv2.evaluation.segmentation")
+    module.evaluate = evaluate
+    package = types.ModuleType("tipsv2.evaluation")
+    package.segmentation = module
+    monkeypatch.setitem(sys.modules, "tipsv2.evaluation", package)
+    monkeypatch.setitem(sys.modules, "tipsv2.evaluation.segmentation", module)
+    return calls
+
+
+def test_evaluate(evaluation, model, capsys):
+    assert main(["evaluate", "segmentation", "--data", "scenes:style", "--limit", "3", "--json", *model]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and json.loads(lines[0])["miou_present"] == 0.25
+    assert evaluation == [{"model": "tiny", "data": "scenes:style", "resolution": None, "limit": 3, "progress": False}]
+    assert main(["evaluate", "segmentation", *model]) == 0
+    assert "miou_present  0.2500" in capsys.readouterr().out
+
+
+def test_convert(tmp_path, capsys):
+    files = [str(DATA / "tiny_mlp_vision.npz"), str(DATA / "tiny_mlp_text.npz")]
+    assert main(["convert", *files, str(tmp_path / "out"), "--heads", "4"]) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists() and "tokenizer.json" in capsys.readouterr().out
+    assert main(["convert", *files, str(tmp_path / "none")]) == 2
+    assert "attention heads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["heatmap", "nowhere.png", "dog"], "no file 'nowhere.png'"),
+        (["heatmap", "{picture}", " "], "empty"),
+        (["heatmap", "{picture}", "dog", "--mode", "competing"], "at least two"),
+        (["heatmap", "{picture}", "dog", "--colormap", "nope"], "colormap 'nope'"),
+        (["heatmap", "{picture}", "dog", "--opacity", "3"], "opacity"),
+        (["heatmap", "{picture}", "dog", "--resolution", "-3"], "resolution"),
+        (["heatmap", "{picture}", "dog", "--out", "{picture}"], "noise.png"),
+        (["segment", "{picture}", "--classes", " , "], "at least one class"),
+        (["segment", "{picture}", "--classes", "dog,dog"], "twice"),
+        (["segment", "{picture}", "--classes", ",".join(f"dog {n}" for n in range(256))], "255"),
+    ],
+)
+def test_sentences(picture, model, capsys, arguments, words):
+    assert main([argument.replace("{picture}", str(picture)) for argument in arguments] + model) == 2
+    printed = capsys.readouterr()
+    last = printed.err.strip().splitlines()[-1]
+    assert words in last and last.startswith("tipsv2: ") and "Traceback" not in printed.err
+
+
+def test_unknown_model(picture, capsys):
+    assert main(["heatmap", str(picture), "dog", "--model", "tipsv2-z99"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_shows_examples():
+    """In a process of its own: --help must not import torch."""
+    for command in ("heatmap", "segment", "evaluate", "convert"):
+        run = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "tipsv2", command, "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0 and f"python -m tipsv2 {command}" in run.stdout and "example" in run.stdout
+        assert " torch\n" not in run.stderr and " transformers\n" not in run.stderr
+    run = subprocess.run([sys.executable, "-m", "tipsv2", "paint"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2 and "Traceback" not in run.stderr

@@ -1,0 +1,117 @@
+"""tipsv2.segmentation against a per-pixel loop, and on features with a known answer.
+
+python -m pytest tests/test_segmentation.py
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tipsv2 import segmentation
+from tipsv2.heatmap import to_pixels
+from tipsv2.segmentation import BACKGROUND, label_map, segment
+
+AXES = {"red": 0, "green": 1, "blue": 2, "wall": 3}
+
+
+class Colours:
+    """Patches: red, green / blue, wall; the last layer sees red everywhere. A text is the axis of its name."""
+
+    def encode_image(self, image, resolution=None):
+        grid = torch.eye(4).reshape(2, 2, 4) * 3
+        return SimpleNamespace(values=grid, patches=grid[:1, :1].expand(2, 2, 4), size=(40, 40))
+
+    def encode_text(self, texts, templates="none"):
+        self.templates = templates
+        return torch.eye(4)[[AXES[text] for text in texts]]
+
+
+def quarters(labels) -> list[int]:
+    return [int(labels[row, col]) for row, col in ((5, 5), (5, 35), (35, 5), (35, 35))]
+
+
+@pytest.mark.parametrize("background", [None, 0.2])
+@pytest.mark.parametrize("at_once", [1, 5000, 10**9])
+def test_label_map_equals_a_loop(monkeypatch, background, at_once):
+    monkeypatch.setattr(segmentation, "_VALUES_AT_ONCE", at_once)
+    similarities = torch.randn(11, 3, 4, generator=torch.Generator().manual_seed(0)) * 0.2
+    labels, scores = label_map(similarities, (31, 45), background)
+    assert labels.dtype == torch.int64 and labels.shape == scores.shape == (31, 45)
+    full = to_pixels(similarities, (31, 45))
+    for row in range(31):
+        for col in range(45):
+            column = full[:, row, col].tolist()
+            best = max(range(11), key=column.__getitem__)
+            expected = BACKGROUND if background is not None and column[best] < background else best
+            assert labels[row, col] == expected and scores[row, col] == pytest.approx(column[best])
+    if background:
+        assert 0 < (labels == BACKGROUND).float().mean() < 1
+
+
+def test_of_equals_the_first_wins():
+    labels, _ = label_map(torch.ones(3, 2, 2), (4, 4))
+    assert (labels == 0).all()
+
+
+def test_every_pixel_gets_a_class():
+    encoder = Colours()
+    found = segment(encoder, None, ["red", "green", "blue", "wall"])
+    assert quarters(found.labels) == [0, 1, 2, 3] and found.classes == ("red", "green", "blue", "wall")
+    assert found.labels.dtype == np.int64 and found.scores.dtype == np.float32
+    assert found.labels.shape == found.scores.shape == (40, 40)
+    assert sum(found.shares.values()) == pytest.approx(1) and list(found.shares) == list(found.classes)
+    for index, name in enumerate(found.classes):
+        assert found.shares[name] == pytest.approx((found.labels == index).mean())
+    assert encoder.templates == "tips9"
+
+
+def test_background_below_a_cosine():
+    found = segment(Colours(), None, ["red", "green"], background=0.5)
+    assert quarters(found.labels) == [0, 1, BACKGROUND, BACKGROUND]
+    assert (
+        found.shares["background"] == pytest.approx((found.labels == BACKGROUND).mean())
+        and found.shares["background"] > 0.4
+    )
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert (segment(Colours(), None, ["red"], background=2).labels == BACKGROUND).all()
+
+
+def test_background_words_compete_and_become_one():
+    found = segment(Colours(), None, ["red", " green "], background=["blue", "wall"])
+    assert quarters(found.labels) == [0, 1, BACKGROUND, BACKGROUND] and set(found.shares) == {
+        "red",
+        "green",
+        "background",
+    }
+    assert found.scores[35, 35] > 0.9
+
+
+def test_features_are_a_choice():
+    assert (segment(Colours(), None, ["green", "red"], features="final").labels == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"classes": []}, "at least one class"),
+        ({"classes": "red,green"}, "list of words"),
+        ({"classes": ["red", "red "]}, "'red' is listed twice"),
+        ({"classes": ["red"], "background": ["red"]}, "'red' is listed twice"),
+        ({"classes": ["red"], "background": "wall"}, "list of words"),
+        ({"classes": ["background"], "background": 0.1}, "background"),
+        ({"classes": ["red"], "features": "middle"}, "values or final"),
+    ],
+)
+def test_sentences(options, words):
+    with pytest.raises(ValueError, match=words):
+        segment(Colours(), None, **options)
+
+
+def test_with_a_real_encoder(tiny_encoder):
+    image = np.random.default_rng(0).integers(0, 256, (33, 70, 3), dtype=np.uint8)
+    found = segment(tiny_encoder, image, ["dog", "grass", "sky"], background=["photo"])
+    assert found.labels.shape == (33, 70) and set(np.unique(found.labels)) <= {-1, 0, 1, 2}
+    with pytest.raises(ValueError, match="empty"):
+        segment(tiny_encoder, image, ["dog", "  "])
