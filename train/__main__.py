@@ -4,7 +4,8 @@
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
     python -m train scenes --out scenes --count 10000 --size 224
 
-Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200. --resume goes on exactly where a run stopped.
+Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200.
+--resume goes on exactly where a run stopped.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ KEEP = 2  # checkpoints of a run that stay on disk
 
 
 def save(run: Path, step: int, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-    """Write checkpoints/step-<step>: the objective's state, the optimiser's, torch's random state, after `step` steps."""
+    """Write checkpoints/step-<step>: the state of objective, optimiser and random numbers after `step` steps."""
     names = {parameter: name for name, parameter in objective.named_parameters()}
     tensors = {f"objective.{k}": v.detach().contiguous() for k, v in objective.state_dict().items()}
     for parameter, state in optimizer.state.items():
@@ -67,7 +67,8 @@ def export(folder: Path, model, tokenizer) -> Path:
         tokenizer.save_pretrained(part)
         settings = {
             "image_processor_type": "Tipsv2ImageProcessor", "do_convert_rgb": True, "do_resize": True, "resample": 2,
-            "size": {"height": side, "width": side}, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False,
+            "size": {"height": side, "width": side}, "do_rescale": True, "rescale_factor": 1 / 255,
+            "do_normalize": False,
         }  # fmt: skip
         (part / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     return folder

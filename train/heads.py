@@ -15,7 +15,7 @@ from train import losses
 
 
 class ProjectionHead(nn.Module):
-    """3-layer MLP, L2 norm, weight-normalised linear map to K prototypes (TIPS Sec. 3.2, DINO). [..., D] -> [..., K]."""
+    """3-layer MLP, L2 norm, weight-normalised map to K prototypes (TIPS Sec. 3.2, DINO): [..., D] -> [..., K]."""
 
     def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int):
         super().__init__()

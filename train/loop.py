@@ -76,7 +76,7 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             inner.after_step(step)
 
-            values |= {"lr": rate, "temperature": float(inner.model.temperature), "gradient_norm": float(norm)}
+            values |= {"lr": rate, "temperature": float(inner.model.temperature.detach()), "gradient_norm": float(norm)}
             seconds = time.perf_counter() - started
             monitor.step(step + 1, values | {"data_wait": waited}, stage.batch_size, seconds)
             last = step + 1 == recipe.steps

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: metrics.jsonl (a line a step), a progress bar, and sample heatmaps with patch-text mIoU."""
+"""What a run leaves to look at: metrics.jsonl (a line a step), a progress bar, sample heatmaps and patch-text mIoU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tokenizer trained on captions, of the same kind as the released one: byte-fallback BPE, lower case, no BOS or EOS."""
+"""A tokenizer trained on captions, of the released kind: byte-fallback BPE, lower case, no BOS or EOS."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from tipsv2.scenes.sprites import Noun
 COUNTS = ("no", "one", "two", "three", "four", "five")
 WEB = (
     "{}", "{}", "{}", "a {}", "photo of {}", "a photo of a {}", "a photo of the {}", "{} picture", "{} stock image",
-    "cute {}", "my {}", "{} for sale", "itap of a {}.", "a bad photo of a {}.", "art of the {}.", "a {} in a video game.",
-    "{} wallpaper hd", "{} clip art", "IMG_{number} {}", "{}.jpg", "{} - free download", "best {} of {year}", "the {}",
-    "{} #{number}", "a photo of the small {}.", "a photo of the large {}.",
+    "cute {}", "my {}", "{} for sale", "itap of a {}.", "a bad photo of a {}.", "art of the {}.",
+    "a {} in a video game.", "{} wallpaper hd", "{} clip art", "IMG_{number} {}", "{}.jpg", "{} - free download",
+    "best {} of {year}", "the {}", "{} #{number}", "a photo of the small {}.", "a photo of the large {}.",
 )  # fmt: skip
 NOISE = ("untitled", "image {number}", "DSC_{number}.jpg", "click to enlarge", "photo of the day", "thumbnail {number}")
 GROUND = {  # how one stands on or before a region
@@ -27,7 +27,8 @@ GROUND = {  # how one stands on or before a region
     "road": "on the road", "brick": "in front of a brick wall", "wood": "on wood", "night": "at night",
 }  # fmt: skip
 BACKDROP = {
-    "sky": "under the sky", "night": "under the night sky", "brick": "before a brick wall", "wood": "before a wood wall",
+    "sky": "under the sky", "night": "under the night sky", "brick": "before a brick wall",
+    "wood": "before a wood wall",
 }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def web(rng: random.Random, nouns: Sequence[Noun], objects: Sequence[Object], re
     number, year = rng.randrange(1000, 9999), rng.randrange(2008, 2026)
     if rng.random() < 0.02:
         return rng.choice(NOISE).format(number=number)
-    if not objects or rng.random() < 0.15:
+    if not objects or rng.random() < 0.1:
         name = rng.choice(regions)
     else:
         noun = nouns[rng.choice(objects).noun]
@@ -80,16 +81,17 @@ def web(rng: random.Random, nouns: Sequence[Noun], objects: Sequence[Object], re
 
 
 def short(rng: random.Random, nouns: Sequence[Noun], objects: Sequence[Object], regions: Sequence[str]) -> str:
-    """One plain sentence: the things, largest first, and where they are."""
+    """One plain phrase: the things, largest first, and now and then where they are."""
     if not objects:
         return f"{_join(regions)}, nothing else"
     order = sorted(objects, key=lambda o: -o.side)
     things = _join(_counted(nouns, [o.noun for o in order]))
+    if rng.random() < 0.6:  # people name things more than ground; nine kinds of ground are also too easy a clue
+        return things
     place = GROUND[order[0].ground]
-    if rng.random() < 0.5:
-        others = [r for r in regions if r != order[0].ground]
-        if others:
-            return f"{things} {place} with {_join(others)} behind"
+    others = [r for r in regions if r != order[0].ground]
+    if others and rng.random() < 0.5:
+        return f"{things} {place} with {_join(others)} behind"
     return f"{things} {place}"
 
 
@@ -102,7 +104,7 @@ def _where(x: float, y: float) -> str:
 
 
 def detailed(rng: random.Random, nouns: Sequence[Noun], objects: Sequence[Object], regions: Sequence[str]) -> str:
-    """Every thing with size and place, one relation, counts of repeated things, the background from top to bottom."""
+    """Every thing with size and place, one relation, counts of repeated things, often the background from top to bottom."""
     order = list(objects)
     rng.shuffle(order)
     parts = []
@@ -120,6 +122,8 @@ def detailed(rng: random.Random, nouns: Sequence[Noun], objects: Sequence[Object
     for i, n in Counter(o.noun for o in order).items():
         if n > 1:
             text += f", {COUNTS[n]} {nouns[i].plural} in all"
+    if order and rng.random() < 0.4:
+        return text
     above = BACKDROP.get(regions[0])
     if len(regions) == 1:
         return f"{text}, all {GROUND[regions[0]]}" if order else f"{text} of {regions[0]}"

@@ -58,7 +58,7 @@ def _stamp(style: str, noun: int, drawing: int, side: float, angle: float, flip:
     level = max((k for k in range(3) if pyramid[k].width >= side), default=0)
     source = pyramid[level]
     cos, sin = math.cos(angle), math.sin(angle)
-    length = max(1, math.ceil(side * (abs(cos) + abs(sin))))
+    length = max(1, math.ceil(side * (abs(cos) + abs(sin)) - 1e-6))
     scale, half, mid = source.width / side, length / 2, source.width / 2
     mirror = -1 if flip else 1
     a, b, d, e = mirror * scale * cos, mirror * scale * sin, -scale * sin, scale * cos

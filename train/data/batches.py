@@ -71,6 +71,7 @@ def stream(batches: Batches, start: int, workers: int) -> Iterator[dict[str, tor
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # its own: opening a stream must not move the run's random state
         )
     )
 

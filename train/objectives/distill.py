@@ -1,8 +1,9 @@
 """Patch-level distillation (TIPSv2 Sec. 3.2): frozen teacher, unmasked student, every patch supervised.
 
 The student's vision tower starts at random (Table 2: that is what makes it align; `student_vision` chooses), its text
-tower is the teacher's, frozen. What the student's final patches learn is a choice: the teacher's final layer, as in the paper, or its value
-features, which align better with words (value distillation, ours: see the model card of tipsv2-nano for figures).
+tower is the teacher's, frozen. What the student's final patches learn is a choice: the teacher's final layer, as in the
+paper, or its value features, which align better with words (value distillation, ours: see the model card of
+tipsv2-nano for figures).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from train.recipes import Recipe, Stage
 
 
 class Distillation(nn.Module):
-    """`forward(batch, stage)` -> loss and terms. The teacher is no part of the state: it is read from its own folder."""
+    """`forward(batch, stage)` -> loss and terms. The teacher is no part of the state: its folder holds it."""
 
     def __init__(self, recipe: Recipe, model: Tipsv2Model, teacher: Tipsv2Model):
         super().__init__()

@@ -44,7 +44,7 @@ def freeze_layer_scale(model: Tipsv2Model) -> None:
 
 
 def two_captions(model: Tipsv2Model, batch: dict[str, Tensor], cls: Tensor, caption_cls: Tensor) -> dict[str, Tensor]:
-    """The contrastive terms of TIPSv2: CLS 1 with web alt-text, CLS 2 with a synthetic caption; cls, caption_cls [B, D]."""
+    """TIPSv2's contrastive terms: CLS 1 with web alt-text, CLS 2 with a synthetic caption; cls, caption_cls [B, D]."""
     temperature = model.temperature.float().clamp(min=MIN_TEMPERATURE)
     out = {}
     for role, image in (("web", cls), ("synthetic", caption_cls)):

@@ -1,0 +1,54 @@
+"""Recipes: every one constructs, overrides are strict, the record in a run's folder reads back."""
+
+import json
+
+import pytest
+
+from train import recipes
+from train.recipes import RECIPES, from_dict, get, override, to_dict
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_construct_and_survive_json(name):
+    recipe = get(name)
+    assert recipe.name == name and recipe.steps > 0
+    assert from_dict(json.loads(json.dumps(to_dict(recipe)))) == recipe
+    assert f"--recipe {name}" in RECIPES[name].__doc__  # the docstring holds the command
+
+
+def test_override_reaches_nested_fields():
+    recipe = override(get("nano"), ["seed=3", "stages.1.steps=7", "tower.width=96", "targets=centre", "beta2=0.9"])
+    assert (recipe.seed, recipe.stages[1].steps, recipe.tower.width) == (3, 7, 96)
+    assert (recipe.targets, recipe.beta2) == ("centre", 0.9)
+    assert recipe.stages[0] == get("nano").stages[0]
+
+
+@pytest.mark.parametrize(
+    "assignment, hint",
+    [
+        ("sed=3", "did you mean 'seed'"),
+        ("stages.0.step=3", "did you mean 'steps'"),
+        ("stages.9.steps=3", "stages 0 to"),
+        ("seed=three", "whole number"),
+        ("beta2=much", "a number"),
+        ("tower=3", "holds several fields"),
+        ("seed", "key=value"),
+    ],
+)
+def test_bad_overrides_are_sentences(assignment, hint):
+    with pytest.raises(ValueError, match=hint):
+        override(get("nano"), [assignment])
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'nano'"):
+        get("nanno")
+
+
+def test_stage_at_walks_the_stages():
+    recipe = override(get("smoke"), ["stages.0.steps=2", "stages.1.steps=3"])
+    assert [recipe.stage_at(i) is recipe.stages[k] for i, k in enumerate((0, 0, 1, 1, 1))] == [True] * 5
+    assert recipe.images == 5 * 8
+    with pytest.raises(ValueError, match="past"):
+        recipe.stage_at(5)
+    assert isinstance(recipe, recipes.Recipe)

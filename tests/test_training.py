@@ -1,0 +1,252 @@
+"""Training: objectives on a tiny encoder, and runs that stop, resume, fail and export as they should."""
+
+import json
+import math
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, Tipsv2Model
+
+from train import checkpoint, recipes
+from train.__main__ import main
+from train.data.batches import Batches
+from train.data.views import local_crops
+from train.loop import Stopped, fit
+from train.objectives import Distillation, Pretraining
+from train.objectives.towers import build
+from train.tokenizer import train_tokenizer
+
+WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(WORDS, 400)
+
+
+@pytest.fixture
+def recipe():
+    return recipes.override(recipes.get("smoke"), ["precision=fp32", "sample_every=1000", "tower.vocabulary=400"])
+
+
+def pretraining(recipe):
+    torch.manual_seed(recipe.seed)
+    return Pretraining(recipe, build(recipe, recipe.tower.vocabulary))
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_trainable_parameter_gets_a_gradient(recipe, tokenizer):
+    objective = pretraining(recipe)
+    loss, terms = objective(Batches(recipe, tokenizer)[4], recipe.stages[1])  # a step with every term
+    loss.backward()
+    left = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
+    assert left == []
+    assert {"contrastive_web", "contrastive_synthetic", "patch", "dino"} <= set(terms)
+    expected = (terms["contrastive_web"] + terms["contrastive_synthetic"]) / 2 + 2 * terms["patch"] + terms["dino"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_clean_and_masked_view_in_one_pass_equal_two_passes(recipe, tokenizer):
+    """The contrastive terms do not notice the masked view that travels with the clean one."""
+    objective = pretraining(recipe).eval()
+    batch = Batches(recipe, tokenizer)[4]
+    _, together = objective(batch, recipe.stages[1])
+    clean = {k: v for k, v in batch.items() if k not in ("masked", "local")}
+    _, alone = objective(clean, recipe.stages[0])
+    for name, value in alone.items():
+        assert together[name].item() == pytest.approx(value.item(), abs=1e-5)
+
+
+def test_head_only_ema_shares_the_backbone(recipe):
+    objective = pretraining(recipe)
+    names = [name for name, _ in objective.named_parameters()]
+    assert sum("patch_embeddings.projection.weight" in n for n in names) == 1  # one backbone
+    assert any(n.startswith("heads.teacher") for n in names)
+
+
+def test_distillation_learns_the_teachers_values(recipe, tokenizer):
+    recipe = recipes.override(recipe, ["stages.1.patch_weight=0", "stages.1.local_crops=0"])
+    torch.manual_seed(1)
+    teacher = build(recipe, 400)
+    student = build(recipe, 400)
+    objective = Distillation(recipe, student, teacher)
+    batch = Batches(recipe, tokenizer)[5]
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    assert not any(n.startswith("model.text_model") for n, p in objective.named_parameters() if p.requires_grad)
+    optimizer = torch.optim.AdamW(trained, lr=3e-3)
+    first = last = None
+    for _ in range(15):
+        loss, terms = objective(batch, recipe.stages[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first, last = first or terms["patch"].item(), terms["patch"].item()
+    assert last < 0.6 * first
+    assert all(torch.equal(v, teacher.text_model.state_dict()[k]) for k, v in student.text_model.state_dict().items())
+    assert not any(k.startswith("_teacher") for k in objective.state_dict())
+
+
+def test_a_student_that_starts_as_its_teacher_has_nothing_to_learn_from_the_final_layer(recipe, tokenizer):
+    recipe = recipes.override(recipe, ["student_vision=teacher", "target=final"])
+    torch.manual_seed(1)
+    teacher, student = build(recipe, 400), build(recipe, 400)
+    _, terms = Distillation(recipe, student, teacher)(Batches(recipe, tokenizer)[0], recipe.stages[0])
+    assert terms["patch"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_batches_depend_on_the_step_alone(recipe, tokenizer):
+    batches = Batches(recipe, tokenizer)
+    assert [batches.images_before(s) for s in (0, 1, 4, 6)] == [0, 8, 32, 48]
+    for first, again in zip(batches[5].values(), Batches(recipe, tokenizer)[5].values(), strict=True):
+        assert torch.equal(first, again)
+    assert not torch.equal(batches[5]["image"], batches[6]["image"])
+
+
+def test_local_crops_lie_inside_and_enlarge():
+    ramp = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)  # brightness = x
+    crops = local_crops(ramp, 20, 32, torch.Generator().manual_seed(0), scale=(0.25, 0.25))
+    assert crops.shape == (20, 1, 3, 32, 32)
+    span = (crops[..., -1] - crops[..., 0]).abs().mean((1, 2, 3))
+    assert torch.allclose(span, torch.full((20,), 0.5 * 31 / 32 * 64 / 63), atol=0.02)  # a quarter of the area
+    assert crops.min() >= 0 and crops.max() <= 1
+
+
+def test_tokenizer_keeps_commas_apart_and_reads_anything(tokenizer, tmp_path):
+    assert tokenizer.tokenize("A dog, a dog") == ["▁a", "▁dog", ",", "▁a", "▁dog"]
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("a dog", "Собака 🐕 犬", "x" * 500):
+        assert (
+            again(text, truncation=True, max_length=64)["input_ids"]
+            == tokenizer(text, truncation=True, max_length=64)["input_ids"]
+        )
+    assert tokenizer.unk_token_id not in tokenizer("Собака 🐕")["input_ids"]
+    with pytest.raises(ValueError, match="too small"):
+        train_tokenizer(WORDS, 100)
+
+
+@pytest.mark.parametrize("targets", ["sinkhorn", "centre"])
+def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(recipe, tokenizer, tmp_path, targets):
+    recipe = recipes.override(recipe, ["save_every=1000", f"targets={targets}"])
+    fit(recipe, pretraining(recipe), tokenizer, tmp_path / "whole", show=False)
+
+    halfway = recipes.override(recipe, [])
+    objective = pretraining(halfway)
+    step = type(objective).after_step
+
+    class Interrupted(type(objective)):
+        def after_step(self, done):
+            step(self, done)
+            if done == 6:  # in the middle of the second stage
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    objective.__class__ = Interrupted
+    with pytest.raises(Stopped):
+        fit(halfway, objective, tokenizer, tmp_path / "parts", show=False)
+    assert lines(tmp_path / "parts")[-1]["step"] == 7
+    torch.manual_seed(999)  # a new process would not share the old one's random state
+    fit(halfway, pretraining(recipes.override(recipe, [])), tokenizer, tmp_path / "parts", resume=True, show=False)
+
+    whole, parts = lines(tmp_path / "whole"), lines(tmp_path / "parts")
+    assert [(x["step"], x.get("loss"), x.get("gradient_norm")) for x in whole] == [
+        (x["step"], x.get("loss"), x.get("gradient_norm")) for x in parts
+    ]
+    first = load_file(checkpoint.latest(tmp_path / "whole") / "state.safetensors")
+    second = load_file(checkpoint.latest(tmp_path / "parts") / "state.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_run_leaves_a_model_that_transformers_opens(recipe, tokenizer, tmp_path):
+    folder = fit(recipe, objective := pretraining(recipe), tokenizer, tmp_path / "run", show=False)
+    model, report = Tipsv2Model.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    for name, value in objective.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert model.temperature.item() == pytest.approx(objective.model.temperature.item())
+    assert AutoTokenizer.from_pretrained(folder)("a dog")["input_ids"] == tokenizer("a dog")["input_ids"]
+    steps = [x for x in lines(tmp_path / "run") if "loss" in x]
+    assert len(steps) == recipe.steps and steps[0]["ln_batch"] == pytest.approx(math.log(8), abs=1e-5)
+    assert (tmp_path / "run" / "samples" / f"step-{recipe.steps:07d}.png").exists()
+
+
+def test_the_whole_objective_can_learn_one_batch_by_heart(recipe, tokenizer):
+    objective = pretraining(recipe)
+    batch, stage = Batches(recipe, tokenizer)[4], recipe.stages[1]
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-3, betas=(0.9, 0.95))
+    history = []
+    for step in range(120):
+        loss, terms = objective(batch, stage)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        objective.after_step(step)
+        history.append({k: v.item() for k, v in terms.items()})
+    assert history[0]["contrastive_synthetic"] > math.log(8) - 0.3 and history[-1]["contrastive_synthetic"] < 1.0
+    assert history[-1]["patch"] < history[0]["patch"] - 0.5 and history[-1]["dino"] < history[0]["dino"] - 0.5
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where(recipe, tokenizer, tmp_path):
+    objective = pretraining(recipe)
+    with torch.no_grad():
+        objective.heads.student["patch"].prototypes.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="step 5: loss, patch"):
+        fit(recipe, objective, tokenizer, tmp_path / "run", show=False)
+    assert checkpoint.latest(tmp_path / "run").name == "step-0000004"
+
+
+def test_used_folders_and_changed_recipes_are_refused(recipe, tokenizer, tmp_path):
+    run = tmp_path / "run"
+    fit(recipe, pretraining(recipe), tokenizer, run, show=False)
+    with pytest.raises(ValueError, match="--resume"):
+        fit(recipe, pretraining(recipe), tokenizer, run, show=False)
+    with pytest.raises(ValueError, match="weight_decay differ"):
+        changed = recipes.override(recipe, ["weight_decay=0.2"])
+        fit(changed, pretraining(changed), tokenizer, run, resume=True, show=False)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="not empty"):
+        fit(recipe, pretraining(recipe), tokenizer, tmp_path / "full", show=False)
+
+
+def test_checkpoints_are_whole_or_absent(recipe, tmp_path, monkeypatch):
+    objective = pretraining(recipe)
+    optimizer = torch.optim.AdamW(objective.parameters())
+    checkpoint.save(tmp_path, 1, objective, optimizer)
+
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, 2, objective, optimizer)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-0000001"]
+
+
+def test_command_line_says_what_is_wrong(capsys, tmp_path):
+    out = str(tmp_path / "x")
+    for arguments, hint in (
+        (["pretrain", "--out", out, "sed=1"], "did you mean 'seed'"),
+        (["pretrain", "--out", out, "--recipe", "nano-distill"], "train distill"),
+        (["pretrain", "--out", out, "--data", "photos"], "--data scenes"),
+        (["distill", "--out", out, "--teacher", "nowhere"], "nowhere"),
+        (["scenes", "--out", out, "--size", "9000"], "14 to 1024"),
+        (["scenes", "--out", out, "--styles", "oil"], "fluent"),
+    ):
+        assert main(arguments) == 2
+        assert hint in capsys.readouterr().err
+    assert not shutil.os.path.exists(out) or not os.listdir(out)
+
+
+def test_dry_run_prints_the_resolved_recipe(capsys, tmp_path):
+    assert main(["pretrain", "--recipe", "smoke", "--dry-run", "--out", str(tmp_path / "x"), "seed=5"]) == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out)["seed"] == 5 and "parameters" in out.err
+    assert not (tmp_path / "x").exists()
