@@ -11,7 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from train import losses
+from train import distributed, losses
 
 
 class ProjectionHead(nn.Module):
@@ -53,9 +53,9 @@ class Heads(nn.Module):
     def target(self, kind: str, features: Tensor, temperature: float) -> Tensor:
         """Teacher probabilities [..., K] for features [..., D] of the clean view; kind is "cls" or "patch"."""
         scores = self.teacher[kind](features.detach()).float()
-        self._seen[kind] = scores.flatten(0, -2).mean(0)
+        self._seen[kind] = distributed.total(scores.flatten(0, -2).mean(0)) / distributed.world()
         if self.targets == "sinkhorn":
-            return losses.sinkhorn(scores, temperature)
+            return losses.sinkhorn(scores, temperature, total=distributed.total)
         return losses.sharpen(scores, getattr(self, f"centre_{kind}"), temperature)
 
     @torch.no_grad()

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from transformers import AutoTokenizer
 
 from tipsv2.encoder import native_bf16
-from train import checkpoint
+from train import checkpoint, distributed
 from train.data.batches import Batches, stream
-from train.monitor import Monitor, scalars
+from train.monitor import Monitor
 from train.recipes import Recipe, to_dict
 from train.schedules import warmup_cosine
 
@@ -36,20 +38,30 @@ def fit(
         FloatingPointError: a loss was not finite; the state before that step is saved and the message names the term.
         Stopped: asked to stop; saved first.
     """
-    accelerator = Accelerator(mixed_precision=_precision(recipe.precision))
+    # stages may leave heads or the mask token out of the graph
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision=_precision(recipe.precision), kwargs_handlers=[unused])
+    main = accelerator.is_main_process
     torch.manual_seed(recipe.seed)
     optimizer = _optimizer(recipe, objective)
-    done = _prepare_folder(recipe, run, resume, objective, optimizer)
-    tokenizer.save_pretrained(run / "tokenizer")
+    if main:
+        _claim_folder(recipe, run, resume)
+        tokenizer.save_pretrained(run / "tokenizer")
+    accelerator.wait_for_everyone()
+    tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")  # every process reads the same one
+    place = checkpoint.latest(run)
+    done = checkpoint.load(place, objective, optimizer) if place else 0
     objective, optimizer = accelerator.prepare(objective, optimizer)
     inner = accelerator.unwrap_model(objective)
-    batches = Batches(recipe, tokenizer)
+    batches = Batches(recipe, tokenizer, distributed.rank(), distributed.world())
     stop = _StopFlag()
 
     def save(step: int) -> None:
-        checkpoint.save(run, step, inner, optimizer.optimizer)
+        if main:
+            checkpoint.save(run, step, inner, optimizer.optimizer)
+        accelerator.wait_for_everyone()
 
-    with Monitor(run, recipe.steps, done, show) as monitor, stop:
+    with Monitor(run, recipe.steps, done, show, main) as monitor, stop:
         arriving = stream(batches, done, recipe.workers)
         objective.train()
         for step in range(done, recipe.steps):
@@ -62,7 +74,7 @@ def fit(
                 group["lr"] = rate * group["lr_scale"]
 
             loss, terms = objective(batch, stage)
-            values = scalars({"loss": loss, **terms})
+            values, asked = _agree({"loss": loss, **terms}, stop.asked)
             if not all(map(math.isfinite, values.values())):
                 save(step)
                 bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
@@ -80,13 +92,24 @@ def fit(
             seconds = time.perf_counter() - started
             monitor.step(step + 1, values | {"data_wait": waited}, stage.batch_size, seconds)
             last = step + 1 == recipe.steps
-            if stop.asked or last or (step + 1) % recipe.save_every == 0:
+            if asked or last or (step + 1) % recipe.save_every == 0:
                 save(step + 1)
-            if last or (step + 1) % recipe.sample_every == 0:
+            if main and (last or (step + 1) % recipe.sample_every == 0):
                 monitor.sample(step + 1, inner.model, tokenizer, stage.size)
-            if stop.asked and not last:
+            if asked and not last:
                 raise Stopped(f"stopped after step {step + 1}; go on with --resume.")
-    return checkpoint.export(run / "model", inner.model, tokenizer)
+    if main:
+        checkpoint.export(run / "model", inner.model, tokenizer)
+    accelerator.wait_for_everyone()
+    return run / "model"
+
+
+def _agree(terms: dict[str, torch.Tensor], asked: bool) -> tuple[dict[str, float], bool]:
+    """The terms as floats, averaged over processes, and whether any process was asked to stop: all act alike."""
+    flag = terms["loss"].new_tensor(float(asked), dtype=torch.float32)
+    numbers = distributed.total(torch.stack([*(t.detach().float() for t in terms.values()), flag]))
+    *means, stops = (numbers / distributed.world()).tolist()
+    return dict(zip(terms, means, strict=True)), stops > 0
 
 
 def _precision(choice: str) -> str:
@@ -117,8 +140,8 @@ def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
     )
 
 
-def _prepare_folder(recipe: Recipe, run: Path, resume: bool, objective, optimizer) -> int:
-    """Make or check the run's folder; returns how many steps are done."""
+def _claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
+    """Make the run's folder, or see that this recipe may go on in it."""
     record = run / "recipe.json"
     values = json.loads(json.dumps(to_dict(recipe)))
     if not record.exists():
@@ -126,7 +149,7 @@ def _prepare_folder(recipe: Recipe, run: Path, resume: bool, objective, optimize
             raise ValueError(f"{run} is not empty and holds no run; choose another --out.")
         run.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(values, indent=2) + "\n")
-        return 0
+        return
     if not resume:
         raise ValueError(f"{run} already holds a run; add --resume to go on with it, or choose another --out.")
     before = json.loads(record.read_text())
@@ -135,8 +158,6 @@ def _prepare_folder(recipe: Recipe, run: Path, resume: bool, objective, optimize
         raise ValueError(
             f"{run} was made by another recipe: {', '.join(changed)} differ. Resume with the same settings."
         )
-    place = checkpoint.latest(run)
-    return checkpoint.load(place, objective, optimizer) if place else 0
 
 
 class _StopFlag:

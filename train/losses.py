@@ -5,6 +5,8 @@ B images, N patches, K prototypes, D embedding width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,17 +87,21 @@ def sharpen(scores: Tensor, centre: Tensor, temperature: float) -> Tensor:
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, temperature: float, iterations: int = 3) -> Tensor:
+def sinkhorn(
+    scores: Tensor, temperature: float, iterations: int = 3, total: Callable[[Tensor], Tensor] = lambda x: x
+) -> Tensor:
     """Teacher probabilities by Sinkhorn-Knopp: rows sum to 1, prototypes are used equally. SwAV, arXiv 2006.09882.
 
     Args:
         scores: [..., K]; all leading dimensions together are the samples.
         temperature: positive; lower is sharper.
+        total: sums a tensor over processes, so that prototypes are balanced over the joined batch.
     """
     flat = scores.float().flatten(0, -2) / temperature
-    q = (flat - flat.max()).exp()
+    # a sample's own maximum: no row underflows, processes need not agree, and the fixed point is the same
+    q = (flat - flat.amax(1, keepdim=True)).exp()
     for _ in range(iterations):
-        q = q / q.sum(0, keepdim=True).clamp(min=1e-12)  # each prototype gets the same share
+        q = q / total(q.sum(0, keepdim=True)).clamp(min=1e-12)  # each prototype gets the same share
         q = q / q.sum(1, keepdim=True).clamp(min=1e-12)  # each sample is a distribution
     return q.view(scores.shape)
 

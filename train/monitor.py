@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import deque
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -26,10 +26,13 @@ SCENES, SAMPLES = 64, 4
 class Monitor:
     """Open for one run; use as a context manager. `step` logs, `sample` measures alignment on a small fixed set."""
 
-    def __init__(self, run: Path, total: int, done: int, show: bool = True):
+    def __init__(self, run: Path, total: int, done: int, show: bool = True, main: bool = True):
+        """`main` is False in every process but the first: those keep silent and write nothing."""
         self.run = run
-        self.path = run / "metrics.jsonl"
-        _drop_lines_after(self.path, done)  # steps after the checkpoint are run again
+        self.path = run / "metrics.jsonl" if main else Path(os.devnull)
+        if main:
+            _drop_lines_after(self.path, done)  # steps after the checkpoint are run again
+        show = show and main
         self.bar = tqdm(total=total, initial=done, unit="step", disable=not show, dynamic_ncols=True, smoothing=0.05)
         self.rates: deque[float] = deque(maxlen=50)
 
@@ -88,8 +91,3 @@ def _drop_lines_after(path: Path, step: int) -> None:
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
         path.write_text("".join(line + "\n" for line in kept))
-
-
-def scalars(terms: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Loss terms as plain floats."""
-    return {name: float(value.detach()) for name, value in terms.items()}

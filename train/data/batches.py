@@ -22,10 +22,17 @@ class Batches(Dataset):
 
     Keys: image [B, 3, S, S] in [0, 1]; local [M, B, 3, s, s] and masked [B, N] where the stage asks for them;
     for each caption role "web" and "synthetic": <role>_ids [B, L] and <role>_mask [B, L].
+    With several processes, process `rank` of `world` gets its equal share of the images, so together they see the same
+    batch. Raises ValueError if a stage's batch cannot be shared out equally.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer):
-        self.recipe, self.tokenizer = recipe, tokenizer
+    def __init__(self, recipe: Recipe, tokenizer, rank: int = 0, world: int = 1):
+        for stage in recipe.stages:
+            if stage.batch_size % world:
+                raise ValueError(
+                    f"batch_size={stage.batch_size} cannot be shared by {world} processes; use a multiple."
+                )
+        self.recipe, self.tokenizer, self.rank, self.world = recipe, tokenizer, rank, world
 
     def __len__(self) -> int:
         return self.recipe.steps
@@ -41,8 +48,9 @@ class Batches(Dataset):
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         stage = self.recipe.stage_at(step)
-        start = self.recipe.seed * SEED_STRIDE + self.images_before(step)
-        drawn = [scenes.draw(start + i, stage.size) for i in range(stage.batch_size)]
+        share = stage.batch_size // self.world
+        start = self.recipe.seed * SEED_STRIDE + self.images_before(step) + self.rank * share
+        drawn = [scenes.draw(start + i, stage.size) for i in range(share)]
         rng = random.Random(start)
         generator = torch.Generator().manual_seed(start)
         images = torch.from_numpy(np.stack([s.image for s in drawn])).permute(0, 3, 1, 2).float() / 255

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import Tipsv2Config, Tipsv2Model
 
 from train import losses
+from train.distributed import gather
 from train.recipes import Recipe
 
 MIN_TEMPERATURE = 0.005  # the released encoders ended at 0.0036 to 0.0051
@@ -49,7 +50,7 @@ def two_captions(model: Tipsv2Model, batch: dict[str, Tensor], cls: Tensor, capt
     out = {}
     for role, image in (("web", cls), ("synthetic", caption_cls)):
         text = model.text_model(input_ids=batch[f"{role}_ids"], attention_mask=batch[f"{role}_mask"]).pooler_output
-        out[f"contrastive_{role}"] = losses.contrastive(image, text, temperature)
+        out[f"contrastive_{role}"] = losses.contrastive(gather(image), gather(text), temperature)
     return out
 
 

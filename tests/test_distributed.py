@@ -1,0 +1,86 @@
+"""Two gloo processes give the loss and the gradients of one process with the joined batch."""
+
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from train import recipes
+from train.data.batches import Batches
+from train.objectives import Pretraining
+from train.objectives.towers import build
+from train.tokenizer import train_tokenizer
+
+TARGETS = ("sinkhorn", "centre")
+WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
+
+
+def setting(targets):
+    recipe = recipes.override(recipes.get("smoke"), ["precision=fp32", "tower.vocabulary=400", f"targets={targets}"])
+    torch.manual_seed(0)
+    return recipe, Pretraining(recipe, build(recipe, 400)), train_tokenizer(WORDS, 400)
+
+
+def step(objective, batch, stage):
+    """One forward and backward pass and the state it leaves behind."""
+    loss, terms = objective(batch, stage)
+    loss.backward()
+    inner = getattr(objective, "module", objective)
+    inner.after_step(0)
+    gradients = {n: p.grad.clone() for n, p in inner.named_parameters() if p.grad is not None}
+    return {k: v.item() for k, v in terms.items()}, gradients, {k: v.clone() for k, v in inner.heads.named_buffers()}
+
+
+def share(batch, rank):
+    """Half of every tensor's images."""
+    return {k: v.chunk(2, dim=1 if k == "local" else 0)[rank] for k, v in batch.items()}
+
+
+def worker(rank, port, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    for targets in TARGETS:
+        recipe, objective, tokenizer = setting(targets)
+        batch = share(Batches(recipe, tokenizer)[5], rank)
+        engine = torch.nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
+        torch.save(step(engine, batch, recipe.stages[1]), f"{folder}/{targets}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    """What each of two processes found, by kind of target."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(worker, (port, str(folder)), nprocs=2)
+    return {t: [torch.load(folder / f"{t}-{rank}.pt", weights_only=True) for rank in (0, 1)] for t in TARGETS}
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+def test_two_processes_are_one(halves, targets):
+    recipe, objective, tokenizer = setting(targets)
+    terms, gradients, buffers = step(objective, Batches(recipe, tokenizer)[5], recipe.stages[1])
+    halves = halves[targets]
+    for name, value in terms.items():
+        assert sum(half[0][name] for half in halves) / 2 == pytest.approx(value, rel=1e-5), name
+    for _, found, kept in halves:
+        assert found.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            assert torch.allclose(found[name], gradient, atol=2e-5 * gradient.abs().max() + 1e-8), name
+        for name, value in buffers.items():
+            assert torch.allclose(kept[name], value, atol=1e-6), name
+
+
+def test_shares_together_are_the_batch():
+    recipe, _, tokenizer = setting("sinkhorn")
+    whole = Batches(recipe, tokenizer)[5]["image"]
+    parts = [Batches(recipe, tokenizer, rank, 2)[5]["image"] for rank in (0, 1)]
+    assert torch.equal(torch.cat(parts), whole)
+    with pytest.raises(ValueError, match="cannot be shared by 3"):
+        Batches(recipe, tokenizer, 0, 3)
