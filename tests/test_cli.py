@@ -6,7 +6,6 @@ python -m pytest tests/test_cli.py
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from PIL import Image
 
 from tipsv2.__main__ import main
 from tipsv2.heatmap import heatmap
-from tipsv2.render import PALETTE
+from tipsv2.render import PALETTE, colorize
 from tipsv2.segmentation import segment
 
 ROOT = Path(__file__).parent.parent
@@ -79,6 +78,9 @@ def test_heatmap_options_reach_the_maps(picture, model, tmp_path, tiny_encoder):
         assert np.allclose(stored["maps"], expected, atol=1e-6) and np.allclose(
             stored["maps"].sum(axis=0), 1, atol=1e-5
         )
+    # Competing maps are shares: their colours run from 0 to 1, so that two pictures can be compared.
+    found = np.asarray(Image.open(tmp_path / "out" / "01_dog.png")).astype(int)
+    assert np.abs(found - colorize(expected[0], "magma", 0, 1)).max() <= 8  # a step of the table at the most
 
 
 @pytest.mark.parametrize(("argument", "background"), [(None, None), ("0.05", 0.05), ("photo, the", ["photo", "the"])])
@@ -102,33 +104,18 @@ def test_segment(picture, model, tmp_path, tiny_encoder, capsys, argument, backg
     assert all(name in printed for name in expected.shares)
 
 
-@pytest.fixture
-def evaluation(monkeypatch):
-    """A stand-in for tipsv2.evaluation.segmentation, whose own tests are elsewhere: what it was called with."""
-    calls = []
-
-    def evaluate(encoder, data="scenes:val", resolution=None, limit=None, progress=True):
-        calls.append(
-            {"model": encoder.info.name, "data": data, "resolution": resolution, "limit": limit, "progress": progress}
-        )
-        return {"miou_present": 0.25, "images": 3, "data": data}
-
-    module = types.ModuleType("tipsv2.evaluation.segmentation")
-    module.evaluate = evaluate
-    package = types.ModuleType("tipsv2.evaluation")
-    package.segmentation = module
-    monkeypatch.setitem(sys.modules, "tipsv2.evaluation", package)
-    monkeypatch.setitem(sys.modules, "tipsv2.evaluation.segmentation", module)
-    return calls
-
-
-def test_evaluate(evaluation, model, capsys):
-    assert main(["evaluate", "segmentation", "--data", "scenes:style", "--limit", "3", "--json", *model]) == 0
+def test_evaluate(model, capsys):
+    arguments = ["evaluate", "segmentation", "--data", "scenes:style", "--limit", "2", *model]
+    assert main([*arguments, "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 and json.loads(lines[0])["miou_present"] == 0.25
-    assert evaluation == [{"model": "tiny", "data": "scenes:style", "resolution": None, "limit": 3, "progress": False}]
-    assert main(["evaluate", "segmentation", *model]) == 0
-    assert "miou_present  0.2500" in capsys.readouterr().out
+    assert len(lines) == 1
+    numbers = json.loads(lines[0])
+    assert (numbers["data"], numbers["images"], numbers["model"]) == ("scenes:style", 2, "tiny")
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    assert f"values miou_present  {numbers['values']['miou_present']:.4f}" in table
+    assert main(["evaluate", "segmentation", "--data", "imagenet", *model]) == 2
+    assert "imagenet" in capsys.readouterr().err
 
 
 def test_convert(tmp_path, capsys):

@@ -349,6 +349,17 @@ def test_no_second_cls(broken, tiny_encoder):
         load(broken)
 
 
+def test_a_configuration_may_give_the_image_size_as_two(broken):
+    config = json.loads((broken / "config.json").read_text())
+    config["vision_config"]["image_size"] = [56, 56]
+    (broken / "config.json").write_text(json.dumps(config))
+    assert load(broken, dtype="float32").encode_image(picture(60, 60)).patches.shape == (4, 4, 48)
+    config["vision_config"]["patch_size"] = [14, 14]
+    (broken / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="square"):
+        load(broken)
+
+
 def test_code_in_the_folder_never_runs(broken):
     for name in ("modeling_trap.py", "tokenization_trap.py"):
         (broken / name).write_text("raise SystemExit('code out of the folder ran')")

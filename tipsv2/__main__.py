@@ -88,6 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     judge.add_argument("--limit", type=int, help="only so many images")
     judge.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
     judge.add_argument("--resolution", type=int, help="short side in pixels (default: as trained)")
+    judge.add_argument(
+        "--templates", choices=tuple(TEMPLATES), default="tips9", help="prompts per class (default: tips9)"
+    )
     _add_encoder(judge)
 
     change = command(
@@ -179,13 +182,22 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
     encoder = _load(options)
     numbers = segmentation.evaluate(
-        encoder, data=options.data, resolution=options.resolution, limit=options.limit, progress=not options.json
+        encoder,
+        data=options.data,
+        resolution=options.resolution,
+        templates=options.templates,
+        limit=options.limit,
+        progress=not options.json,
     )
     if options.json:
         print(json.dumps(numbers, ensure_ascii=False))
         return
-    wide = max(len(name) for name in numbers)
+    rows = []
     for name, value in numbers.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [(f"{name} {key}".strip(), number) for key, number in inner]
+    wide = max(len(name) for name, _ in rows)
+    for name, value in rows:
         print(f"{name:<{wide}}  {value:.4f}" if isinstance(value, float) else f"{name:<{wide}}  {value}")
 
 

@@ -234,6 +234,15 @@ def read_config(folder: Path) -> dict:
     return config
 
 
+def vision_sizes(config: dict) -> tuple[int, int]:
+    """(width, training resolution) out of a model's configuration, 0 where it does not say."""
+    vision = config.get("vision_config") if isinstance(config.get("vision_config"), dict) else {}
+    width, resolution = vision.get("hidden_size", 0), vision.get("image_size", 0)
+    if isinstance(resolution, list) and resolution:  # transformers allows [height, width]
+        resolution = min(resolution)
+    return (width if isinstance(width, int) else 0), (resolution if isinstance(resolution, int) else 0)
+
+
 def _bundled() -> ModelInfo:
     return replace(
         _folder(MODELS_FOLDER / BUNDLED),
@@ -250,15 +259,15 @@ def _folder(path: Path) -> ModelInfo:
         config = read_config(path)
     except ModelError:
         config = {}  # a menu lists it all the same; loading it says what is wrong
-    vision = config.get("vision_config") or {}
+    width, resolution = vision_sizes(config)
     return ModelInfo(
         name=path.name,
         title=path.name,
         source="folder",
         location=str(path),
         parameters=_count_parameters(path),
-        width=vision.get("hidden_size", 0),
-        resolution=vision.get("image_size", 0),
+        width=width,
+        resolution=resolution,
         trained_on="Unknown: a local folder.",
         download_mb=0,
         licence="yours",

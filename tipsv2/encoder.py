@@ -14,7 +14,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +21,11 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from tipsv2.catalogue import ModelError, ModelInfo, fetch, find, read_config
+from tipsv2.catalogue import ModelError, ModelInfo, fetch, find, read_config, vision_sizes
 from tipsv2.dense import vision_features
 from tipsv2.images import fit_size, open_image, to_tensor
 from tipsv2.prompts import TEMPLATES
+from tipsv2.weights import read_model, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Tipsv2Model
@@ -163,19 +163,17 @@ def load(
     """Load an encoder for inference.
 
     name: as in `tipsv2.catalogue.find`.   device: "auto" (cuda, else mps, else cpu) or a torch device.
-    dtype: "auto" (bfloat16 where the hardware multiplies it natively, else float32), "float32", "bfloat16" or
-    "float16".
+    dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware multiplies it itself, else float32.
     progress: show a bar while downloading.
     Reads safetensors only and runs no code out of the folder. Raises ModelError when weights are missing, foreign or
     damaged, or when the Hub cannot be reached.
     """
     info = find(name)
     folder = fetch(info, progress)
-    config = read_config(folder)
-    info = _with_sizes(info, config)
+    info = _with_sizes(info, read_config(folder))
     where = _pick_device(device)
-    model = _read_model(folder, _pick_dtype(dtype, where))
-    return Encoder(info, model.to(where).eval(), _read_tokenizer(folder, model.config.text_config.vocab_size))
+    model = read_model(folder, _pick_dtype(dtype, where))
+    return Encoder(info, model.to(where).eval(), read_tokenizer(folder, model.config.text_config.vocab_size))
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -183,6 +181,8 @@ def native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":
+        if not hasattr(torch.cpu, "get_capabilities"):  # younger than the oldest torch we take
+            return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         flags = torch.cpu.get_capabilities()
         return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
     return False
@@ -211,97 +211,10 @@ def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     return names[dtype]
 
 
-def _read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
-    """The model with every weight from the folder, or a ModelError. The class is named, never looked up in the
-    folder.
-    """
-    from transformers import Tipsv2Model
-
-    try:
-        with _quiet():
-            model, report = Tipsv2Model.from_pretrained(
-                folder,
-                dtype=dtype,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # so that they are reported below, with the missing ones, in one sentence
-                output_loading_info=True,
-            )
-            temperature = _stored_temperature(folder)
-    except Exception as error:  # configuration checks, safetensors and JSON each raise their own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The model in '{folder}' cannot be read ({reason}): get or save it again.") from error
-    missing = sorted(set(report["missing_keys"]) - {"temperature"})
-    foreign = sorted(report["unexpected_keys"])
-    wrong = sorted(key for key, *_ in report["mismatched_keys"])
-    if missing or foreign or wrong:
-        total = len(model.state_dict())
-        covered = 100 * (total - len(missing) - len(wrong)) / total
-        parts = [("missing", missing), ("foreign", foreign), ("of the wrong shape", wrong)]
-        listed = "; ".join(f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in parts if keys)
-        raise ModelError(
-            f"The weights in '{folder}' cover {covered:.1f} % of the model: {listed}. Get or save it again."
-        )
-    if model.config.vision_config.num_register_tokens < 1:
-        raise ModelError(
-            f"The model in '{folder}' has no second CLS token (num_register_tokens is 0): not a TIPSv2 encoder."
-        )
-    temperature = model.config.temperature_init_value if temperature is None else temperature
-    model.temperature.data = torch.tensor(temperature)  # float32 whatever the rest: bfloat16 is off by up to 0.4 %
-    return model
-
-
-def _stored_temperature(folder: Path) -> float | None:
-    """The learned temperature in the weights; None where a release leaves it to the configuration."""
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as weights:
-            if "temperature" in weights.keys():  # noqa: SIM118 (not a dict)
-                return float(weights.get_tensor("temperature"))
-    return None
-
-
-@contextmanager
-def _quiet():
-    """Without transformers' loading bar and key report, which `_read_model` replaces by one sentence."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
-
-
-def _read_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # as in _read_model
-        raise ModelError(f"The tokenizer in '{folder}' cannot be read: get or save tokenizer.json again.") from error
-    if len(tokenizer) > vocab_size:
-        raise ModelError(
-            f"The tokenizer in '{folder}' has {len(tokenizer)} tokens, the model {vocab_size}: they do not fit."
-        )
-    return tokenizer
-
-
 def _with_sizes(info: ModelInfo, config: dict) -> ModelInfo:
-    vision = config.get("vision_config") or {}
-    return replace(
-        info,
-        width=vision.get("hidden_size", info.width),
-        resolution=vision.get("image_size", info.resolution) or 448,
-    )
+    """`info` with what only the folder's own configuration knows for sure."""
+    width, resolution = vision_sizes(config)
+    return replace(info, width=width or info.width, resolution=resolution or info.resolution or 448)
 
 
 def _frames(templates: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,104 @@
+"""A transformers folder -> its network and its tokenizer, whole or not at all.
+
+Weights are read from safetensors, by the class named here: nothing is unpickled and no code out of the folder runs,
+whatever its configuration asks for. Every parameter must come from the file, bar the temperature, which releases may
+leave to the configuration.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tipsv2.catalogue import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Tipsv2Model
+
+
+def read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
+    """The network in inference attention (sdpa) with every weight from the folder. Raises ModelError otherwise."""
+    from transformers import Tipsv2Model
+
+    try:
+        with _quiet():
+            model, report = Tipsv2Model.from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # so that they are reported below, with the missing ones, in one sentence
+                output_loading_info=True,
+            )
+            temperature = _stored_temperature(folder)
+    except Exception as error:  # configuration checks, safetensors and JSON each raise their own kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"The model in '{folder}' cannot be read ({reason}): get or save it again.") from error
+    missing = sorted(set(report["missing_keys"]) - {"temperature"})
+    foreign = sorted(report["unexpected_keys"])
+    wrong = sorted(key for key, *_ in report["mismatched_keys"])
+    if missing or foreign or wrong:
+        total = len(model.state_dict())
+        covered = 100 * (total - len(missing) - len(wrong)) / total
+        parts = [("missing", missing), ("foreign", foreign), ("of the wrong shape", wrong)]
+        listed = "; ".join(f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in parts if keys)
+        raise ModelError(
+            f"The weights in '{folder}' cover {covered:.1f} % of the model: {listed}. Get or save it again."
+        )
+    if not isinstance(model.config.vision_config.patch_size, int):
+        raise ModelError(f"The model in '{folder}' has patches that are not square: not a TIPSv2 encoder.")
+    if model.config.vision_config.num_register_tokens < 1:
+        raise ModelError(
+            f"The model in '{folder}' has no second CLS token (num_register_tokens is 0): not a TIPSv2 encoder."
+        )
+    temperature = model.config.temperature_init_value if temperature is None else temperature
+    model.temperature.data = torch.tensor(temperature)  # float32 whatever the rest: bfloat16 is off by up to 0.4 %
+    return model
+
+
+def read_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of the folder, none of whose tokens is unknown to a model of `vocab_size`. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as in read_model
+        raise ModelError(f"The tokenizer in '{folder}' cannot be read: get or save tokenizer.json again.") from error
+    if len(tokenizer) > vocab_size:
+        raise ModelError(
+            f"The tokenizer in '{folder}' has {len(tokenizer)} tokens, the model {vocab_size}: they do not fit."
+        )
+    return tokenizer
+
+
+def _stored_temperature(folder: Path) -> float | None:
+    """The learned temperature in the weights; None where a release leaves it to the configuration."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            if "temperature" in weights.keys():  # noqa: SIM118 (not a dict)
+                return float(weights.get_tensor("temperature"))
+    return None
+
+
+@contextmanager
+def _quiet():
+    """Without transformers' loading bar and key report, which `read_model` replaces by one sentence."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
