@@ -3,6 +3,7 @@
 import json
 import random
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,3 +126,17 @@ def test_shards_hold_picture_captions_and_mask(tmp_path):
     before = path.stat().st_mtime_ns
     write_shards(tmp_path / "out", count=3, size=56, seed=5, show=False)
     assert path.stat().st_mtime_ns == before  # an interrupted command goes on, it does not start over
+
+
+def test_examples_are_scenes_anyone_can_draw_again():
+    folder = Path(__file__).resolve().parents[1] / "assets" / "examples"
+    entries = json.loads((folder / "examples.json").read_text())
+    assert len(entries) >= 4
+    for entry in entries:
+        scene = scenes.draw(entry["seed"], 448, entry["styles"])
+        shipped = np.asarray(Image.open(folder / entry["file"]), np.int16)
+        assert np.abs(shipped - scene.image).mean() < 1, entry["file"]  # other Pillow versions round differently
+        present = {scenes.names()[i] for i in np.unique(scene.labels)}
+        assert set(entry["classes"]) <= present
+        for query in entry["queries"]:
+            assert query.removeprefix("an ").removeprefix("a ") in present

@@ -1,12 +1,14 @@
 """What crosses processes, with autograd; with one process every function is the identity.
 
-    accelerate launch --num_processes 2 --cpu -m train pretrain --recipe nano --data scenes --out runs/nano
+    torchrun --nproc-per-node 2 -m train pretrain --recipe nano --data scenes --out runs/nano
 
 Convention: every process computes the loss of the joined batch and the engine averages parameter gradients, so a
 gathered tensor's gradient is summed over processes and the average comes out as the one-process gradient.
 """
 
 from __future__ import annotations
+
+import os
 
 import torch
 import torch.distributed as dist
@@ -19,8 +21,8 @@ def world() -> int:
 
 
 def rank() -> int:
-    """This process's number, from 0."""
-    return dist.get_rank() if world() > 1 else 0
+    """This process's number, from 0; before the processes have met, what the launcher says."""
+    return dist.get_rank() if world() > 1 else int(os.environ.get("RANK", 0))
 
 
 def gather(rows: Tensor) -> Tensor:

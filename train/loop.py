@@ -40,7 +40,11 @@ def fit(
     """
     # stages may leave heads or the mask token out of the graph
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(mixed_precision=_precision(recipe.precision), kwargs_handlers=[unused])
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else accelerate does not join processes that have no accelerator
+        mixed_precision=_precision(recipe.precision),
+        kwargs_handlers=[unused],
+    )
     main = accelerator.is_main_process
     torch.manual_seed(recipe.seed)
     optimizer = _optimizer(recipe, objective)

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 import tipsv2
 from tipsv2 import scenes
+from train.distributed import rank
 from train.loop import Stopped, fit
 from train.objectives import Distillation, Pretraining
 from train.objectives.towers import build
@@ -39,19 +40,24 @@ def start(recipe: Recipe, out: Path, resume: bool, dry_run: bool, teacher: str |
         objective = Pretraining(recipe, model)
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     kept = sum(p.numel() for p in model.parameters())
-    print(
+    _say(
         f"{recipe.name}: {kept / 1e6:.2f}M parameters in the encoder, {trained / 1e6:.2f}M trained, "
-        f"{recipe.steps} steps, {recipe.images:,} images",
-        file=sys.stderr,
+        f"{recipe.steps} steps, {recipe.images:,} images"
     )
     if dry_run:
         return
     try:
         folder = fit(recipe, objective, tokenizer, out, resume)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        _say(str(stopped))
         return
-    print(f"the encoder is in {folder}: python app.py --model {folder}", file=sys.stderr)
+    _say(f"the encoder is in {folder}: python app.py --model {folder}")
+
+
+def _say(text: str) -> None:
+    """One process speaks for all."""
+    if rank() == 0:
+        print(text, file=sys.stderr)
 
 
 def _captions(count: int):
