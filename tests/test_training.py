@@ -8,10 +8,11 @@ import signal
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Tipsv2Model
 
-from train import checkpoint, recipes
+from train import checkpoint, curves, recipes
 from train.__main__ import main
 from train.data.batches import Batches
 from train.data.views import local_crops
@@ -240,6 +241,7 @@ def test_command_line_says_what_is_wrong(capsys, tmp_path):
         (["distill", "--out", out, "--teacher", "nowhere"], "nowhere"),
         (["scenes", "--out", out, "--size", "9000"], "14 to 1024"),
         (["scenes", "--out", out, "--styles", "oil"], "fluent"),
+        (["curves", str(tmp_path / "none")], "is not a run"),
     ):
         assert main(arguments) == 2
         assert hint in capsys.readouterr().err
@@ -251,3 +253,14 @@ def test_dry_run_prints_the_resolved_recipe(capsys, tmp_path):
     out = capsys.readouterr()
     assert json.loads(out.out)["seed"] == 5 and "parameters" in out.err
     assert not (tmp_path / "x").exists()
+
+
+def test_curves_place_every_number_at_the_images_seen(recipe, tokenizer, tmp_path):
+    fit(recipe, pretraining(recipe), tokenizer, tmp_path / "run", show=False)
+    series, count = curves.read(tmp_path / "run")
+    assert count == recipe.images == 80
+    assert series["contrastive_web"][0].tolist() == list(range(8, 81, 8))
+    assert series["patch"][0].tolist() == list(range(40, 81, 8))  # the second stage's term
+    assert series["miou_values"][0].tolist() == [80]
+    assert main(["curves", str(tmp_path / "run"), "--out", str(tmp_path / "c.png")]) == 0
+    assert Image.open(tmp_path / "c.png").width > 800

@@ -1,8 +1,9 @@
-"""python -m train pretrain | distill | scenes: make encoders, and the pictures to make them from.
+"""python -m train pretrain | distill | scenes | curves: make encoders, and the pictures to make them from.
 
     python -m train pretrain --recipe nano --data scenes --out runs/nano
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
     python -m train scenes --out scenes --count 10000 --size 224
+    python -m train curves runs/nano runs/nano-2 --out curves.png
 
 Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200.
 --resume goes on exactly where a run stopped.
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="pretrain | distill | scenes")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, default, text in (
         ("pretrain", "nano", "TIPSv2 pretraining: contrastive on two CLS tokens, iBOT++, DINO, head-only EMA"),
         ("distill", "nano-distill", "patch-level distillation from a frozen teacher into a fresh vision tower"),
@@ -58,6 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
     scenes.add_argument("--size", type=int, default=224, help="side in pixels (default 224)")
     scenes.add_argument("--seed", type=int, default=0, help="first scene (default 0)")
     scenes.add_argument("--styles", default="fluent,noto", help="drawing styles (default fluent,noto)")
+    curves = commands.add_parser(
+        "curves",
+        help="draw the losses and the alignment of runs as one picture",
+        epilog="example: python -m train curves runs/nano runs/nano-2 --out curves.png",
+    )
+    curves.add_argument("runs", type=Path, nargs="+", help="run folders, in order")
+    curves.add_argument("--out", type=Path, default=Path("curves.png"), help="the picture (default curves.png)")
     options = parser.parse_args(arguments)
     try:
         if options.command == "scenes":
@@ -65,6 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
 
             paths = write_shards(options.out, options.count, options.size, options.seed, options.styles.split(","))
             print(f"{options.count} scenes of {options.size} px in {len(paths)} shards in {options.out}")
+        elif options.command == "curves":
+            from train.curves import plot
+
+            print(plot(options.runs, options.out))
         else:
             _train(options)
     except (ValueError, FloatingPointError, OSError) as error:
