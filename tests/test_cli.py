@@ -105,7 +105,7 @@ def test_segment(picture, model, tmp_path, tiny_encoder, capsys, argument, backg
 
 
 def test_evaluate(model, capsys):
-    arguments = ["evaluate", "segmentation", "--data", "scenes:style", "--limit", "2", *model]
+    arguments = ["evaluate", "segmentation", "--data", "scenes:style", "--limit", "2", "--templates", "none", *model]
     assert main([*arguments, "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
