@@ -1,0 +1,210 @@
+"""What every tab needs: the image field, examples, resolution, error sentences. Handlers are plain functions.
+
+Uploads are never decoded by Gradio, whose decoder raises on bad files: `accept_upload` gets the raw path
+(preprocess=False), `tipsv2.images.open_image` reads it or says in one sentence why it cannot, and what the handlers
+work on is the path of that checked copy, kept in a State of the visitor.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import html
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from demos import views
+from demos.examples import Example, examples
+from demos.studio import Studio
+from tipsv2.images import open_image
+
+WEB = Path(__file__).parent / "web"
+LOADING = ("One moment", "The encoder is loading.")
+NO_IMAGE = ("Start with an image", "Drop one into the field, or take one of the examples below it.")
+LONGEST = 2048  # pixels kept of an upload's long side: more than any resolution on offer can use
+MODEL_WORK = dict(concurrency_id="model", concurrency_limit=1)  # one forward pass at a time, whoever asks
+MAX_TEXT = 200  # characters of one query or class name; the encoders read 64 tokens
+
+
+def sentence(error: BaseException) -> str | None:
+    """What to tell the visitor about an error, or None if it is not theirs to mend."""
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error).lower()):
+        return "The image does not fit into memory at this resolution: lower the resolution and try again."
+    return None
+
+
+def toasted(handler: Callable) -> Callable:
+    """A handler of the page whose errors become one toast, the outputs staying as they are."""
+
+    @functools.wraps(handler)
+    def wrapped(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except Exception as error:
+            if (told := sentence(error)) is None:
+                raise
+            warn(told)
+            return gr.skip()
+
+    return wrapped
+
+
+def answered(handler: Callable) -> Callable:
+    """A handler of the API whose errors reach the client as one sentence."""
+
+    @functools.wraps(handler)
+    def wrapped(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except Exception as error:
+            if (told := sentence(error)) is None:
+                raise
+            raise gr.Error(told, print_exception=False) from error
+
+    return wrapped
+
+
+def warn(text: str) -> None:
+    """One toast. Escaped, since toasts render HTML and the text may repeat what somebody typed."""
+    gr.Warning(html.escape(text), duration=12)
+
+
+def visitor(request: gr.Request | None) -> str:
+    """Who asks: one open page (or API client), nobody else."""
+    return getattr(request, "session_hash", None) or "local"
+
+
+def texts(given: Sequence[str] | None, what: str, limit: int) -> list[str]:
+    """Cleaned words of the kind `what`: stripped, blanks and doubles left out. Raises ValueError naming the bad one."""
+    found = list(dict.fromkeys(text for text in (str(text).strip() for text in given or ()) if text))
+    for text in found:
+        if len(text) > MAX_TEXT:
+            raise ValueError(
+                f"One {what} has {len(text):,} characters: keep each under {MAX_TEXT}, a few words work best."
+            )
+        if not any(letter.isalnum() for letter in text):
+            raise ValueError(
+                f"The {what} '{text}' has no letters: the encoders were trained on words, write it as a word."
+            )
+    if len(found) > limit:
+        raise ValueError(f"There are {len(found)} entries of kind {what}: keep to {limit} at once.")
+    return found
+
+
+def image_field() -> tuple[gr.Image, gr.State]:
+    """The field an image is dropped into, and the State with the path of the checked copy (None while it is empty)."""
+    field = gr.Image(
+        type="filepath",
+        image_mode=None,
+        label="Image",
+        show_label=False,
+        sources=["upload", "clipboard"],
+        buttons=[],
+        height=330,
+        placeholder="# Drop an image here\nor click to choose one, up to 20 MB",
+        elem_classes="tips-image",
+    )
+    return field, gr.State(None)
+
+
+def keep(source: str | Path) -> str:
+    """Open an image file and put a copy every browser shows into Gradio's cache: RGB, upright, at most LONGEST pixels
+    long. Returns its path. Raises ImageError.
+    """
+    image = open_image(source)
+    if max(image.size) > LONGEST:
+        height, width = views.display_size(*image.size, LONGEST)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    content = buffer.getvalue()
+    folder = Path(get_upload_folder()) / hashlib.sha256(content).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "image.png"
+    path.write_bytes(content)
+    return str(path)
+
+
+def accept_upload(upload: dict | None) -> tuple[str | None, str | None]:
+    """The upload handler -> (field, State): the checked copy twice, or a toast and an empty field."""
+    try:
+        path = keep(upload["path"]) if upload else None
+    except Exception as error:
+        if (told := sentence(error)) is None:
+            raise
+        warn(told)
+        path = None
+    return path, path
+
+
+def chips(label: str, info: str) -> gr.Dropdown:
+    """A field of free words, each a chip."""
+    options = dict(choices=[], value=[], multiselect=True, allow_custom_value=True)
+    field = gr.Dropdown(**options, label=label, info=info, elem_classes="tips-queries")
+    field.api_info = lambda: {"type": "array", "items": {"type": "string"}}  # else clients read "one of no choices"
+    return field
+
+
+def api_image() -> gr.File:
+    """The image of an API endpoint: a file that nobody decodes before the handler does."""
+    return gr.File(visible=False, label="image")
+
+
+def script(name: str) -> str:
+    """A script of demos/web for gr.HTML's js_on_load."""
+    return (WEB / name).read_text("utf-8")
+
+
+def example_strip(studio: Studio) -> gr.HTML:
+    """The strip of examples, filled for the model the page opens with."""
+    return gr.HTML(
+        strip_html(studio, None), js_on_load=script("examples.js"), apply_default_css=False, elem_classes="tips-strip"
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _thumbnails(shown: tuple[Example, ...]) -> str:
+    return views.thumbnails([(open_image(each.path), ", ".join(each.queries) or each.path.stem) for each in shown])
+
+
+def strip_html(studio: Studio, model: str | None) -> str:
+    """The examples that suit this model, as a strip."""
+    return _thumbnails(tuple(examples(studio.info(model).source)))
+
+
+def pick_example(studio: Studio, model: str | None, index: int) -> Example:
+    """The example behind a click on the strip. Raises ValueError if there is no such one."""
+    shown = examples(studio.info(model).source)
+    if not 0 <= index < len(shown):
+        raise ValueError("This example is gone: reload the page.")
+    return shown[index]
+
+
+def resolution_slider(training: int) -> gr.Slider:
+    return gr.Slider(**resolution_range(training), label="Resolution", elem_classes="tips-slider")
+
+
+def resolution_range(training: int) -> dict:
+    """Range and value of the slider: half to four times the training resolution, in whole patches, 1372 at most."""
+    training = training or 448
+    return dict(
+        minimum=training // 2 // 14 * 14, maximum=max(training, min(4 * training, 1372)), step=14, value=training
+    )
+
+
+def resolution_note(features_shape: tuple[int, int], used: int, asked: int, training: int) -> str:
+    """What the encoder saw, and whether that is more than it was trained for."""
+    rows, columns = features_shape
+    text = f"{used} px short side, {rows} × {columns} patches."
+    if used < asked:
+        return views.note(f"{text} The image is so long that {asked} px would not fit.", "warn")
+    if training and used > training:
+        return views.note(f"{text} Beyond the {training} px this encoder was trained at: finer, less sure.", "warn")
+    return views.note(text)

@@ -1,0 +1,77 @@
+"""Flags and launch, shared by app.py and by every tab that runs alone. Imports nothing heavy before the flags are read.
+
+python app.py --help
+python -m demos.heatmap --port 7870
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+WEB = Path(__file__).parent / "web"
+MAX_UPLOAD = "20mb"
+
+
+def parser(program: str | None = None) -> argparse.ArgumentParser:
+    """The command line of the explorer."""
+    flags = argparse.ArgumentParser(
+        prog=program,
+        description="The TIPSv2 explorer: type words, see which patches of an image they light up.",
+        epilog="example: python app.py --model google/tipsv2-b14 --device cuda --port 8000 --inbrowser",
+    )
+    add = flags.add_argument
+    add("--model", default="auto", help="encoder shown first: a name, a Hub id or a folder (default: the bundled one)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1 or mps (default: the fastest one found)")
+    add("--host", help="address to listen on; 0.0.0.0 for every machine in the network (default: 127.0.0.1)")
+    add("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    add("--share", action="store_true", help="also open a temporary public link through gradio.live")
+    add("--inbrowser", action="store_true", help="open the page in the default browser once it is up")
+    return flags
+
+
+def launch(page: gr.Blocks, **options) -> tuple:
+    """Serve a page of `demos.page.build`; options and what comes back as in gradio's `Blocks.launch`."""
+    from demos.theme import theme
+
+    settings = dict(
+        theme=theme(),
+        css_paths=[WEB / "style.css"],
+        favicon_path=WEB / "favicon.svg",
+        footer_links=["api", "settings"],
+        max_file_size=MAX_UPLOAD,
+        state_session_capacity=200,
+        ssr_mode=False,  # one process, no Node: the same page here and in a Space
+        show_error=False,  # an unforeseen error stays in the console, visitors see "Error" without its insides
+    )
+    return page.launch(**(settings | options))
+
+
+def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | None = None) -> None:
+    """Read the flags, build the page with these tabs and serve it until Ctrl-C."""
+    flags = parser(program)
+    given = flags.parse_args(argv)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+    from tipsv2.catalogue import ModelError, find
+
+    try:
+        find(given.model)  # before the seconds that importing gradio takes
+    except ModelError as error:
+        flags.error(str(error))
+
+    from demos.page import build
+
+    launch(
+        build(tabs, model=given.model, device=given.device),
+        server_name=given.host,
+        server_port=given.port,
+        share=given.share or None,
+        inbrowser=given.inbrowser,
+    )

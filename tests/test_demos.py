@@ -1,0 +1,437 @@
+"""The explorer's handlers as plain functions, with a tiny random encoder: what is shown is what was computed, an image
+is encoded once, and whatever somebody uploads or types ends in a sentence.
+
+    python -m pytest tests/test_demos.py
+"""
+
+import base64
+import html
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from demos import common, examples, views
+from demos.heatmap import Heatmaps, patch_at
+from demos.launch import parser
+from demos.page import choose_model, status_html
+from demos.segmentation import MAX_CLASSES, Segmentations, presets, split
+from demos.studio import KEEP_IMAGES, MAX_PATCHES, Studio
+from tipsv2.catalogue import ModelError
+from tipsv2.images import fit_size
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Visitor:
+    """Stands for gr.Request: all the handlers use of it."""
+
+    def __init__(self, session_hash):
+        self.session_hash = session_hash
+
+
+@pytest.fixture
+def studio(tiny_folder):
+    return Studio(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A noisy picture of 90 x 60 pixels: no two patches alike."""
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def encodings(studio, monkeypatch):
+    """The resolutions at which the real encoder has encoded an image, one entry per call."""
+    encoder, calls = studio.encoder(), []
+    real = encoder.encode_image
+
+    def counted(image, resolution=None):
+        calls.append(resolution)
+        return real(image, resolution)
+
+    monkeypatch.setattr(encoder, "encode_image", counted)
+    return calls
+
+
+def draw_maps(studio, image, queries, patch=None, who="a", **changes):
+    given = dict(mode="cosine", features="values", templates="none", temperature=0.05, resolution=56)
+    given |= dict(colormap="viridis", shared=False, smooth=True) | changes
+    return Heatmaps(studio).draw(image, queries, patch, None, **given, request=Visitor(who))
+
+
+def draw_regions(studio, image, classes, **changes):
+    given = dict(templates="none", features="values", background="none", threshold=0.1, words="wall", resolution=56)
+    return Segmentations(studio).draw(image, classes, None, **(given | changes), request=Visitor("a"))
+
+
+def cards(page):
+    """The maps in a page as (name, values [h, w], peak, mean)."""
+    found = []
+    for card in re.findall(r"<figure.*?</figure>", page, re.S):
+        rows, columns = map(int, re.search(r'data-grid="(\d+)x(\d+)"', card).groups())
+        values = np.array(json.loads(re.search(r'data-values="(.*?)"', card).group(1))).reshape(rows, columns)
+        name = html.unescape(re.search(r"<figcaption><b[^>]*>(.*?)</b>", card).group(1))
+        peak, mean = (float(re.search(rf'value-{what}">(.*?)<', card).group(1)) for what in ("peak", "mean"))
+        found.append((name, values, peak, mean))
+    return found
+
+
+def test_a_second_query_does_not_encode_the_image_again(studio, picture, encodings):
+    draw_maps(studio, picture, ["dog"])
+    draw_maps(studio, picture, ["dog", "cat"], templates="tips9", mode="competing")
+    draw_regions(studio, picture, "dog, grass")
+    assert encodings == [56]
+    draw_maps(studio, picture, ["dog"], resolution=112)
+    assert encodings == [56, 112]
+
+
+def test_visitors_do_not_share_images_and_leaving_forgets_them(studio, picture, encodings):
+    for who in ("a", "b", "a"):
+        draw_maps(studio, picture, ["dog"], who=who)
+    assert len(encodings) == 2
+    studio.forget("a")
+    draw_maps(studio, picture, ["dog"], who="b")
+    assert len(encodings) == 2
+    draw_maps(studio, picture, ["dog"], who="a")
+    assert len(encodings) == 3
+
+
+def test_a_visitor_keeps_only_the_last_images(studio, picture, encodings):
+    encoder = studio.encoder()
+    for resolution in range(28, 28 + 14 * (KEEP_IMAGES + 1), 14):
+        studio.encode("a", encoder, picture, resolution)
+    studio.encode("a", encoder, picture, resolution)
+    assert len(encodings) == KEEP_IMAGES + 1
+    studio.encode("a", encoder, picture, 28)
+    assert len(encodings) == KEEP_IMAGES + 2
+
+
+def test_maps_show_the_cosines_of_the_encoder(studio, picture, tiny_encoder):
+    encoder = studio.encoder()
+    patches = encoder.encode_image(picture, 56).values.double().numpy()
+    texts = encoder.encode_text(["dog", "grass"]).double().numpy()
+    expected = np.einsum("hwd,nd->nhw", patches / np.linalg.norm(patches, axis=-1, keepdims=True), texts)
+    page, note = draw_maps(studio, picture, ["dog", "grass"])
+    assert [name for name, *_ in cards(page)] == ["dog", "grass"]
+    for (_, values, peak, mean), map_ in zip(cards(page), expected, strict=True):
+        np.testing.assert_allclose(values, map_, atol=1e-4)
+        assert (peak, mean) == pytest.approx((map_.max(), map_.mean()), abs=6e-4)
+    assert "4 × 6 patches" in note
+
+
+def test_competing_maps_share_every_patch(studio, picture):
+    page, _ = draw_maps(studio, picture, ["dog", "grass", "sky"], mode="competing")
+    np.testing.assert_allclose(sum(values for _, values, *_ in cards(page)), 1, atol=3e-4)
+
+
+def test_a_clicked_patch_leads_the_maps_and_is_outlined(studio, picture):
+    page, _ = draw_maps(studio, picture, ["dog"], patch=[89.0, 0.0])
+    (name, values, peak, _), other = cards(page)
+    assert other[0] == "dog" and name != "dog"
+    assert peak == values[0, -1] == pytest.approx(1, abs=1e-4)  # a patch resembles itself most
+    assert re.search(r'class="patch" style="left:83\.333%;top:0\.000%;width:16\.667%;height:25\.000%"', page)
+
+
+@pytest.mark.parametrize(
+    "point, patch", [((0, 0), (0, 0)), ((89.9, 59.9), (3, 5)), ((16, 14), (0, 1)), ((-5, 99), (3, 0))]
+)
+def test_patch_at(point, patch):
+    assert patch_at(point, (60, 90), (4, 6)) == patch
+
+
+def test_resolution_note_warns_beyond_training(studio, picture):
+    assert "Beyond" not in draw_maps(studio, picture, ["dog"])[1]
+    assert "Beyond the 56 px" in draw_maps(studio, picture, ["dog"], resolution=84)[1]
+
+
+def test_empty_pages_say_what_to_do(studio, picture):
+    assert "Start with an image" in draw_maps(studio, None, ["dog"])[0]
+    assert "press Enter" in draw_maps(studio, picture, [])[0]
+    assert "Start with an image" in draw_regions(studio, None, "dog")[0]
+    assert "Which classes?" in draw_regions(studio, picture, " , ;\n")[0]
+
+
+@pytest.mark.parametrize(
+    "queries, told",
+    [
+        (["x" * 10_000], "10,000 characters"),
+        (["dog", "🐶🐶"], "has no letters"),
+        ([f"thing {i}" for i in range(13)], "keep to 12"),
+    ],
+)
+def test_queries_that_cannot_be_asked_become_one_sentence(studio, picture, queries, told):
+    with pytest.warns(UserWarning, match=told) as caught:
+        assert draw_maps(studio, picture, queries) == gr.skip()
+    assert len(caught) == 1
+
+
+def test_odd_queries_are_asked_all_the_same(studio, picture):
+    page, _ = draw_maps(studio, picture, ["  собака ", "犬", "犬", "", "dog 🐶", "<b>bold</b>"])
+    assert [name for name, *_ in cards(page)] == ["собака", "犬", "dog 🐶", "<b>bold</b>"]
+    assert "<b>bold" not in page
+
+
+def test_one_competing_query_is_refused(studio, picture):
+    with pytest.warns(UserWarning, match="at least two"):
+        draw_maps(studio, picture, ["dog"], mode="competing")
+
+
+def upload(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content) if isinstance(content, bytes) else content.save(path)
+    return {"path": str(path)}
+
+
+NOISE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    "name, content, told",
+    [
+        ("empty.png", b"", "empty"),
+        ("text.png", b"not a picture", "not a picture"),
+        ("half.png", "half", "damaged or cut off"),
+        ("bomb.png", Image.new("1", (8000, 8000)), "50 million"),
+    ],
+)
+def test_bad_uploads_become_one_sentence_and_an_empty_field(tmp_path, name, content, told):
+    if content == "half":
+        NOISE.save(tmp_path / "whole.png")
+        whole = (tmp_path / "whole.png").read_bytes()
+        content = whole[: len(whole) // 2]
+    with pytest.warns(UserWarning, match=told) as caught:
+        assert common.accept_upload(upload(tmp_path, name, content)) == (None, None)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "name, content, size",
+    [
+        ("dot.png", Image.new("RGB", (1, 1)), (1, 1)),
+        ("thin.png", Image.new("RGB", (1, 5000)), (1, common.LONGEST)),
+        ("print.jpg", NOISE.convert("CMYK"), (50, 40)),
+        ("deep.png", Image.fromarray(np.full((40, 50), 40_000, np.uint16)), (50, 40)),
+        ("palette.gif", NOISE.convert("P"), (50, 40)),
+        ("glass.png", NOISE.convert("RGBA"), (50, 40)),
+    ],
+)
+def test_odd_images_become_rgb(studio, tmp_path, name, content, size):
+    path, kept = common.accept_upload(upload(tmp_path, name, content))
+    assert path == kept
+    with Image.open(path) as shown:
+        assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", size)
+    assert len(cards(draw_maps(studio, path, ["dog"])[0])) == 1
+
+
+def test_uploads_are_turned_as_their_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "phone.jpg"
+    NOISE.save(path, exif=exif)
+    with Image.open(common.accept_upload({"path": str(path)})[0]) as shown:
+        assert shown.size == (40, 50)
+
+
+def test_an_image_that_is_gone_is_a_sentence(studio, tmp_path):
+    with pytest.warns(UserWarning, match="no longer there"):
+        draw_maps(studio, str(tmp_path / "gone.png"), ["dog"])
+
+
+def test_regions_agree_with_the_library(studio, picture):
+    from tipsv2.segmentation import segment
+
+    found = Segmentations(studio).divide(picture, "dog, grass", None, "tips9", "values", "none", 0, "", 56, "a")
+    expected = segment(studio.encoder(), picture, ["dog", "grass"], templates="tips9", resolution=56)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert dict(zip(found.names, found.shares, strict=True)) == pytest.approx(expected.shares)
+    assert found.background == 0
+
+
+def test_background_takes_its_share(studio, picture):
+    page, _ = draw_regions(studio, picture, "dog, grass", background="threshold", threshold=1.1)
+    assert "Not found: 2" in page and re.search(r"background</span><b>100\.0", page)
+    page, _ = draw_regions(studio, picture, "dog, grass", background="words", words="dog, sky, snow, car")
+    shares = [float(share) for share in re.findall(r"<b>([\d.]+)&thinsp;%</b>", page)]
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+    with pytest.warns(UserWarning, match="background word"):
+        draw_regions(studio, picture, "dog, grass", background="words", words="dog")
+
+
+def test_legend_lists_found_and_absent_classes(studio, picture):
+    names = ["dog", "cat", "grass", "sky", "red car", "<i>snow</i>"]
+    page, _ = draw_regions(studio, picture, ", ".join(names))
+    found = [html.unescape(name) for name in re.findall(r"<li><button.*?<span>(.*?)</span>", page)]
+    absent = html.unescape(re.search(r"Not found: \d+</summary>(.*?)</details>", page).group(1)).split(", ")
+    assert sorted(found + absent) == sorted(names)
+    assert page.count('class="layer"') == len(found)
+    assert "<i>snow" not in page
+
+
+def test_masks_cover_the_picture_once(studio, picture):
+    page, _ = draw_regions(studio, picture, "dog, cat, grass, sky")
+    masks = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))[..., 1]
+        for code in re.findall(r"--mask:url\(data:image/png;base64,(.*?)\)", page)
+    ]
+    np.testing.assert_array_equal(sum(mask.astype(int) for mask in masks), 255)
+
+
+@pytest.mark.parametrize(
+    "classes, told",
+    [
+        (", ".join(f"thing {i}" for i in range(500)), f"keep to {MAX_CLASSES}"),
+        ("dog, 🐶", "has no letters"),
+        ("x" * 10_000, "10,000 characters"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_become_one_sentence(studio, picture, classes, told):
+    with pytest.warns(UserWarning, match=told):
+        assert draw_regions(studio, picture, classes) == gr.skip()
+
+
+def test_split_leaves_out_blanks_and_doubles():
+    assert split(" dog, ,dog;cat\n\n sky,") == ["dog", "cat", "sky"]
+
+
+def test_presets_fit():
+    assert all(1 < len(split(names)) <= MAX_CLASSES for names in presets().values())
+
+
+def test_api_errors_reach_the_client_as_sentences(studio, picture):
+    given = dict(mode="cosine", features="values", templates="none", temperature=0.05, resolution=56)
+    given |= dict(colormap="viridis", opacity=0.5)
+    overlays, scores = Heatmaps(studio).heatmap(picture, ["dog"], None, **given)
+    assert overlays[0][1] == scores[0]["query"] == "dog"
+    assert overlays[0][0].shape == (60, 90, 3)
+    assert np.max(scores[0]["patches"]) == pytest.approx(scores[0]["peak"], abs=1e-5)
+    with pytest.raises(gr.Error, match="at least one query"):
+        Heatmaps(studio).heatmap(picture, [], None, **given)
+    with pytest.raises(gr.Error, match="not on offer"):
+        Heatmaps(studio).heatmap(picture, ["dog"], "/etc", **given)
+
+
+def test_api_segmentation_returns_labels_and_shares(studio, picture):
+    given = dict(templates="none", features="values", background="none", threshold=0, words="", resolution=56)
+    painted, labels, told = Segmentations(studio).segmentation(picture, "dog, cat", None, **given, opacity=1.0)
+    assert painted.shape == (60, 90, 3) and labels.shape == (60, 90) and labels.dtype == np.uint8
+    assert told["shares"]["dog"] == pytest.approx((labels == 1).mean(), abs=1e-5)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_one_before(studio, monkeypatch):
+    before = studio.first
+    assert choose_model(studio, before, None)[1] == before
+
+    def unreachable(*args, **kwargs):
+        raise ModelError("google/tipsv2-b14 is not on this machine and the Hub cannot be reached.")
+
+    monkeypatch.setattr("tipsv2.encoder.load", unreachable)
+    with pytest.warns(UserWarning, match="cannot be reached"):
+        picker, model, line = choose_model(studio, "tipsv2-b14", before)
+    assert model == before and picker["value"] == before and f"<b>{before}</b>" in line
+
+
+def test_a_first_model_that_cannot_be_loaded_is_said_in_the_line(tmp_path):
+    with pytest.raises(ModelError):
+        Studio(str(tmp_path / "nothing"))
+    studio = Studio(str(tmp_path))
+    with pytest.warns(UserWarning, match="config.json"):
+        _, model, line = choose_model(studio, studio.first, None)
+    assert model is None and 'data-state="failed"' in line and "config.json" in line
+
+
+def test_the_line_names_size_resolution_device_and_dtype(studio):
+    encoder = studio.encoder()
+    line = re.sub(r"<[^>]+>", "|", status_html(studio, studio.first))
+    for fact in (
+        encoder.info.title,
+        "trained at 56 px",
+        str(encoder.device),
+        str(encoder.dtype).removeprefix("torch."),
+    ):
+        assert fact in line
+
+
+def test_models_on_offer_say_what_they_cost(studio, monkeypatch):
+    monkeypatch.setattr("demos.studio.is_cached", lambda info: info.name == "tipsv2-l14")
+    labels = {name: label for label, name in studio.choices()}
+    assert "downloads 780 MB" in labels["tipsv2-b14"]
+    assert "on this machine" in labels["tipsv2-l14"]
+    assert "local folder" in labels[studio.first]
+
+
+@pytest.mark.parametrize("size", [(448, 448), (1, 5000), (4000, 1000), (3000, 2000)])
+@pytest.mark.parametrize("resolution", [224, 1372])
+def test_no_image_gets_more_patches_than_affordable(size, resolution):
+    used = Studio.affordable(size, resolution, 14)
+    height, width = fit_size(*size, used)
+    assert used <= resolution and height * width / 14**2 <= MAX_PATCHES * 1.05
+    assert used == resolution or height * width / 14**2 > MAX_PATCHES * 0.9
+
+
+def test_examples_follow_the_sidecar_and_tolerate_its_absence(tmp_path):
+    assert examples.examples("bundled", tmp_path / "nowhere")  # photographs instead
+    for name in ("b.png", "a.jpg"):
+        NOISE.save(tmp_path / name)
+    assert [each.path.name for each in examples.examples("bundled", tmp_path)] == ["a.jpg", "b.png"]
+    entries = [
+        {"file": "b.png", "queries": ["a dog"], "classes": ["dog", "sky"], "for": "scenes"},
+        {"file": "lost.png"},
+    ]
+    (tmp_path / "examples.json").write_text(json.dumps(entries))
+    first, second = examples.examples("bundled", tmp_path)
+    assert (first.path.name, first.queries, first.classes) == ("b.png", ("a dog",), ("dog", "sky"))
+    assert second.path.name == "a.jpg"
+    (tmp_path / "examples.json").write_text("{broken")
+    assert len(examples.examples("bundled", tmp_path)) == 2
+
+
+def test_photographs_come_with_scikit_image_and_do_not_import_it():
+    code = (
+        "import sys; from demos.examples import examples; from PIL import Image\n"
+        "found = examples('hub'); assert len(found) >= 6 and all(e.kind == 'photos' and e.queries for e in found)\n"
+        "[Image.open(e.path).load() for e in found]; assert 'skimage' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_examples_are_taken_whole(studio):
+    handlers = Heatmaps(studio)
+    field, image, queries, patch = handlers.take_example(None, 0)
+    assert field == image and Path(image).is_file() and queries and patch is None
+    with pytest.raises(ValueError, match="reload"):
+        handlers.take_example(None, 999)
+    assert views.thumbnails([]) == "" and common.strip_html(studio, None).count("<button") >= 6
+
+
+@pytest.mark.parametrize("training, low, high", [(56, 28, 224), (224, 112, 896), (448, 224, 1372), (0, 224, 1372)])
+def test_resolution_range(training, low, high):
+    assert {"minimum": low, "maximum": high, "step": 14}.items() <= common.resolution_range(training).items()
+
+
+def test_help_comes_at_once():
+    code = (
+        "import runpy, sys; sys.argv = ['app.py', '--help']\n"
+        "try: runpy.run_path('app.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'gradio', 'matplotlib', 'transformers'} & set(sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert "example: python app.py --model" in told
+    assert parser().parse_args([]).model == "auto"
+
+
+def test_an_unknown_model_is_a_sentence_on_the_command_line():
+    command = [sys.executable, "app.py", "--model", "tipsv2-b15"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 2 and "tipsv2-b14" in told.stderr and "Traceback" not in told.stderr
