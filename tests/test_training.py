@@ -39,6 +39,12 @@ def pretraining(recipe):
     return Pretraining(recipe, build(recipe, recipe.tower.vocabulary))
 
 
+def distillation(recipe):
+    torch.manual_seed(1)
+    teacher = build(recipe, recipe.tower.vocabulary)
+    return Distillation(recipe, build(recipe, recipe.tower.vocabulary), teacher)
+
+
 def lines(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -74,10 +80,8 @@ def test_head_only_ema_shares_the_backbone(recipe):
 
 def test_distillation_learns_the_teachers_values(recipe, tokenizer):
     recipe = recipes.override(recipe, ["stages.1.patch_weight=0", "stages.1.local_crops=0"])
-    torch.manual_seed(1)
-    teacher = build(recipe, 400)
-    student = build(recipe, 400)
-    objective = Distillation(recipe, student, teacher)
+    objective = distillation(recipe)
+    teacher, student = objective._teacher[0], objective.model
     batch = Batches(recipe, tokenizer)[5]
     trained = [p for p in objective.parameters() if p.requires_grad]
     assert not any(n.startswith("model.text_model") for n, p in objective.named_parameters() if p.requires_grad)
@@ -133,13 +137,14 @@ def test_tokenizer_keeps_commas_apart_and_reads_anything(tokenizer, tmp_path):
         train_tokenizer(WORDS, 100)
 
 
-@pytest.mark.parametrize("targets", ["sinkhorn", "centre"])
-def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(recipe, tokenizer, tmp_path, targets):
+@pytest.mark.parametrize(
+    "make, targets", [(pretraining, "sinkhorn"), (pretraining, "centre"), (distillation, "sinkhorn")]
+)
+def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(recipe, tokenizer, tmp_path, make, targets):
     recipe = recipes.override(recipe, ["save_every=1000", f"targets={targets}"])
-    fit(recipe, pretraining(recipe), tokenizer, tmp_path / "whole", show=False)
+    fit(recipe, make(recipe), tokenizer, tmp_path / "whole", show=False)
 
-    halfway = recipes.override(recipe, [])
-    objective = pretraining(halfway)
+    objective = make(recipe)
     step = type(objective).after_step
 
     class Interrupted(type(objective)):
@@ -150,10 +155,10 @@ def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(recipe, tokenizer,
 
     objective.__class__ = Interrupted
     with pytest.raises(Stopped):
-        fit(halfway, objective, tokenizer, tmp_path / "parts", show=False)
+        fit(recipe, objective, tokenizer, tmp_path / "parts", show=False)
     assert lines(tmp_path / "parts")[-1]["step"] == 7
     torch.manual_seed(999)  # a new process would not share the old one's random state
-    fit(halfway, pretraining(recipes.override(recipe, [])), tokenizer, tmp_path / "parts", resume=True, show=False)
+    fit(recipe, make(recipe), tokenizer, tmp_path / "parts", resume=True, show=False)
 
     whole, parts = lines(tmp_path / "whole"), lines(tmp_path / "parts")
     assert [(x["step"], x.get("loss"), x.get("gradient_norm")) for x in whole] == [

@@ -113,15 +113,26 @@ def nano() -> Recipe:
 
 
 def nano_distill() -> Recipe:
-    """The bundled encoder's second half: a fresh vision tower learns its teacher's value features, patch by patch.
+    """The bundled encoder's next generation: a fresh vision tower learns its teacher's value features, patch by patch.
 
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
     """
     return Recipe(
         name="nano-distill",
         objective="distill",
-        stages=(Stage(steps=1500, size=112, local_crops=0, mask_ratio=0.0),),
+        stages=(Stage(steps=1500, size=112, local_crops=0, mask_ratio=0.0, learning_rate=1.5e-3),),
+        warmup=250,
     )
+
+
+def nano_224() -> Recipe:
+    """The last generation of the bundled encoder: as nano-distill, then a short stage at 224 px.
+
+    python -m train distill --recipe nano-224 --teacher runs/nano-2/model --data scenes --out runs/nano-3
+    """
+    (stage,) = nano_distill().stages
+    high = replace(stage, steps=300, size=224, batch_size=64)
+    return replace(nano_distill(), name="nano-224", stages=(stage, high))
 
 
 def smoke() -> Recipe:
@@ -147,7 +158,12 @@ def smoke() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"nano": nano, "nano-distill": nano_distill, "smoke": smoke}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "nano": nano,
+    "nano-distill": nano_distill,
+    "nano-224": nano_224,
+    "smoke": smoke,
+}
 
 
 def get(name: str) -> Recipe:
