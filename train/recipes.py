@@ -120,7 +120,7 @@ def nano_distill() -> Recipe:
     return Recipe(
         name="nano-distill",
         objective="distill",
-        stages=(Stage(steps=1500, size=112, local_crops=0, mask_ratio=0.0, learning_rate=1.5e-3),),
+        stages=(Stage(steps=1200, size=112, local_crops=0, mask_ratio=0.0, learning_rate=1.5e-3),),
         warmup=250,
     )
 
@@ -131,7 +131,7 @@ def nano_224() -> Recipe:
     python -m train distill --recipe nano-224 --teacher runs/nano-2/model --data scenes --out runs/nano-3
     """
     (stage,) = nano_distill().stages
-    high = replace(stage, steps=300, size=224, batch_size=64)
+    high = replace(stage, steps=240, size=224, batch_size=64)
     return replace(nano_distill(), name="nano-224", stages=(stage, high))
 
 
