@@ -99,7 +99,7 @@ class Heatmaps:
         similar = patch_similarity(grid, row, column)
         low, high = similar.min().item(), similar.max().item()
         (picture,) = _pictures(seen, similar[None], [low], [high], colormap, smooth)
-        return views.Card("Like the clicked patch", similar.numpy(), picture, low, high, (row, column))
+        return views.Card("Clicked patch", similar.numpy(), picture, low, high, (row, column))
 
     @toasted
     def arrive(self, model: str | None, image: str | None):

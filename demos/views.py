@@ -120,17 +120,17 @@ def regions(
     height, width = labels.shape
     found = sorted((index for index in range(len(names)) if shares[index] > 0), key=lambda index: -shares[index])
     layers, rows = [], []
-    for index in found:
-        color = "#{:02x}{:02x}{:02x}".format(*map(int, colors[index]))
-        name = escape(names[index], quote=True)
+    shown = [
+        (index, names[index], "#{:02x}{:02x}{:02x}".format(*map(int, colors[index])), shares[index]) for index in found
+    ]
+    if background > 0:
+        shown.append((-1, "background", "transparent", background))
+    for index, name, color, share in shown:
         mask = Image.fromarray(np.where(labels == index, 255, 0).astype(np.uint8))
         mask = Image.merge("LA", (Image.new("L", mask.size), mask))
-        layers.append(
-            f'<div class="layer" data-class="{index}" style="--color:{color};--mask:url({data_uri(mask)})"></div>'
-        )
-        rows.append(_legend_row(str(index), name, color, shares[index]))
-    if background > 0:
-        rows.append(_legend_row("-1", "background", "transparent", background))
+        style = f"--color:{color};--mask:url({data_uri(mask)})"
+        layers.append(f'<div class="layer" data-class="{index}" style="{style}"></div>')
+        rows.append(_legend_row(index, escape(name, quote=True), color, share))
     absent = [escape(names[index]) for index in range(len(names)) if shares[index] <= 0]
     missing = ""
     if absent:
@@ -150,7 +150,7 @@ def regions(
     )
 
 
-def _legend_row(key: str, name: str, color: str, share: float) -> str:
+def _legend_row(key: int, name: str, color: str, share: float) -> str:
     percent = f"{100 * share:.1f}&thinsp;%" if share >= 0.001 else "&lt;&thinsp;0.1&thinsp;%"
     return (
         f'<li><button type="button" data-class="{key}" aria-pressed="false" title="Show only {name}">'

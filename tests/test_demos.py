@@ -275,11 +275,12 @@ def test_legend_lists_found_and_absent_classes(studio, picture):
     absent = html.unescape(re.search(r"Not found: \d+</summary>(.*?)</details>", page).group(1)).split(", ")
     assert sorted(found + absent) == sorted(names)
     assert page.count('class="layer"') == len(found)
-    assert "<i>snow" not in page
+    everything, _ = draw_regions(studio, picture, "<i>snow</i>")
+    assert "<i>snow" not in page + everything
 
 
 def test_masks_cover_the_picture_once(studio, picture):
-    page, _ = draw_regions(studio, picture, "dog, cat, grass, sky")
+    page, _ = draw_regions(studio, picture, "dog, cat, grass", background="words", words="sky, snow")
     masks = [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))[..., 1]
         for code in re.findall(r"--mask:url\(data:image/png;base64,(.*?)\)", page)

@@ -1,0 +1,222 @@
+"""The explorer in a real headless Chromium: what somebody does in the first minute, and a client of its API.
+
+    python -m pytest tests/test_app.py
+
+Skipped where no Chromium is found (on PATH, or playwright's own). Tabs that are not open are not mounted, so every
+check goes through playwright's retrying `expect`.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = playwright.expect
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 60_000  # ms; a busy machine takes its time, an idle one needs two seconds
+ARGUMENTS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture(scope="module")
+def url(tiny_folder):
+    from demos.launch import launch
+    from demos.page import build
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    page = build(["heatmap", "segmentation"], model=str(tiny_folder), device="cpu")
+    _, address, _ = launch(page, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    yield address
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for path in map(shutil.which, names) if path), None)
+    with playwright.sync_playwright() as started:
+        try:
+            chromium = started.chromium.launch(executable_path=found, args=ARGUMENTS)
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium to test the page with: {str(error).splitlines()[0]}")
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, url):
+    """Opens the page at a width and waits for the first maps; fails on script errors and on requests to other hosts."""
+    troubles, contexts = [], []
+    expect.set_options(timeout=PATIENCE)
+
+    def opened(width=1440):
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: troubles.append(f"script error: {error}"))
+        page.on("request", lambda asked: local(asked.url) or troubles.append(f"asked for {asked.url}"))
+        page.goto(url)
+        expect(page.locator(".tips-maps .card").first).to_be_visible()
+        return page
+
+    def local(address):
+        return address.startswith((url, "data:", "blob:"))
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not troubles
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def names(page):
+    return page.locator(".tips-maps:visible figcaption b")
+
+
+def replace_image(page, path):
+    page.get_by_label("Remove Image").locator("visible=true").click()
+    expect(page.get_by_text("Start with an image").locator("visible=true")).to_be_visible()
+    page.locator(".tips-image:visible input[type=file]").set_input_files(path)
+
+
+def add_query(page, text):
+    field = page.get_by_label("Look for")
+    field.fill(text)
+    field.press("Enter")
+
+
+def test_the_page_opens_with_an_example_and_says_who_answers(visit):
+    page = visit()
+    line = page.locator(".tips-status")
+    expect(line).to_contain_text("trained at 56 px")
+    expect(line).to_contain_text("cpu")
+    expect(page.locator(".tips-examples:visible button").first).to_be_visible()
+
+
+def test_upload_two_queries_and_read_their_maps(visit, picture):
+    page = visit()
+    page.get_by_title("Clear", exact=True).click()
+    expect(page.get_by_text("What are you looking for?")).to_be_visible()
+    replace_image(page, picture)
+    add_query(page, "a dog")
+    add_query(page, "grass")
+    expect(names(page)).to_have_text(["a dog", "grass"])
+    for what in ("peak", "mean"):
+        for score in page.locator(f".value-{what}").all_inner_texts():
+            assert -1 <= float(score) <= 1
+    page.get_by_title("Remove a dog").click()
+    expect(names(page)).to_have_text(["grass"])
+
+
+def test_click_a_patch_and_hover_the_maps(visit):
+    page = visit()
+    before = names(page).count()
+    page.locator(".tips-image:visible .image-frame img").click(position={"x": 120, "y": 120})
+    expect(names(page)).to_have_count(before + 1)
+    expect(names(page).first).to_have_text("Clicked patch")
+    expect(page.locator(".card .patch")).to_be_visible()
+    page.locator(".card .stage").nth(1).hover(position={"x": 30, "y": 30})
+    for value in page.locator(".here dd").all():
+        expect(value).not_to_have_text("–")
+    page.locator(".card .remove").click()
+    expect(names(page)).to_have_count(before)
+
+
+def test_competing_shows_its_temperature_and_a_bad_query_is_a_sentence(visit):
+    page = visit()
+    page.get_by_text("Competing", exact=True).click()
+    expect(page.get_by_text("Temperature", exact=True)).to_be_visible()
+    expect(page.locator(".range span:last-child").first).to_have_text("1.000")
+    count = names(page).count()
+    add_query(page, "🐶")
+    expect(page.locator(".toast-body")).to_contain_text("has no letters")
+    expect(names(page)).to_have_count(count)
+
+
+def test_segmentation_shows_its_legend(visit, picture):
+    page = visit()
+    page.get_by_role("tab", name="Segmentation").click()
+    expect(page.locator(".legend li").first).to_be_visible()
+    replace_image(page, picture)
+    page.get_by_label("Classes").fill("dog, grass, a red car")
+    page.get_by_label("Classes").press("Enter")
+    legend = page.locator(".tips-regions .legend")
+    for name in ("dog", "grass", "a red car"):  # found or not, each is listed
+        expect(legend).to_contain_text(name)
+    expect(legend.locator("button b").first).to_contain_text("%")
+    entry = legend.locator("button").first
+    entry.click()
+    expect(entry).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".tips-regions[data-alone] .layer.on")).to_have_count(1)
+
+
+def test_a_bad_file_is_a_sentence_and_the_page_lives_on(visit, tmp_path):
+    page = visit()
+    path = tmp_path / "text.png"
+    path.write_text("not a picture")
+    replace_image(page, path)
+    expect(page.locator(".toast-body")).to_contain_text("'text.png' is not a picture")
+    expect(page.get_by_text("Start with an image").locator("visible=true")).to_be_visible()
+    page.locator(".tips-examples:visible button").first.click()
+    expect(names(page).first).to_be_visible()
+
+
+def test_a_phone_needs_no_sideways_scroll(visit):
+    page = visit(width=400)
+    wide = "document.documentElement.scrollWidth"
+    assert page.evaluate(wide) <= 400
+    page.get_by_role("tab", name="Segmentation").click()
+    expect(page.locator(".legend li").first).to_be_visible()
+    assert page.evaluate(wide) <= 400
+
+
+def test_a_client_of_the_api(url, picture, tmp_path):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(url, verbose=False)
+    overlays, scores = client.predict(image=handle_file(picture), queries=["a dog", "sky"], api_name="/heatmap")
+    assert [each["query"] for each in scores] == [each["caption"] for each in overlays] == ["a dog", "sky"]
+    with Image.open(overlays[0]["image"]) as overlay:
+        assert (overlay.format, overlay.size) == ("PNG", (90, 60))
+    _, labels, told = client.predict(image=handle_file(picture), classes="dog, sky", api_name="/segmentation")
+    share = float((np.asarray(Image.open(labels)) == 1).mean())
+    assert told["shares"]["dog"] == pytest.approx(share, abs=1e-5)
+    bad = tmp_path / "text.png"
+    bad.write_text("not a picture")
+    with pytest.raises(AppError, match="not a picture"):
+        client.predict(image=handle_file(bad), queries=["a dog"], api_name="/heatmap")
+
+
+def test_serving_a_page_loads_nothing_heavy(tiny_folder):
+    code = (
+        "import json, sys; from demos.page import build; from demos.launch import launch\n"
+        f"page = build(['heatmap'], model={str(tiny_folder)!r}, device='cpu')\n"
+        "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'skimage', 'sklearn'}\n"
+        "print(json.dumps(sorted(heavy & set(sys.modules))))"
+    )
+    served = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert json.loads(served.stdout.splitlines()[-1]) == []
