@@ -116,6 +116,7 @@ def nano_distill() -> Recipe:
     """The bundled encoder's next generation: a fresh vision tower learns its teacher's value features, patch by patch.
 
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
+    python -m train distill --recipe nano-distill --teacher runs/nano-2/model --data scenes --out runs/nano-3 seed=1
     """
     return Recipe(
         name="nano-distill",
@@ -126,13 +127,13 @@ def nano_distill() -> Recipe:
 
 
 def nano_224() -> Recipe:
-    """The last generation of the bundled encoder: as nano-distill, then a short stage at 224 px.
+    """The last generation of the bundled encoder: begins as nano-distill, ends at 224 px, where its teacher sees more.
 
-    python -m train distill --recipe nano-224 --teacher runs/nano-2/model --data scenes --out runs/nano-3
+    python -m train distill --recipe nano-224 --teacher runs/nano-3/model --data scenes --out runs/nano-4 seed=2
     """
     (stage,) = nano_distill().stages
-    high = replace(stage, steps=240, size=224, batch_size=64)
-    return replace(nano_distill(), name="nano-224", stages=(stage, high))
+    low, high = replace(stage, steps=600), replace(stage, steps=800, size=224, batch_size=32)
+    return replace(nano_distill(), name="nano-224", stages=(low, high))
 
 
 def smoke() -> Recipe:
