@@ -132,7 +132,7 @@ def nano_224() -> Recipe:
     python -m train distill --recipe nano-224 --teacher runs/nano-3/model --data scenes --out runs/nano-4 seed=2
     """
     (stage,) = nano_distill().stages
-    low, high = replace(stage, steps=600), replace(stage, steps=800, size=224, batch_size=32)
+    low, high = replace(stage, steps=700), replace(stage, steps=1100, size=224, batch_size=32)
     return replace(nano_distill(), name="nano-224", stages=(low, high))
 
 
