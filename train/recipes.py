@@ -136,6 +136,16 @@ def nano_224() -> Recipe:
     return replace(nano_distill(), name="nano-224", stages=(low, high))
 
 
+def nano_refine() -> Recipe:
+    """The bundled encoder's finish: the student starts as its teacher and its last layer learns to be its values.
+
+    python -m train distill --recipe nano-refine --teacher runs/nano-4/model --data scenes --out runs/nano-5 seed=3
+    """
+    (stage,) = nano_distill().stages
+    high = replace(stage, steps=650, size=224, batch_size=32, learning_rate=1e-3)
+    return replace(nano_distill(), name="nano-refine", stages=(high,), warmup=50, student_vision="teacher")
+
+
 def smoke() -> Recipe:
     """A few steps of everything in seconds, to see that an installation works.
 
@@ -163,6 +173,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "nano": nano,
     "nano-distill": nano_distill,
     "nano-224": nano_224,
+    "nano-refine": nano_refine,
     "smoke": smoke,
 }
 
