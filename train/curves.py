@@ -44,22 +44,22 @@ def plot(runs: list[Path], out: Path) -> Path:
 
     figure = Figure(figsize=(9, 6), layout="constrained")
     losses, alignment = figure.subplots(2, 1, sharex=True)
-    start, labelled = 0, set()
+    start, colors = 0, {}
     for run in runs:
         series, count = read(run)
         for axis, names in (
             (losses, [n for n in series if n.startswith("contrastive") or n in ("patch", "dino")]),
             (alignment, [n for n in series if n.startswith("miou")]),
         ):
-            for k, name in enumerate(sorted(names)):
+            for name in sorted(names):
                 x, y = series[name]
                 if axis is losses and len(y) > SMOOTH:
                     y = np.convolve(y, np.ones(SMOOTH) / SMOOTH, "valid")
                     x = x[SMOOTH - 1 :]
-                label = name.replace("_", " ") if (axis, name) not in labelled else None
-                labelled.add((axis, name))
+                label = name.replace("_", " ") if name not in colors else None
+                color = colors.setdefault(name, COLORS[len(colors) % len(COLORS)])
                 style = {"marker": "o", "markersize": 3} if axis is alignment else {}
-                axis.plot((start + x) / 1000, y, label=label, color=COLORS[k % len(COLORS)], linewidth=1.4, **style)
+                axis.plot((start + x) / 1000, y, label=label, color=color, linewidth=1.4, **style)
         for axis in (losses, alignment):
             axis.axvline(start / 1000, color="#bbbbbb", linewidth=0.8)
         alignment.text(
