@@ -1,4 +1,4 @@
-"""Zero-shot segmentation scores: an oracle scores 1, a blind encoder scores chance, the counting equals a plain loop."""
+"""Zero-shot segmentation scores: an oracle scores 1, a blind encoder chance, the counting equals a plain loop."""
 
 import json
 

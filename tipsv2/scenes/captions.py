@@ -104,7 +104,7 @@ def _where(x: float, y: float) -> str:
 
 
 def detailed(rng: random.Random, nouns: Sequence[Noun], objects: Sequence[Object], regions: Sequence[str]) -> str:
-    """Every thing with size and place, one relation, counts of repeated things, often the background from top to bottom."""
+    """Every thing with size and place, one relation, counts of repeated things, often the background."""
     order = list(objects)
     rng.shuffle(order)
     parts = []
