@@ -226,15 +226,7 @@ def tab(page: Page) -> None:
             temperature = gr.Slider(
                 0.005, 0.2, value=0.05, step=0.005, label="Temperature", visible=False, elem_classes="tips-slider"
             )
-            features = gr.Radio(
-                [("Values", "values"), ("Final layer", "final")],
-                value="values",
-                label="Patch features",
-                info="Values skip the last attention and follow words more closely.",
-            )
-            templates = gr.Radio(
-                [("None", "none"), ("TIPS 9", "tips9"), ("CLIP 80", "clip80")], value="none", label="Prompt templates"
-            )
+            features, templates = common.embedding_choices("none")
             resolution = common.resolution_slider(info.resolution)
             note = gr.HTML("", apply_default_css=False, js_on_load=None, elem_classes="tips-under")
             colormap = gr.Dropdown(COLORMAPS, value="viridis", label="Colours", filterable=False)

@@ -213,15 +213,7 @@ def tab(page: Page) -> None:
                 -0.1, 0.6, value=0.1, step=0.01, label="Least cosine", visible=False, elem_classes="tips-slider"
             )
             words = gr.Textbox(BACKGROUND_WORDS, label="Background words", lines=1, max_lines=3, visible=False)
-            features = gr.Radio(
-                [("Values", "values"), ("Final layer", "final")],
-                value="values",
-                label="Patch features",
-                info="Values skip the last attention and follow words more closely.",
-            )
-            templates = gr.Radio(
-                [("None", "none"), ("TIPS 9", "tips9"), ("CLIP 80", "clip80")], value="tips9", label="Prompt templates"
-            )
+            features, templates = common.embedding_choices("tips9")
             resolution = common.resolution_slider(info.resolution)
             note = gr.HTML("", apply_default_css=False, js_on_load=None, elem_classes="tips-under")
             opacity = gr.Slider(0, 1, value=0.65, step=0.05, label="Opacity", elem_classes="tips-slider")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from train.masking import random_mask
-from train.schedules import cosine, linear, warmup_cosine
+from train.schedules import cosine, warmup_cosine
 
 
 @pytest.mark.parametrize(
@@ -12,11 +12,6 @@ from train.schedules import cosine, linear, warmup_cosine
 )
 def test_warmup_cosine(step, expected):
     assert warmup_cosine(step, total=110, warmup=10, floor=0.1) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("step, expected", [(0, 4.0), (5, 5.5), (10, 7.0), (99, 7.0)])
-def test_linear(step, expected):
-    assert linear(step, 10, 4.0, 7.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("step, expected", [(0, 0.99), (50, 0.995), (100, 1.0), (200, 1.0)])

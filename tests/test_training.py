@@ -98,6 +98,26 @@ def test_distillation_learns_the_teachers_values(recipe, tokenizer):
     assert not any(k.startswith("_teacher") for k in objective.state_dict())
 
 
+@pytest.mark.parametrize("target", ["values", "final"])
+def test_the_target_is_the_teachers_values_or_its_final_layer(recipe, tokenizer, target):
+    """The values written out by hand from the last block's input; the final layer as transformers gives it."""
+    objective = distillation(recipes.override(recipe, [f"target={target}"]))
+    vision, images = objective._teacher[0].vision_model, Batches(recipe, tokenizer)[0]["image"]
+    with torch.no_grad():
+        expected = vision(images).last_hidden_state[:, 2:]
+        if target == "values":
+            hidden = vision.embeddings(images)
+            for layer in vision.encoder.layer[:-1]:
+                hidden = layer(hidden)
+            last = vision.encoder.layer[-1]
+            hidden = hidden + last.attention.o_proj(last.attention.v_proj(last.norm1(hidden)))
+            expected = vision.layernorm(hidden + last.mlp(last.norm2(hidden)))[:, 2:]
+    stage = recipe.stages[0]
+    assert torch.allclose(objective.targets(images, stage).flatten(1, 2), expected, atol=1e-5)
+    larger = objective.targets(images, recipes.replace(stage, teacher_size=112))
+    assert larger.shape[1:3] == (4, 4)  # the teacher saw 8 x 8 patches, the student has 4 x 4
+
+
 def test_a_student_that_starts_as_its_teacher_has_nothing_to_learn_from_the_final_layer(recipe, tokenizer):
     recipe = recipes.override(recipe, ["student_vision=teacher", "target=final"])
     torch.manual_seed(1)

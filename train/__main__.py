@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace) -> None:
     recipe = recipes.override(recipes.get(options.recipe), options.overrides)
-    if recipe.objective != {"pretrain": "pretrain", "distill": "distill"}[options.command]:
+    if recipe.objective != options.command:
         raise ValueError(f"recipe {recipe.name} is for `python -m train {recipe.objective}`, not {options.command}.")
     if options.data != "scenes":
         raise ValueError(f"--data {options.data}: this version trains on the bundled scenes; use --data scenes.")

@@ -13,11 +13,6 @@ def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.0) -> flo
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def linear(step: int, total: int, start: float, end: float) -> float:
-    """From `start` at step 0 to `end` at step `total`, constant after."""
-    return start + (end - start) * min(1.0, step / max(1, total))
-
-
 def cosine(step: int, total: int, start: float, end: float) -> float:
     """Half a cosine from `start` to `end`: the usual momentum schedule of a self-distillation teacher."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total))))

@@ -22,8 +22,9 @@ class Batches(Dataset):
 
     Keys: image [B, 3, S, S] in [0, 1]; local [M, B, 3, s, s] and masked [B, N] where the stage asks for them;
     for each caption role "web" and "synthetic": <role>_ids [B, L] and <role>_mask [B, L].
-    With several processes, process `rank` of `world` gets its equal share of the images, so together they see the same
-    batch. Raises ValueError if a stage's batch cannot be shared out equally.
+    With several processes, process `rank` of `world` gets its equal share of the images: together they see the same
+    images, with masks, crops and choices of caption drawn per process.
+    Raises ValueError if a stage's batch cannot be shared out equally.
     """
 
     def __init__(self, recipe: Recipe, tokenizer, rank: int = 0, world: int = 1):
