@@ -8,20 +8,24 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from train import recipes
+from train import recipes, settings
 from train.data.batches import Batches
-from train.objectives import Pretraining
+from train.objectives import Objective
 from train.objectives.towers import build
 from train.tokenizer import train_tokenizer
 
-TARGETS = ("sinkhorn", "centre")
+TARGETS = {
+    "sinkhorn": ["self_distillation.targets=sinkhorn"],
+    "centre": ["self_distillation.targets=centre", "self_distillation.ema=full"],
+    "grounding": ["grounding.weight=1", "grounding.features=both"],
+}
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
 
 
 def setting(targets):
-    recipe = recipes.override(recipes.get("smoke"), ["precision=fp32", "tower.vocabulary=400", f"targets={targets}"])
+    recipe = settings.override(recipes.get("smoke"), ["precision=fp32", "tower.vocabulary=400", *TARGETS[targets]])
     torch.manual_seed(0)
-    return recipe, Pretraining(recipe, build(recipe, 400)), train_tokenizer(WORDS, 400)
+    return recipe, Objective(recipe, build(recipe, 400)), train_tokenizer(WORDS, 400)
 
 
 def step(objective, batch, stage):
@@ -31,7 +35,11 @@ def step(objective, batch, stage):
     inner = getattr(objective, "module", objective)
     inner.after_step(0)
     gradients = {n: p.grad.clone() for n, p in inner.named_parameters() if p.grad is not None}
-    return {k: v.item() for k, v in terms.items()}, gradients, {k: v.clone() for k, v in inner.heads.named_buffers()}
+    return (
+        {k: v.item() for k, v in terms.items()},
+        gradients,
+        {k: v.clone() for k, v in inner.terms["self_distillation"].named_buffers()},
+    )
 
 
 def share(batch, rank):

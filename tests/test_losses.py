@@ -33,6 +33,32 @@ def test_contrastive_of_equal_rows_is_ln_batch():
     assert losses.contrastive(rows, rows, 0.1).item() == pytest.approx(math.log(6), abs=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.05, 0.2])
+def test_grounding_scores_are_the_loop(generator, temperature):
+    patches, text = torch.randn(3, 6, 5, generator=generator), torch.randn(4, 5, generator=generator)
+    for i in range(3):
+        for t in range(4):
+            terms = [math.exp(cosine(patches[i, n].tolist(), text[t].tolist()) / temperature) for n in range(6)]
+            expected = temperature * math.log(sum(terms) / 6)
+            found = losses.grounding_scores(patches, text, temperature)[i, t].item()
+            assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_grounding_goes_from_the_mean_to_the_best_patch(generator):
+    patches, text = torch.randn(2, 9, 4, generator=generator), torch.randn(3, 4, generator=generator)
+    cosines = F.normalize(patches, dim=-1) @ F.normalize(text, dim=-1).T  # [2, 9, 3]
+    assert torch.allclose(losses.grounding_scores(patches, text, 1e2), cosines.mean(1), atol=5e-3)
+    assert torch.allclose(losses.grounding_scores(patches, text, 1e-3), cosines.amax(1), atol=5e-3)
+    half = losses.grounding_scores(patches.bfloat16(), text.bfloat16(), 0.1)
+    assert half.dtype == torch.float32 and torch.allclose(half, losses.grounding_scores(patches, text, 0.1), atol=0.01)
+
+
+def test_match_is_the_contrastive_loss_of_cosines(generator):
+    image, text = torch.randn(2, 6, 4, generator=generator)
+    cosines = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+    assert losses.match(cosines / 0.1).item() == pytest.approx(losses.contrastive(image, text, 0.1).item(), abs=1e-6)
+
+
 def test_contrastive_does_not_depend_on_order(generator):
     image, text = torch.randn(2, 8, 4, generator=generator)
     order = torch.randperm(8, generator=generator)

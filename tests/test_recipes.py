@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from train import recipes
-from train.recipes import RECIPES, from_dict, get, override, to_dict
+from train.recipes import RECIPES, get
+from train.settings import Recipe, from_dict, override, to_dict
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -17,9 +17,11 @@ def test_recipes_construct_and_survive_json(name):
 
 
 def test_override_reaches_nested_fields():
-    recipe = override(get("nano"), ["seed=3", "stages.1.steps=7", "tower.width=96", "targets=centre", "beta2=0.9"])
+    recipe = override(
+        get("nano"), ["seed=3", "stages.1.steps=7", "tower.width=96", "self_distillation.targets=centre", "beta2=0.9"]
+    )
     assert (recipe.seed, recipe.stages[1].steps, recipe.tower.width) == (3, 7, 96)
-    assert (recipe.targets, recipe.beta2) == ("centre", 0.9)
+    assert (recipe.self_distillation.targets, recipe.beta2) == ("centre", 0.9)
     assert recipe.stages[0] == get("nano").stages[0]
 
 
@@ -51,4 +53,4 @@ def test_stage_at_walks_the_stages():
     assert recipe.images == 5 * 8
     with pytest.raises(ValueError, match="past"):
         recipe.stage_at(5)
-    assert isinstance(recipe, recipes.Recipe)
+    assert isinstance(recipe, Recipe)

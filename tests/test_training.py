@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Tipsv2Model
 
-from train import checkpoint, curves, recipes
+from train import checkpoint, curves, recipes, settings
 from train.__main__ import main
 from train.data.batches import Batches
 from train.data.views import local_crops
 from train.loop import Stopped, fit
-from train.objectives import Distillation, Pretraining
+from train.objectives import Objective
 from train.objectives.towers import build
 from train.tokenizer import train_tokenizer
 
@@ -31,18 +32,24 @@ def tokenizer():
 
 @pytest.fixture
 def recipe():
-    return recipes.override(recipes.get("smoke"), ["precision=fp32", "sample_every=1000", "tower.vocabulary=400"])
+    return settings.override(recipes.get("smoke"), ["precision=fp32", "sample_every=1000", "tower.vocabulary=400"])
 
 
 def pretraining(recipe):
     torch.manual_seed(recipe.seed)
-    return Pretraining(recipe, build(recipe, recipe.tower.vocabulary))
+    return Objective(recipe, build(recipe, recipe.tower.vocabulary))
+
+
+def distilling(recipe, *fields):
+    """The smoke recipe as value distillation: an unmasked student and no other patch term."""
+    alone = [f"stages.{k}.{field}=0" for k in (0, 1) for field in ("patch_weight", "local_crops", "mask_ratio")]
+    return settings.override(recipe, [*alone, "distillation.weight=4", *fields])
 
 
 def distillation(recipe):
     torch.manual_seed(1)
     teacher = build(recipe, recipe.tower.vocabulary)
-    return Distillation(recipe, build(recipe, recipe.tower.vocabulary), teacher)
+    return Objective(recipe, build(recipe, recipe.tower.vocabulary), teacher)
 
 
 def lines(run):
@@ -75,13 +82,55 @@ def test_head_only_ema_shares_the_backbone(recipe):
     objective = pretraining(recipe)
     names = [name for name, _ in objective.named_parameters()]
     assert sum("patch_embeddings.projection.weight" in n for n in names) == 1  # one backbone
-    assert any(n.startswith("heads.teacher") for n in names)
+    assert any("heads.teacher" in n for n in names)
+
+
+def test_full_ema_averages_the_backbone_and_teaches_with_it(recipe, tokenizer):
+    """Closed form: after one step the teacher is momentum * start + (1 - momentum) * student."""
+    recipe = settings.override(recipe, ["self_distillation.ema=full", "self_distillation.momentum=0.9"])
+    objective = pretraining(recipe)
+    term, vision = objective.terms["self_distillation"], objective.model.vision_model
+    start = {n: p.clone() for n, p in term.backbone.named_parameters()}
+    with torch.no_grad():
+        for parameter in vision.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    objective.after_step(0)
+    for name, parameter in vision.named_parameters():
+        assert torch.allclose(term.backbone.get_parameter(name), 0.9 * start[name] + 0.1 * parameter, atol=1e-6), name
+    assert not any(p.requires_grad for p in term.backbone.parameters())
+    before = objective(Batches(recipe, tokenizer)[5], recipe.stages[1])[1]["patch_entropy"]
+    with torch.no_grad():
+        term.backbone.layernorm.bias.add_(3 * torch.randn_like(term.backbone.layernorm.bias))
+    after = objective(Batches(recipe, tokenizer)[5], recipe.stages[1])[1]["patch_entropy"]
+    assert before.item() != after.item()  # what the averaged backbone sees is the target
+
+
+def test_the_teachers_temperature_warms_up(recipe):
+    recipe = settings.override(recipe, [f"self_distillation.{v}" for v in ("teacher_warmup=4", "teacher_start=0.01")])
+    term, seen = (objective := pretraining(recipe)).terms["self_distillation"], []
+    for step in range(6):
+        seen.append(term._temperature())
+        objective.after_step(step)
+    assert seen == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05, 0.05])
+
+
+@pytest.mark.parametrize("features", ["values", "final", "both"])
+def test_grounding_reaches_the_patches_it_names(recipe, tokenizer, features):
+    recipe = settings.override(recipe, ["grounding.weight=2", f"grounding.features={features}"])
+    objective = pretraining(recipe)
+    batch, stage = Batches(recipe, tokenizer)[0], recipe.stages[0]
+    loss, terms = objective(batch, stage)
+    names = ["values", "final"] if features == "both" else [features]
+    assert {n for n in terms if n.startswith("grounding")} == {f"grounding_{n}" for n in names}
+    expected = (terms["contrastive_web"] + terms["contrastive_synthetic"]) / 2
+    expected = expected + sum(2 * terms[f"grounding_{n}"] for n in names) / len(names)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_distillation_learns_the_teachers_values(recipe, tokenizer):
-    recipe = recipes.override(recipe, ["stages.1.patch_weight=0", "stages.1.local_crops=0"])
+    recipe = distilling(recipe)
     objective = distillation(recipe)
-    teacher, student = objective._teacher[0], objective.model
+    teacher, student = objective.terms["distillation"]._teacher[0], objective.model
     batch = Batches(recipe, tokenizer)[5]
     trained = [p for p in objective.parameters() if p.requires_grad]
     assert not any(n.startswith("model.text_model") for n, p in objective.named_parameters() if p.requires_grad)
@@ -92,16 +141,16 @@ def test_distillation_learns_the_teachers_values(recipe, tokenizer):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        first, last = first or terms["patch"].item(), terms["patch"].item()
+        first, last = first or terms["distillation"].item(), terms["distillation"].item()
     assert last < 0.6 * first
     assert all(torch.equal(v, teacher.text_model.state_dict()[k]) for k, v in student.text_model.state_dict().items())
-    assert not any(k.startswith("_teacher") for k in objective.state_dict())
+    assert not any("_teacher" in k for k in objective.state_dict())
 
 
 @pytest.mark.parametrize("target", ["values", "final"])
 def test_the_target_is_the_teachers_values_or_its_final_layer(recipe, tokenizer, target):
     """The values written out by hand from the last block's input; the final layer as transformers gives it."""
-    objective = distillation(recipes.override(recipe, [f"target={target}"]))
+    objective = distillation(distilling(recipe, f"distillation.target={target}")).terms["distillation"]
     vision, images = objective._teacher[0].vision_model, Batches(recipe, tokenizer)[0]["image"]
     with torch.no_grad():
         expected = vision(images).last_hidden_state[:, 2:]
@@ -114,16 +163,42 @@ def test_the_target_is_the_teachers_values_or_its_final_layer(recipe, tokenizer,
             expected = vision.layernorm(hidden + last.mlp(last.norm2(hidden)))[:, 2:]
     stage = recipe.stages[0]
     assert torch.allclose(objective.targets(images, stage).flatten(1, 2), expected, atol=1e-5)
-    larger = objective.targets(images, recipes.replace(stage, teacher_size=112))
+    larger = objective.targets(images, replace(stage, teacher_size=112))
     assert larger.shape[1:3] == (4, 4)  # the teacher saw 8 x 8 patches, the student has 4 x 4
 
 
 def test_a_student_that_starts_as_its_teacher_has_nothing_to_learn_from_the_final_layer(recipe, tokenizer):
-    recipe = recipes.override(recipe, ["student_vision=teacher", "target=final"])
+    recipe = distilling(recipe, "distillation.vision=teacher", "distillation.target=final")
+    _, terms = distillation(recipe)(Batches(recipe, tokenizer)[0], recipe.stages[0])
+    assert terms["distillation"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_masked_student_is_taught_through_its_masks(recipe, tokenizer):
+    """Table 2, rows 2 and 3: mask_ratio above 0 hides patches from the student, never from the teacher."""
+    recipe = distilling(recipe, "distillation.vision=teacher", "distillation.target=final", "stages.1.mask_ratio=0.75")
+    objective = distillation(recipe)
+    batch = Batches(recipe, tokenizer)[4]
+    assert batch["masked"].float().mean().item() == pytest.approx(0.75)
+    _, terms = objective(batch, recipe.stages[1])
+    assert terms["distillation"].item() > 0.01
+    teacher = objective.terms["distillation"]._teacher[0].vision_model
+    hidden = teacher(batch["image"], bool_masked_pos=batch["masked"]).last_hidden_state[:, 2:]
+    seen = teacher(batch["image"]).last_hidden_state[:, 2:]
+    expected = 1 - torch.cosine_similarity(hidden, seen, dim=-1).mean()
+    assert terms["distillation"].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_a_narrow_student_learns_from_a_wide_teacher(recipe, tokenizer):
     torch.manual_seed(1)
-    teacher, student = build(recipe, 400), build(recipe, 400)
-    _, terms = Distillation(recipe, student, teacher)(Batches(recipe, tokenizer)[0], recipe.stages[0])
-    assert terms["patch"].item() == pytest.approx(0, abs=1e-6)
+    teacher = build(settings.override(recipe, ["tower.width=64"]), 400)
+    recipe = distilling(recipe, "distillation.text=random")
+    objective = Objective(recipe, build(recipe, 400), teacher)
+    loss, _ = objective(Batches(recipe, tokenizer)[0], recipe.stages[0])
+    loss.backward()
+    assert objective.terms["distillation"].project.weight.grad.abs().sum() > 0
+    assert objective.model.text_model.embeddings.token_embedding.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="tower.width=64"):
+        Objective(distilling(recipe, "distillation.text=frozen"), build(recipe, 400), teacher)
 
 
 def test_batches_depend_on_the_step_alone(recipe, tokenizer):
@@ -158,10 +233,16 @@ def test_tokenizer_keeps_commas_apart_and_reads_anything(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make, targets", [(pretraining, "sinkhorn"), (pretraining, "centre"), (distillation, "sinkhorn")]
+    "make, fields",
+    [
+        (pretraining, ["grounding.weight=1"]),
+        (pretraining, ["self_distillation.targets=centre", "self_distillation.teacher_warmup=9"]),
+        (pretraining, ["self_distillation.ema=full"]),
+        (distillation, ["distillation.weight=4", "stages.0.patch_weight=0", "stages.1.patch_weight=0"]),
+    ],
 )
-def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(recipe, tokenizer, tmp_path, make, targets):
-    recipe = recipes.override(recipe, ["save_every=1000", f"targets={targets}"])
+def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(recipe, tokenizer, tmp_path, make, fields):
+    recipe = settings.override(recipe, ["save_every=1000", *fields])
     fit(recipe, make(recipe), tokenizer, tmp_path / "whole", show=False)
 
     objective = make(recipe)
@@ -223,7 +304,7 @@ def test_the_whole_objective_can_learn_one_batch_by_heart(recipe, tokenizer):
 def test_a_loss_that_is_not_finite_stops_and_says_where(recipe, tokenizer, tmp_path):
     objective = pretraining(recipe)
     with torch.no_grad():
-        objective.heads.student["patch"].prototypes.fill_(float("nan"))
+        objective.terms["self_distillation"].heads.student["patch"].prototypes.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 5: loss, patch"):
         fit(recipe, objective, tokenizer, tmp_path / "run", show=False)
     assert checkpoint.latest(tmp_path / "run").name == "step-0000004"
@@ -235,7 +316,7 @@ def test_used_folders_and_changed_recipes_are_refused(recipe, tokenizer, tmp_pat
     with pytest.raises(ValueError, match="--resume"):
         fit(recipe, pretraining(recipe), tokenizer, run, show=False)
     with pytest.raises(ValueError, match="weight_decay differ"):
-        changed = recipes.override(recipe, ["weight_decay=0.2"])
+        changed = settings.override(recipe, ["weight_decay=0.2"])
         fit(changed, pretraining(changed), tokenizer, run, resume=True, show=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")

@@ -28,16 +28,24 @@ def vision_features(
     none normalised to unit length. Differentiable.
     """
     height, width = _grid(vision_model, pixels)
-    # The model's own forward also builds an attention mask; without padding there is nothing to mask.
-    hidden = vision_model.embeddings(pixels, bool_masked_pos=masked)  # [B, 1 + registers + h*w, D]
-    for layer in vision_model.encoder.layer[:-1]:
-        hidden = layer(hidden)
+    hidden = before_last(vision_model, pixels, masked)
     last = vision_model.encoder.layer[-1]
     final = vision_model.layernorm(last(hidden))
     first_patch = 1 + vision_model.config.num_register_tokens  # the first register is the caption CLS
     values = vision_model.layernorm(value_block(last, hidden[:, first_patch:]))
     patches = final[:, first_patch:].unflatten(1, (height, width))
     return final[:, 0], final[:, 1], patches, values.unflatten(1, (height, width))
+
+
+def before_last(
+    vision_model: Tipsv2VisionModel, pixels: torch.Tensor, masked: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The tokens [B, 1 + registers + h*w, D] that enter the last block; arguments as in `vision_features`."""
+    # The model's own forward also builds an attention mask; without padding there is nothing to mask.
+    hidden = vision_model.embeddings(pixels, bool_masked_pos=masked)
+    for layer in vision_model.encoder.layer[:-1]:
+        hidden = layer(hidden)
+    return hidden
 
 
 def value_block(layer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from train import recipes
+from train import recipes, settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,16 +89,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    recipe = recipes.override(recipes.get(options.recipe), options.overrides)
-    if recipe.objective != options.command:
-        raise ValueError(f"recipe {recipe.name} is for `python -m train {recipe.objective}`, not {options.command}.")
+    given = [f"data={options.data}"]
+    if options.command == "distill":
+        given.append(f"distillation.teacher={options.teacher}")
+    recipe = settings.override(recipes.get(options.recipe), given + options.overrides)
+    if recipe.command != options.command:
+        raise ValueError(f"recipe {recipe.name} is for `python -m train {recipe.command}`, not {options.command}.")
     if options.data != "scenes":
         raise ValueError(f"--data {options.data}: this version trains on the bundled scenes; use --data scenes.")
     if options.dry_run:
-        print(json.dumps(recipes.to_dict(recipe), indent=2))
+        print(json.dumps(settings.to_dict(recipe), indent=2))
     from train import run  # torch and transformers take seconds to import; --help and mistakes above need neither
 
-    run.start(recipe, options.out, options.resume, options.dry_run, getattr(options, "teacher", None))
+    run.start(recipe, options.out, options.resume, options.dry_run)
 
 
 if __name__ == "__main__":

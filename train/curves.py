@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from train.recipes import from_dict
+from train.settings import from_dict
 
+TERMS = ("contrastive", "grounding", "patch", "dino", "distillation")
 SMOOTH = 25  # steps of the running mean
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe-Ito
 
@@ -48,7 +49,7 @@ def plot(runs: list[Path], out: Path) -> Path:
     for run in runs:
         series, count = read(run)
         for axis, names in (
-            (losses, [n for n in series if n.startswith("contrastive") or n in ("patch", "dino")]),
+            (losses, [n for n in series if n.startswith(TERMS) and not n.endswith("entropy")]),
             (alignment, [n for n in series if n.startswith("miou")]),
         ):
             for name in sorted(names):

@@ -20,8 +20,8 @@ from tipsv2.encoder import native_bf16
 from train import checkpoint, distributed
 from train.data.batches import Batches, stream
 from train.monitor import Monitor
-from train.recipes import Recipe, to_dict
 from train.schedules import warmup_cosine
+from train.settings import Recipe, to_dict
 
 
 class Stopped(Exception):

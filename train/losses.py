@@ -5,6 +5,7 @@ B images, N patches, K prototypes, D embedding width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,9 +21,30 @@ def contrastive(image: Tensor, text: Tensor, temperature: Tensor | float) -> Ten
         temperature: positive; logits are cosine / temperature.
     """
     image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-    logits = image @ text.T / temperature  # [B, B]
+    return match(image @ text.T / temperature)
+
+
+def match(logits: Tensor) -> Tensor:
+    """Symmetric cross-entropy of logits [B, B] whose diagonal is right: text for image and image for text."""
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def grounding_scores(patches: Tensor, text: Tensor, temperature: float) -> Tensor:
+    """How well each text is found in each image: the soft maximum over patches of their cosines (for `match`).
+
+    score(i, t) = temperature * log mean_n exp(cos(patch_in, text_t) / temperature), between the mean cosine (high
+    temperature) and the largest (low). Contrasted over the batch it asks that some patches of the right image, and none
+    of the others, answer the caption: multiple-instance learning with the log-sum-exp pooling of Pinheiro and Collobert
+    (arXiv 1411.6228). PACL (arXiv 2212.04994) contrasts captions and patches in the same way, with another pooling.
+
+    Args:
+        patches: [B, N, D]. text: [T, D]; both of any length. temperature: positive, in cosine units.
+    Returns: [B, T] in [-1, 1].
+    """
+    patches, text = F.normalize(patches.float(), dim=-1), F.normalize(text.float(), dim=-1)
+    cosines = torch.einsum("bnd,td->btn", patches, text)
+    return temperature * ((cosines / temperature).logsumexp(-1) - math.log(patches.shape[1]))
 
 
 def dino(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:

@@ -12,32 +12,31 @@ import tipsv2
 from tipsv2 import scenes
 from train.distributed import rank
 from train.loop import Stopped, fit
-from train.objectives import Distillation, Pretraining
+from train.objectives import Objective
 from train.objectives.towers import build
-from train.recipes import Recipe
+from train.settings import Recipe
 from train.tokenizer import train_tokenizer
 
 TOKENIZER_SCENES = 20_000  # captions of these train the tokenizer
 TOKENIZER_SEED = 9 * 10**11
 
 
-def start(recipe: Recipe, out: Path, resume: bool, dry_run: bool, teacher: str | None) -> None:
+def start(recipe: Recipe, out: Path, resume: bool = False, dry_run: bool = False) -> None:
     """Train `recipe` into `out` and say where the model is. Raises ValueError for anything a user can mend."""
     torch.manual_seed(recipe.seed)
-    if recipe.objective == "distill":
-        guide = tipsv2.load(teacher, dtype="float32")
-        tokenizer, width = guide.tokenizer, guide.model.config.vision_config.hidden_size
-        if width != recipe.tower.width:
-            raise ValueError(f"the teacher is {width} wide, the student {recipe.tower.width}; set tower.width={width}.")
-        model = build(recipe, guide.model.config.text_config.vocab_size)
-        objective = Distillation(recipe, model, guide.model)
+    teacher = None
+    if recipe.distillation.weight:
+        guide = tipsv2.load(recipe.distillation.teacher, dtype="float32")
+        teacher, tokenizer = guide.model, guide.tokenizer
+        vocabulary = teacher.config.text_config.vocab_size
     else:
+        vocabulary = recipe.tower.vocabulary
         if resume and (out / "tokenizer").is_dir():
             tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
         else:
-            tokenizer = train_tokenizer(_captions(40 if dry_run else TOKENIZER_SCENES), recipe.tower.vocabulary)
-        model = build(recipe, recipe.tower.vocabulary)
-        objective = Pretraining(recipe, model)
+            tokenizer = train_tokenizer(_captions(40 if dry_run else TOKENIZER_SCENES), vocabulary)
+    model = build(recipe, vocabulary)
+    objective = Objective(recipe, model, teacher)
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     kept = sum(p.numel() for p in model.parameters())
     _say(

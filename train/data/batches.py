@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tipsv2 import scenes
 from train.data.views import local_crops
 from train.masking import random_mask
-from train.recipes import Recipe
+from train.settings import Recipe
 
 SEED_STRIDE = 10**9  # scenes per recipe seed; runs with different seeds see different scenes
 
@@ -65,7 +65,7 @@ class Batches(Dataset):
             batch[f"{role}_ids"], batch[f"{role}_mask"] = tokens["input_ids"], tokens["attention_mask"]
         if stage.local_crops:
             batch["local"] = local_crops(images, stage.local_crops, stage.local_size, generator)
-        if stage.patch_weight and stage.mask_ratio:
+        if stage.mask_ratio and (stage.patch_weight or self.recipe.distillation.weight):
             batch["masked"] = random_mask(len(images), (stage.size // 14) ** 2, stage.mask_ratio, generator)
         return batch
 

@@ -1,9 +1,9 @@
-"""One file per recipe family: a module that turns a batch into a loss and measurements.
+"""One file per family of terms, and the objective that adds them up over one shared pass.
 
-An objective holds everything that is trained or averaged, so that its state_dict is the run's state.
+A term is a module: `forward(view, batch, stage)` -> {name: (weight, value)}, where weight 0 is only measured. It holds
+everything it trains or averages, so that the objective's state_dict is the run's state.
 """
 
-from train.objectives.distill import Distillation
-from train.objectives.pretrain import Pretraining
+from train.objectives.objective import Objective
 
-__all__ = ["Distillation", "Pretraining"]
+__all__ = ["Objective"]

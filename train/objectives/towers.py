@@ -1,14 +1,11 @@
-"""The network of a run: transformers' Tipsv2Model, sized by a recipe, and the two-caption contrastive term."""
+"""The network of a run: transformers' Tipsv2Model, sized by a recipe."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from transformers import Tipsv2Config, Tipsv2Model
 
-from train import losses
-from train.distributed import gather
-from train.recipes import Recipe
+from train.settings import Recipe
 
 MIN_TEMPERATURE = 0.005  # the released encoders ended at 0.0036 to 0.0051
 
@@ -42,16 +39,6 @@ def freeze_layer_scale(model: Tipsv2Model) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("lambda1"):
             parameter.requires_grad_(False)
-
-
-def two_captions(model: Tipsv2Model, batch: dict[str, Tensor], cls: Tensor, caption_cls: Tensor) -> dict[str, Tensor]:
-    """TIPSv2's contrastive terms: CLS 1 with web alt-text, CLS 2 with a synthetic caption; cls, caption_cls [B, D]."""
-    temperature = model.temperature.float().clamp(min=MIN_TEMPERATURE)
-    out = {}
-    for role, image in (("web", cls), ("synthetic", caption_cls)):
-        text = model.text_model(input_ids=batch[f"{role}_ids"], attention_mask=batch[f"{role}_mask"]).pooler_output
-        out[f"contrastive_{role}"] = losses.contrastive(gather(image), gather(text), temperature)
-    return out
 
 
 @torch.no_grad()

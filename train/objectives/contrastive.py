@@ -1,0 +1,47 @@
+"""The two-caption contrastive loss and, where asked for, grounding: captions against patches over the whole batch."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from train import losses
+from train.distributed import gather
+from train.objectives.towers import MIN_TEMPERATURE
+from train.objectives.view import View
+from train.settings import Grounding, Stage, choose
+
+
+class Contrastive(nn.Module):
+    """Mean of two InfoNCE: CLS 1 with web alt-text, CLS 2 with a synthetic caption (TIPSv2 App. A.9, Sec. 3.5)."""
+
+    def forward(self, view: View, batch: dict[str, Tensor], stage: Stage) -> dict[str, tuple[float, Tensor]]:
+        temperature = view.model.temperature.float().clamp(min=MIN_TEMPERATURE)
+        out = {}
+        for role, image in (("web", view.cls), ("synthetic", view.caption_cls)):
+            text = view.texts[role].pooled
+            out[f"contrastive_{role}"] = 0.5, losses.contrastive(gather(image), gather(text), temperature)
+        return out
+
+
+class TextGrounding(nn.Module):
+    """The web caption against the patches of every image: `losses.grounding`, negatives from all processes.
+
+    The images of one process meet the captions of all, so that patches never travel.
+    """
+
+    def __init__(self, settings: Grounding):
+        super().__init__()
+        choose("grounding.features", settings.features, "values", "final", "both")
+        self.settings = settings
+
+    def forward(self, view: View, batch: dict[str, Tensor], stage: Stage) -> dict[str, tuple[float, Tensor]]:
+        settings = self.settings
+        temperature = view.model.temperature.float().clamp(min=MIN_TEMPERATURE)
+        text = gather(view.texts["web"].pooled)
+        wanted = {"values": view.values, "final": view.patches}
+        chosen = wanted if settings.features == "both" else {settings.features: wanted[settings.features]}
+        out = {}
+        for name, patches in chosen.items():
+            scores = gather(losses.grounding_scores(patches, text, stage.grounding_temperature))
+            out[f"grounding_{name}"] = settings.weight / len(chosen), losses.match(scores / temperature)
+        return out

@@ -1,0 +1,46 @@
+"""Objective: a recipe's terms over one shared pass; any of them can join any recipe."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers import Tipsv2Model
+
+from train.objectives.contrastive import Contrastive, TextGrounding
+from train.objectives.patch_distillation import PatchDistilling
+from train.objectives.self_distillation import SelfDistilling
+from train.objectives.towers import clamp_temperature
+from train.objectives.view import look
+from train.settings import Recipe, Stage
+
+
+class Objective(nn.Module):
+    """`forward(batch, stage)` -> loss and what it is made of; `after_step` moves averages."""
+
+    def __init__(self, recipe: Recipe, model: Tipsv2Model, teacher: Tipsv2Model | None = None):
+        """`teacher` is needed where `recipe.distillation.weight` is not 0."""
+        super().__init__()
+        self.recipe, self.model = recipe, model
+        self.terms = nn.ModuleDict({"contrastive": Contrastive()})
+        if recipe.distillation.weight:
+            self.terms["distillation"] = PatchDistilling(recipe.distillation, model, teacher)
+        if recipe.grounding.weight:
+            self.terms["grounding"] = TextGrounding(recipe.grounding)
+        if any(stage.patch_weight * stage.mask_ratio or stage.local_crops for stage in recipe.stages):
+            self.terms["self_distillation"] = SelfDistilling(recipe, model.vision_model)
+        self.values = bool(recipe.grounding.weight) and recipe.grounding.features != "final"
+
+    def forward(self, batch: dict[str, Tensor], stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
+        view = look(self.model, batch, self.values)
+        loss, values = 0, {}
+        for term in self.terms.values():
+            for name, (weight, value) in term(view, batch, stage).items():
+                values[name] = value
+                if weight:
+                    loss = loss + weight * value
+        return loss, values
+
+    def after_step(self, step: int) -> None:
+        """Once per optimiser step (0-based), never in evaluation."""
+        clamp_temperature(self.model)
+        if "self_distillation" in self.terms:
+            self.terms["self_distillation"].after_step(step, self.model)

@@ -1,0 +1,187 @@
+"""The fields of a recipe: frozen dataclasses, their `key=value` overrides, and the record in a run's folder.
+
+A default is what the papers give (reference in brackets) or, where they are silent, our choice.
+A term of the loss whose weight is 0 is not built and costs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a run at one image size; TIPSv2 trains long at low resolution, then briefly at high (Sec. 4.1)."""
+
+    steps: int
+    size: int = 224  # side of the global crop, pixels
+    batch_size: int = 128
+    learning_rate: float = 1e-3  # peak; one warm-up and one cosine run over all stages
+    local_size: int = 98  # side of the local crops, pixels
+    local_crops: int = 6  # M [TIPSv2 Sec. 4.1]; 0 leaves the DINO term out
+    dino_weight: float = 1.0  # alpha [App. A.9]
+    patch_weight: float = 2.0  # beta [App. A.9]; 0 leaves the masked pass out
+    mask_ratio: float = 0.75  # [Table 12]
+    teacher_size: int = 0  # distillation: side at which the teacher looks; 0 = as the student
+    grounding_temperature: float = 0.05  # of grounding's soft maximum over patches, in cosine units
+
+
+@dataclass(frozen=True)
+class Tower:
+    """Size of both towers; text width equals vision width, there is no projection (TIPS Sec. 3)."""
+
+    width: int = 192
+    vision_layers: int = 6
+    text_layers: int = 2
+    heads: int = 3
+    vocabulary: int = 2048
+    table: int = 224  # image side whose patch grid the position table has; other sizes interpolate
+
+
+@dataclass(frozen=True)
+class SelfDistillation:
+    """DINO and iBOT++ (TIPSv2 App. A.9, Sec. 3.3, 3.4): heads, targets and the teacher that follows the student."""
+
+    ema: str = "heads"  # head-only EMA; "full" averages the backbone too, as TIPS v1 does
+    prototypes: int = 512
+    hidden: int = 384
+    bottleneck: int = 128
+    targets: str = "sinkhorn"  # or "centre" [App. A.9]
+    patches: str = "all"  # iBOT++; "masked" is iBOT, "separate" normalises the two parts apart
+    teacher_temperature: float = 0.05
+    teacher_warmup: int = 0  # steps from teacher_start linearly up to teacher_temperature
+    teacher_start: float = 0.04  # [TIPS v1]
+    student_temperature: float = 0.1
+    momentum: float = 0.994  # at the start, cosine to momentum_end [TIPS]
+    momentum_end: float = 1.0
+
+
+@dataclass(frozen=True)
+class PatchDistillation:
+    """A frozen teacher's patches for every patch of an unmasked student (TIPSv2 Sec. 3.2)."""
+
+    weight: float = 0.0
+    teacher: str = ""  # a model folder, a bundled name or a Hub id
+    target: str = "values"  # what the student's final patches learn: the teacher's "values" or its "final" layer
+    vision: str = "random"  # or "teacher": start from the teacher's vision tower [random, Table 2]
+    text: str = "frozen"  # the teacher's text tower, frozen; "teacher" trains it on, "random" starts a new one
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Every caption against every image's patches, the best patches counting most (ours; see losses.grounding)."""
+
+    weight: float = 0.0
+    features: str = "values"  # which patches are grounded: "values", "final" or "both"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on; `recipe.json` in the run's folder holds the resolved values."""
+
+    name: str
+    command: str  # python -m train <command>
+    stages: tuple[Stage, ...]
+    tower: Tower = field(default_factory=Tower)
+    data: str = "scenes"
+    seed: int = 0
+    # optimiser (the papers' Adafactor settings are not public)
+    weight_decay: float = 0.05
+    beta2: float = 0.95
+    warmup: int = 500  # steps
+    clip: float = 1.0  # gradient norm
+    precision: str = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+    attention: str = "eager"  # trains faster than sdpa on a CPU at short lengths
+    # contrastive
+    temperature: float = 0.07  # start of the learned temperature
+    short_share: float = 0.5  # how often CLS 2 gets the short and not the detailed caption [uniform, Sec. 3.5]
+    # terms
+    self_distillation: SelfDistillation = field(default_factory=SelfDistillation)
+    distillation: PatchDistillation = field(default_factory=PatchDistillation)
+    grounding: Grounding = field(default_factory=Grounding)
+    # bookkeeping
+    workers: int = 1
+    save_every: int = 500
+    sample_every: int = 1000
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def images(self) -> int:
+        return sum(stage.steps * stage.batch_size for stage in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that step (0-based) belongs to."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        raise ValueError(f"step {step + self.steps} is past the recipe's {self.steps} steps.")
+
+
+def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+    """Apply `key=value` strings; nested fields with dots: `stages.0.steps=100`, `tower.width=96`.
+
+    Raises ValueError naming the nearest field for an unknown key, or the expected type for a bad value.
+    """
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator:
+            raise ValueError(f"{assignment!r} is not key=value; for example seed=1.")
+        recipe = _set(recipe, key.split("."), value, key)
+    return recipe
+
+
+def _set(node, path: list[str], value: str, key: str):
+    head, rest = path[0], path[1:]
+    if isinstance(node, tuple):
+        if not head.isdigit() or int(head) >= len(node):
+            raise ValueError(f"{key}: there are stages 0 to {len(node) - 1}, not {head!r}.")
+        index = int(head)
+        return (*node[:index], _set(node[index], rest, value, key), *node[index + 1 :])
+    kinds = typing.get_type_hints(type(node))
+    if head not in kinds:
+        raise ValueError(f"{key}: {type(node).__name__} has no field {head!r}{near(head, kinds)}.")
+    current = getattr(node, head)
+    if rest:
+        return replace(node, **{head: _set(current, rest, value, key)})
+    kind = kinds[head]
+    if kind not in (int, float, str):
+        inner = f"0.{'steps'}=100" if isinstance(current, tuple) else f"{dataclasses.fields(current)[0].name}=..."
+        raise ValueError(f"{key} holds several fields; set one of them, for example {key}.{inner}")
+    try:
+        return replace(node, **{head: kind(value)})
+    except ValueError:
+        raise ValueError(f"{key}={value!r} is not {'a whole number' if kind is int else 'a number'}.") from None
+
+
+def near(name: str, known) -> str:
+    """'; did you mean ...?' with the nearest of the known names, or nothing."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def choose(field: str, value: str, *known: str) -> str:
+    """`value` if it is one of `known`, else a ValueError that lists them."""
+    if value not in known:
+        raise ValueError(f"{field}={value!r} is unknown{near(value, known)}; choose {' or '.join(known)}.")
+    return value
+
+
+def to_dict(recipe: Recipe) -> dict:
+    return dataclasses.asdict(recipe)
+
+
+def from_dict(values: dict) -> Recipe:
+    """The inverse of `to_dict`, for `recipe.json`."""
+    values = dict(values)
+    for name, kind in typing.get_type_hints(Recipe).items():
+        if dataclasses.is_dataclass(kind):
+            values[name] = kind(**values[name])
+    return Recipe(**values | {"stages": tuple(Stage(**s) for s in values["stages"])})
