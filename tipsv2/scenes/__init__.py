@@ -1,7 +1,19 @@
 """The bundled image-text data set: drawn scenes with pixel labels and captions of three granularities."""
 
 from tipsv2.scenes.backgrounds import STUFF
-from tipsv2.scenes.scene import SPLITS, Scene, draw, names, split
+from tipsv2.scenes.scene import SPLITS, Scene, draw, draw_one, names, split
 from tipsv2.scenes.sprites import SEEN_STYLES, STYLES, UNSEEN_STYLE, nouns
 
-__all__ = ["SEEN_STYLES", "SPLITS", "STUFF", "STYLES", "UNSEEN_STYLE", "Scene", "draw", "names", "nouns", "split"]
+__all__ = [
+    "SEEN_STYLES",
+    "SPLITS",
+    "STUFF",
+    "STYLES",
+    "UNSEEN_STYLE",
+    "Scene",
+    "draw",
+    "draw_one",
+    "names",
+    "nouns",
+    "split",
+]

@@ -95,24 +95,56 @@ def draw(seed: int, size: int = 224, styles: Sequence[str] = SEEN_STYLES) -> Sce
     Raises:
         ValueError: a size out of range.
     """
-    if not 14 <= size <= 1024:
-        raise ValueError(f"size={size}: a scene is drawn at 14 to 1024 pixels; choose a size in that range.")
-    rng = random.Random(seed)
-    canvas, labels = background(rng, size)
-    vocabulary = nouns()
+    rng, canvas, labels = _begin(seed, size)
     count = rng.choices(range(1, 6), COUNT_WEIGHTS)[0]
     planned: list[tuple] = []
     taken: list[tuple[float, float, float]] = []
     for _ in range(count):
-        noun = planned[-1][0] if planned and rng.random() < 0.1 else rng.randrange(len(vocabulary))
-        style = rng.choice(styles)
-        side = rng.uniform(*SIDES[count - 1])
-        x, y = _place(rng, taken, side)
-        taken.append((x, y, side))
-        angle = rng.gauss(0, 0.18) if rng.random() < 0.9 else rng.uniform(-math.pi, math.pi)
-        drawing = rng.randrange(len(vocabulary[noun].codes))
-        planned.append((noun, style, drawing, side, x, y, angle, rng.random() < 0.5, rng.uniform(0.8, 1.15)))
-    planned.sort(key=lambda p: p[5] + p[3] / 2)  # what stands lower stands in front
+        noun = planned[-1][0] if planned and rng.random() < 0.1 else rng.randrange(len(nouns()))
+        planned.append(_plan(rng, noun, rng.choice(styles), SIDES[count - 1], taken))
+    return _paint(rng, canvas, labels, planned)
+
+
+def draw_one(seed: int, noun: int, style: str, size: int = 224) -> Scene:
+    """Draw a scene with one sprite of `noun` (an index into `nouns()`) in `style`; all else follows from the seed.
+
+    Which of the noun's drawings, where, how large, how turned and the background are drawn as in `draw`. Raises
+    ValueError for a size out of range.
+    """
+    rng, canvas, labels = _begin(seed, size)
+    return _paint(rng, canvas, labels, [_plan(rng, noun, style, SIDES[0], [])])
+
+
+def _begin(seed: int, size: int) -> tuple[random.Random, np.ndarray, np.ndarray]:
+    """The scene's random numbers, already past the background they chose, and that background with its labels."""
+    if not 14 <= size <= 1024:
+        raise ValueError(f"size={size}: a scene is drawn at 14 to 1024 pixels; choose a size in that range.")
+    rng = random.Random(seed)
+    return rng, *background(rng, size)
+
+
+def _plan(
+    rng: random.Random,
+    noun: int,
+    style: str,
+    sides: tuple[float, float],
+    taken: list[tuple[float, float, float]],
+) -> tuple:
+    """Where and how a sprite will stand: (noun, style, drawing, side, x, y, angle, flip, gain). Its place is added to
+    `taken`.
+    """
+    side = rng.uniform(*sides)
+    x, y = _place(rng, taken, side)
+    taken.append((x, y, side))
+    angle = rng.gauss(0, 0.18) if rng.random() < 0.9 else rng.uniform(-math.pi, math.pi)
+    drawing = rng.randrange(len(nouns()[noun].codes))
+    return noun, style, drawing, side, x, y, angle, rng.random() < 0.5, rng.uniform(0.8, 1.15)
+
+
+def _paint(rng: random.Random, canvas: np.ndarray, labels: np.ndarray, planned: list[tuple]) -> Scene:
+    """Stamp the planned sprites on the background, label and caption the picture. Changes `canvas` and `labels`."""
+    size, count = len(canvas), len(planned)
+    planned = sorted(planned, key=lambda p: p[5] + p[3] / 2)  # what stands lower stands in front
 
     grounds = labels.copy()
     owner = np.zeros((size, size), np.uint8)
@@ -150,7 +182,7 @@ def draw(seed: int, size: int = 224, styles: Sequence[str] = SEEN_STYLES) -> Sce
     )
     regions = tuple(STUFF[i] for i in dict.fromkeys(grounds[:, size // 2].tolist()))
     said = [o for o in objects if o.visible >= MENTIONED]
-    texts = {role: getattr(captions, role)(rng, vocabulary, said, regions) for role in ("web", "short", "detailed")}
+    texts = {role: getattr(captions, role)(rng, nouns(), said, regions) for role in ("web", "short", "detailed")}
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     return Scene(image, labels, texts, objects, regions)
 
