@@ -3,6 +3,7 @@
 python -m tipsv2 heatmap dog.jpg "a dog" "grass" --out out
 python -m tipsv2 segment dog.jpg --classes "dog,grass,sky" --out out
 python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
+python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language de,fr
 python -m tipsv2 convert VISION.npz TEXT.npz OUT --tokenizer FOLDER
 """
 
@@ -81,15 +82,20 @@ def build_parser() -> argparse.ArgumentParser:
         "evaluate",
         run_evaluate,
         "Measure an encoder on a data set and print a table, or one line of JSON.",
-        "evaluate segmentation --data scenes:val --model tipsv2-nano --json",
+        "evaluate segmentation --data scenes:val --model tipsv2-nano --json\n"
+        "  python -m tipsv2 evaluate classification --data scenes:style --model tipsv2-nano --templates clip80\n"
+        "  python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language all",
     )
-    judge.add_argument("task", choices=("segmentation",))
-    judge.add_argument("--data", default="scenes:val", help="the data set (default: %(default)s)")
+    judge.add_argument("task", choices=("segmentation", "classification", "retrieval"))
+    judge.add_argument("--data", default="scenes:val", help="scenes:val or scenes:style (default: %(default)s)")
     judge.add_argument("--limit", type=int, help="only so many images")
     judge.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
     judge.add_argument("--resolution", type=int, help="short side in pixels (default: as trained)")
     judge.add_argument(
-        "--templates", choices=tuple(TEMPLATES), default="tips9", help="prompts per class (default: tips9)"
+        "--templates", choices=tuple(TEMPLATES), help="prompts per class (default: tips9); not for retrieval"
+    )
+    judge.add_argument(
+        "--language", metavar="CODES", help="retrieval also by lists of names in en, de, fr, ... or all of them"
     )
     _add_encoder(judge)
 
@@ -178,27 +184,26 @@ def run_segment(options: argparse.Namespace) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    from tipsv2.evaluation import segmentation
+    from tipsv2.evaluation import as_text, classification, retrieval, segmentation
 
-    encoder = _load(options)
-    numbers = segmentation.evaluate(
-        encoder,
+    task = {"segmentation": segmentation, "classification": classification, "retrieval": retrieval}[options.task]
+    if task is retrieval:
+        if options.templates:
+            raise ValueError("--templates is for class names, but retrieval reads whole captions; leave it out.")
+        extra = {"languages": _split(options.language or "")}
+    elif options.language:
+        raise ValueError(f"--language is for retrieval, but {options.task} has English classes; leave it out.")
+    else:
+        extra = {"templates": options.templates or "tips9"}
+    numbers = task.evaluate(
+        _load(options),
         data=options.data,
         resolution=options.resolution,
-        templates=options.templates,
         limit=options.limit,
         progress=not options.json,
+        **extra,
     )
-    if options.json:
-        print(json.dumps(numbers, ensure_ascii=False))
-        return
-    rows = []
-    for name, value in numbers.items():
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        rows += [(f"{name} {key}".strip(), number) for key, number in inner]
-    wide = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:<{wide}}  {value:.4f}" if isinstance(value, float) else f"{name:<{wide}}  {value}")
+    print(json.dumps(numbers, ensure_ascii=False) if options.json else as_text(numbers))
 
 
 def run_convert(options: argparse.Namespace) -> None:

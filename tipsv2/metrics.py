@@ -5,6 +5,8 @@ Sizes: C classes, Q queries, N candidates.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -71,3 +73,19 @@ def recall_at_k(scores: np.ndarray, relevant: np.ndarray, k: int) -> float:
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
     ahead = (~relevant & (scores >= best)).sum(axis=1)
     return float(((ahead < k) & relevant.any(axis=1)).mean())
+
+
+def chance_recall_at_k(relevant: np.ndarray, k: int) -> float:
+    """What `recall_at_k` is on average if the candidates come in random order.
+
+    relevant: [Q, N] bool. A query with r right answers among N misses them all in k draws without replacement with
+    probability C(N - r, k) / C(N, k).
+    """
+    relevant = np.asarray(relevant)
+    if k < 1 or relevant.ndim != 2 or not relevant.size or relevant.dtype != np.bool_:
+        raise ValueError(f"chance_recall_at_k needs k of at least 1 and bool [queries, candidates], not {k}.")
+    candidates = relevant.shape[1]
+    k = min(k, candidates)
+    ways, many = np.unique(relevant.sum(axis=1), return_counts=True)
+    misses = [math.comb(candidates - int(right), k) / math.comb(candidates, k) for right in ways]
+    return float(1 - np.average(misses, weights=many))

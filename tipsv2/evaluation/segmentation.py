@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from tipsv2 import scenes
+from tipsv2.evaluation.splits import BATCH_SIZE, network_side, open_split, to_pixels
 from tipsv2.metrics import confusion_matrix, mean_iou
 
 FEATURES = ("final", "values")
@@ -43,14 +44,10 @@ def evaluate(
 
     Returns: {"task", "data", "model", "resolution", "images", "final": {...}, "values": {...}, "chance": {...}}, the
         inner dicts with `miou_present` and `miou_all` in [0, 1].
-    Raises ValueError for an unknown data set.
+    Raises ValueError for an unknown data set, a limit under 1, or a resolution not in whole patches.
     """
-    kind, _, name = data.partition(":")
-    if kind != "scenes" or not name:
-        raise ValueError(f"data={data!r} is unknown; choose scenes:val or scenes:style.")
-    resolution = resolution or encoder.info.resolution
-    chosen = scenes.split(name, resolution)
-    count = min(limit or len(chosen), len(chosen))
+    resolution = network_side(encoder, resolution)
+    chosen, count = open_split(data, resolution, limit)
     started = time.perf_counter()
     scores = score_scenes(encoder, [chosen[i] for i in range(count)], templates=templates, progress=progress)
     return {
@@ -65,7 +62,7 @@ def score_scenes(
     chosen: Sequence[scenes.Scene],
     candidates: Sequence[str] = ("present", "all"),
     templates: str = "tips9",
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     progress: bool = True,
 ) -> dict[str, dict[str, float]]:
     """The scores of `evaluate` for scenes at hand, all of one size, a multiple of the patch size."""
@@ -75,8 +72,7 @@ def score_scenes(
     with tqdm(total=len(chosen), unit="image", disable=not progress, desc="segmentation") as bar:
         for start in range(0, len(chosen), batch_size):
             batch = chosen[start : start + batch_size]
-            pixels = torch.from_numpy(np.stack([s.image for s in batch])).permute(0, 3, 1, 2).float() / 255
-            out = encoder.encode_pixels(pixels)
+            out = encoder.encode_pixels(to_pixels([s.image for s in batch]))
             for feature in FEATURES:
                 grids = F.normalize(out["patches" if feature == "final" else "values"].float().cpu(), dim=-1)
                 for scene, grid in zip(batch, grids, strict=True):

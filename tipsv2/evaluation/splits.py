@@ -1,0 +1,88 @@
+"""What the tasks on the bundled scenes share: a split opened by its name, pictures and texts embedded in batches.
+
+    split, count = open_split("scenes:val", 224, limit=50)
+    rows = embed_images(encoder, (split[i].image for i in range(count)), count)["cls"]  # [50, D]
+
+Pictures are drawn while the encoder works through them, never kept: only their embeddings stay in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from tipsv2 import scenes
+
+BATCH_SIZE = 16
+TEXT_CHUNK = 32  # texts between two moves of the progress bar
+CLS_TOKENS = ("cls", "caption_cls")  # trained against web alt-texts, and against synthetic captions
+
+
+def split_name(data: str) -> str:
+    """ "scenes:val" -> "val"; ValueError for anything that is not a split of the scenes."""
+    kind, _, name = data.partition(":")
+    if kind != "scenes" or name not in scenes.SPLITS:
+        raise ValueError(f"data={data!r} is unknown; choose scenes:{' or scenes:'.join(scenes.SPLITS)}.")
+    return name
+
+
+def limited(total: int, limit: int | None) -> int:
+    """How many of `total` images to take; ValueError for a limit under 1."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: at least one image is needed; leave it out to take all {total}.")
+    return min(limit or total, total)
+
+
+def open_split(data: str, size: int, limit: int | None = None) -> tuple[Sequence[scenes.Scene], int]:
+    """The scenes of "scenes:val" or "scenes:style", `size` pixels a side, and how many of them to take."""
+    split = scenes.split(split_name(data), size)
+    return split, limited(len(split), limit)
+
+
+def network_side(encoder, resolution: int | None) -> int:
+    """Side of the pictures in pixels: `resolution`, or the encoder's own; ValueError if it is not in whole patches."""
+    side, patch = resolution or encoder.info.resolution, encoder.patch_size
+    if side % patch:
+        raise ValueError(
+            f"resolution={side} is not a multiple of the patch size {patch}; take {max(patch, side // patch * patch)}."
+        )
+    return side
+
+
+def to_pixels(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+    """Pictures uint8 [S, S, 3] of one size -> [B, 3, S, S] float32 in [0, 1], as `Encoder.encode_pixels` wants them."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+
+
+def embed_images(encoder, pictures: Iterable[np.ndarray], count: int, progress: bool = True) -> dict[str, torch.Tensor]:
+    """Both CLS embeddings of `count` pictures uint8 [S, S, 3] of one size, S a multiple of the patch size.
+
+    Returns {"cls": [count, D], "caption_cls": [count, D]}, float32 on the CPU, rows of length one.
+    """
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in CLS_TOKENS}
+    waiting = iter(pictures)
+    with tqdm(total=count, unit="image", disable=not progress, desc="images") as bar:
+        while batch := list(islice(waiting, BATCH_SIZE)):
+            out = encoder.encode_pixels(to_pixels(batch))
+            for name in CLS_TOKENS:
+                rows[name].append(F.normalize(out[name].float().cpu(), dim=-1))
+            bar.update(len(batch))
+    return {name: torch.cat(found) for name, found in rows.items()}
+
+
+def embed_texts(
+    encoder, texts: Sequence[str], templates: str | Sequence[str] = "none", progress: bool = True
+) -> torch.Tensor:
+    """`Encoder.encode_text` with a progress bar, for eighty prompts a class or thousands of captions: [N, D]."""
+    rows = []
+    with tqdm(total=len(texts), unit="text", disable=not progress, desc="texts") as bar:
+        for start in range(0, len(texts), TEXT_CHUNK):
+            chunk = texts[start : start + TEXT_CHUNK]
+            rows.append(encoder.encode_text(chunk, templates))
+            bar.update(len(chunk))
+    return torch.cat(rows)
