@@ -140,3 +140,17 @@ def test_examples_are_scenes_anyone_can_draw_again():
         assert set(entry["classes"]) <= present
         for query in entry["queries"]:
             assert query.removeprefix("an ").removeprefix("a ") in present
+
+
+def test_fewer_nouns_are_spread_over_the_categories_and_leave_the_rest_of_a_scene_alone():
+    chosen = scenes.some_nouns(30)
+    assert len(set(chosen)) == 30 and chosen[0] == 0 and max(np.diff(chosen)) - min(np.diff(chosen)) <= 1
+    assert scenes.some_nouns() == tuple(range(len(scenes.nouns())))
+    few = [scenes.split("val:30", 56)[i] for i in range(20)]
+    assert {o.noun for s in few for o in s.objects} <= set(chosen)
+    full = [scenes.split("val", 56)[i] for i in range(20)]
+    assert [s.regions for s in few] == [s.regions for s in full]
+    with pytest.raises(ValueError, match="1 to 315"):
+        scenes.split("val:400")
+    with pytest.raises(ValueError, match="scenes:val:60"):
+        scenes.split("val:many")

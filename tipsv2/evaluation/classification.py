@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tipsv2 import scenes
-from tipsv2.evaluation.splits import CLS_TOKENS, embed_images, embed_texts, limited, network_side, split_name
+from tipsv2.evaluation.splits import CLS_TOKENS, embed_images, embed_texts, limited, network_side, split_of
 from tipsv2.metrics import recall_at_k
 
 FIRST_SEED = 4 * 10**12  # above those of training (below 10**12), of the splits and of the training monitor
@@ -51,7 +51,8 @@ def evaluate(
     Raises ValueError for an unknown data set, a limit under 1, or a resolution not in whole patches.
     """
     resolution = network_side(encoder, resolution)
-    nouns, chosen = scenes.nouns(), examples(data)
+    split, chosen = split_of(data, resolution), examples(data)
+    nouns = [scenes.nouns()[index] for index in split.nouns]
     chosen = chosen[: limited(len(chosen), limit)]
     started = time.perf_counter()
     classes = embed_texts(encoder, [noun.name for noun in nouns], templates, progress)  # [C, D]
@@ -61,7 +62,7 @@ def evaluate(
             yield draw_example(noun, style, resolution).image
 
     images = embed_images(encoder, pictures(), len(chosen), progress)
-    right = np.array([noun for noun, _ in chosen])
+    right = np.array([split.nouns.index(noun) for noun, _ in chosen])
     scores = {name: top(np.asarray(images[name] @ classes.T), right) for name in CLS_TOKENS}
     return {
         "task": "classification", "data": data, "model": encoder.info.name, "resolution": resolution,
@@ -73,8 +74,8 @@ def evaluate(
 
 def examples(data: str) -> list[tuple[int, str]]:
     """What is in the pictures of "scenes:val" or "scenes:style": (index of the noun, style), noun by noun."""
-    styles, _ = scenes.SPLITS[split_name(data)]
-    return [(noun, style) for noun in range(len(scenes.nouns())) for style in styles]
+    split = split_of(data, 14)
+    return [(noun, style) for noun in split.nouns for style in split.styles]
 
 
 def draw_example(noun: int, style: str, size: int) -> scenes.Scene:

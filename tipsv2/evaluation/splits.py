@@ -23,12 +23,12 @@ TEXT_CHUNK = 32  # texts between two moves of the progress bar
 CLS_TOKENS = ("cls", "caption_cls")  # trained against web alt-texts, and against synthetic captions
 
 
-def split_name(data: str) -> str:
-    """ "scenes:val" -> "val"; ValueError for anything that is not a split of the scenes."""
+def split_of(data: str, size: int) -> Sequence[scenes.Scene]:
+    """ "scenes:val" or "scenes:val:60" -> that split; ValueError for anything that is not one of the scenes'."""
     kind, _, name = data.partition(":")
-    if kind != "scenes" or name not in scenes.SPLITS:
+    if kind != "scenes" or not name:
         raise ValueError(f"data={data!r} is unknown; choose scenes:{' or scenes:'.join(scenes.SPLITS)}.")
-    return name
+    return scenes.split(name, size)
 
 
 def limited(total: int, limit: int | None) -> int:
@@ -40,7 +40,7 @@ def limited(total: int, limit: int | None) -> int:
 
 def open_split(data: str, size: int, limit: int | None = None) -> tuple[Sequence[scenes.Scene], int]:
     """The scenes of "scenes:val" or "scenes:style", `size` pixels a side, and how many of them to take."""
-    split = scenes.split(split_name(data), size)
+    split = split_of(data, size)
     return split, limited(len(split), limit)
 
 

@@ -1,7 +1,7 @@
 """The bundled image-text data set: drawn scenes with pixel labels and captions of three granularities."""
 
 from tipsv2.scenes.backgrounds import STUFF
-from tipsv2.scenes.scene import SPLITS, Scene, draw, draw_one, names, split
+from tipsv2.scenes.scene import SPLITS, Scene, draw, draw_one, names, some_nouns, split
 from tipsv2.scenes.sprites import SEEN_STYLES, STYLES, UNSEEN_STYLE, nouns
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "draw_one",
     "names",
     "nouns",
+    "some_nouns",
     "split",
 ]

@@ -24,7 +24,11 @@ from tipsv2.scenes.sprites import SEEN_STYLES, UNSEEN_STYLE, nouns, sprites
 COUNT_WEIGHTS = (0.25, 0.3, 0.25, 0.12, 0.08)  # one to five sprites
 SIDES = ((0.45, 0.9), (0.36, 0.68), (0.3, 0.56), (0.26, 0.48), (0.22, 0.42))  # by count, fraction of the picture
 MENTIONED = 0.35  # a thing hidden more than this is labelled, but captions do not name it
-SPLITS = {"val": (SEEN_STYLES, 10**12), "style": ((UNSEEN_STYLE,), 2 * 10**12)}  # styles, first seed
+SPLITS = {  # styles, first seed
+    "val": (SEEN_STYLES, 10**12),
+    "style": ((UNSEEN_STYLE,), 2 * 10**12),
+    "search": (SEEN_STYLES, 25 * 10**11),
+}
 SPLIT_COUNT = 500  # training seeds stay below 10**12, so no evaluation scene is ever trained on
 
 
@@ -84,23 +88,37 @@ def _place(rng: random.Random, taken: list[tuple[float, float, float]], side: fl
     return max(spots, key=lambda s: min(math.dist(s, t[:2]) - (side + t[2]) / 2 for t in taken))
 
 
-def draw(seed: int, size: int = 224, styles: Sequence[str] = SEEN_STYLES) -> Scene:
+@cache
+def some_nouns(count: int = 0) -> tuple[int, ...]:
+    """Indices of `count` nouns, spread evenly over the vocabulary and so over its categories; 0 means all.
+
+    Raises ValueError if there are not so many.
+    """
+    known = len(nouns())
+    if not 0 <= count <= known:
+        raise ValueError(f"{count} nouns: choose 1 to {known}, or 0 for all.")
+    return tuple(k * known // count for k in range(count)) if count else tuple(range(known))
+
+
+def draw(seed: int, size: int = 224, styles: Sequence[str] = SEEN_STYLES, among: Sequence[int] | None = None) -> Scene:
     """Draw scene `seed` with sprites of `styles`.
 
     Args:
         seed: any non-negative integer; training uses seeds below 10**12, the fixed splits seeds above.
         size: side of the square picture in pixels, 14 to 1024.
         styles: drawing styles to take sprites from, names of `sprites.STYLES`.
+        among: indices of the nouns to choose from, see `some_nouns`; default all.
 
     Raises:
         ValueError: a size out of range.
     """
     rng, canvas, labels = _begin(seed, size)
+    among = among or some_nouns()
     count = rng.choices(range(1, 6), COUNT_WEIGHTS)[0]
     planned: list[tuple] = []
     taken: list[tuple[float, float, float]] = []
     for _ in range(count):
-        noun = planned[-1][0] if planned and rng.random() < 0.1 else rng.randrange(len(nouns()))
+        noun = planned[-1][0] if planned and rng.random() < 0.1 else among[rng.randrange(len(among))]
         planned.append(_plan(rng, noun, rng.choice(styles), SIDES[count - 1], taken))
     return _paint(rng, canvas, labels, planned)
 
@@ -188,13 +206,18 @@ def _paint(rng: random.Random, canvas: np.ndarray, labels: np.ndarray, planned: 
 
 
 class Split(Sequence):
-    """A fixed set of scenes, drawn when asked for: `split("val")[3].image`."""
+    """A fixed set of scenes, drawn when asked for: `split("val")[3].image`. `styles` and `nouns` say of what."""
 
     def __init__(self, name: str, size: int = 224):
-        if name not in SPLITS:
-            raise ValueError(f"scenes:{name} is not a split; choose scenes:{' or scenes:'.join(SPLITS)}.")
-        self.styles, self.first = SPLITS[name]
-        self.draw = partial(draw, size=size, styles=self.styles)
+        base, _, count = name.partition(":")
+        if base not in SPLITS or (count and not count.isdigit()):
+            raise ValueError(
+                f"scenes:{name} is not a split; choose scenes:{' or scenes:'.join(SPLITS)}, "
+                f"or of fewer nouns, for example scenes:{next(iter(SPLITS))}:60."
+            )
+        self.styles, self.first = SPLITS[base]
+        self.nouns = some_nouns(int(count or 0))
+        self.draw = partial(draw, size=size, styles=self.styles, among=self.nouns)
 
     def __len__(self) -> int:
         return SPLIT_COUNT
@@ -206,5 +229,9 @@ class Split(Sequence):
 
 
 def split(name: str, size: int = 224) -> Split:
-    """`val`: seen styles, compositions never trained on. `style`: the drawing style kept out of training."""
+    """`val`: seen styles, compositions never trained on. `style`: the drawing style kept out of training.
+
+    `search`: for choosing between recipes, so that val and style stay unseen by choices too. "val:60" has the same
+    scenes with things of 60 nouns only.
+    """
     return Split(name, size)
