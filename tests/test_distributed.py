@@ -18,6 +18,7 @@ TARGETS = {
     "sinkhorn": ["self_distillation.targets=sinkhorn"],
     "centre": ["self_distillation.targets=centre", "self_distillation.ema=full"],
     "grounding": ["grounding.weight=1", "grounding.features=both"],
+    "sparc": ["sparc.weight=1", "sparc.width=16"],
 }
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
 

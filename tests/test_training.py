@@ -236,6 +236,7 @@ def test_tokenizer_keeps_commas_apart_and_reads_anything(tokenizer, tmp_path):
     "make, fields",
     [
         (pretraining, ["grounding.weight=1"]),
+        (pretraining, ["sparc.weight=1", "sparc.width=16"]),
         (pretraining, ["self_distillation.targets=centre", "self_distillation.teacher_warmup=9"]),
         (pretraining, ["self_distillation.ema=full"]),
         (distillation, ["distillation.weight=4", "stages.0.patch_weight=0", "stages.1.patch_weight=0"]),

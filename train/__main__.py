@@ -1,7 +1,8 @@
-"""python -m train pretrain | distill | scenes | curves: make encoders, and the pictures to make them from.
+"""python -m train pretrain | distill | sparc | scenes | curves: make encoders, and the pictures to make them from.
 
     python -m train pretrain --recipe nano --data scenes --out runs/nano
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
+    python -m train sparc --data scenes --out runs/sparc
     python -m train scenes --out scenes --count 10000 --size 224
     python -m train curves runs/nano runs/nano-2 --out curves.png
 
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, default, text in (
         ("pretrain", "nano", "TIPSv2 pretraining: contrastive on two CLS tokens, iBOT++, DINO, head-only EMA"),
         ("distill", "nano-distill", "patch-level distillation from a frozen teacher into a fresh vision tower"),
+        ("sparc", "sparc", "contrastive beside words that find their patches in each image, after SPARC"),
     ):
         command = commands.add_parser(
             name,

@@ -102,6 +102,69 @@ def patch_distillation(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student.float(), teacher.detach().float(), dim=-1).mean()
 
 
+def sparc_groups(tokens: Tensor, patches: Tensor, threshold: float | None = None) -> Tensor:
+    """Language-grouped vision embeddings: for every token the patches it picks. SPARC (arXiv 2401.09865) Sec. 3.
+
+    s_lp = t_l . v_p; min-max over the patches of each token; what is below `threshold` becomes 0; rows are made to sum
+    to 1, which gives a_lp; c_l = sum_p a_lp v_p. Gradients flow through the weights. Where a token finds all patches
+    alike the paper's min-max is 0 / 0: here it weighs them equally.
+
+    Args:
+        tokens: [B, L, D]. patches: [B, P, D]; both of any length, which matters.
+        threshold: sigma, from 0 (nothing is dropped) to 1 (only the best patch stays); None is the paper's 1 / P.
+    Returns: [B, L, D].
+    """
+    tokens, patches = tokens.float(), patches.float()
+    with torch.autocast(tokens.device.type, enabled=False):  # it would multiply in bf16 whatever comes in
+        scores = tokens @ patches.mT  # [B, L, P]
+        low = scores.amin(-1, keepdim=True)
+        span = scores.amax(-1, keepdim=True) - low
+        rounding = 1e-6 * tokens.norm(dim=-1, keepdim=True) * patches.norm(dim=-1).amax(-1)[:, None, None]
+        flat = span <= rounding.detach()
+        weights = ((scores - low) / span.masked_fill(flat, 1)).masked_fill(flat, 1)
+        weights = weights.masked_fill(weights < (1 / patches.shape[1] if threshold is None else threshold), 0)
+        return weights / weights.sum(-1, keepdim=True) @ patches  # the best patch weighs 1: no sum is 0
+
+
+def sparc(
+    tokens: Tensor,
+    patches: Tensor,
+    mask: Tensor,
+    temperature: Tensor | float,
+    threshold: float | None = None,
+    reduction: str = "tokens",
+    average: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
+    """Every token of a caption finds its own group of patches among the caption's, and every group its token.
+
+    SPARC (arXiv 2401.09865) Eq. 6: symmetric InfoNCE of cosines between tokens and `sparc_groups` of the same pair; no
+    other pair is looked at. Padding is neither asked nor a candidate. A caption of one token costs nothing.
+
+    Args:
+        tokens: [B, L, D] and patches: [B, P, D], both adapted. mask: [B, L], 1 = token, 0 = padding.
+        temperature: positive; logits are cosine / temperature.
+        threshold: as in `sparc_groups`.
+        reduction: "tokens": every token of the batch weighs the same (the paper's Listing 1); "captions": every caption
+            does (Eq. 6).
+        average: the mean of a number over processes, so that a token weighs the same in whichever it is.
+    """
+    mask = mask.bool()
+    tokens = tokens.float().masked_fill(~mask[..., None], 0)
+    groups = F.normalize(sparc_groups(tokens, patches, threshold), dim=-1)
+    with torch.autocast(tokens.device.type, enabled=False):
+        logits = groups @ F.normalize(tokens, dim=-1).mT / temperature  # [B, group, token]
+    each = torch.zeros_like(tokens[..., 0])
+    for scores in (logits, logits.mT):
+        scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)  # candidates are the last dimension
+        each = each - scores.log_softmax(-1).diagonal(dim1=1, dim2=2) / 2
+    each = each.masked_fill(~mask, 0)
+    if reduction == "tokens":
+        return each.sum() / average(mask.sum().float()).clamp(min=1)
+    if reduction == "captions":
+        return (each.sum(1) / mask.sum(1).clamp(min=1)).mean()
+    raise ValueError(f"reduction={reduction!r} is unknown; choose tokens (Listing 1) or captions (Eq. 6).")
+
+
 @torch.no_grad()
 def sharpen(scores: Tensor, centre: Tensor, temperature: float) -> Tensor:
     """Teacher probabilities by centring and sharpening: softmax((scores - centre) / temperature). DINO Sec. 3.1."""

@@ -80,6 +80,22 @@ class Grounding:
 
 
 @dataclass(frozen=True)
+class Sparc:
+    """In every caption, words and the patches they pick find each other; see train/objectives/sparc.py.
+
+    References are to SPARC (arXiv 2401.09865).
+    """
+
+    weight: float = 0.0  # of the whole term
+    global_weight: float = 0.5  # lambda_g [0.5]: pairs of the batch, by the means of their patches and tokens
+    local_weight: float = 1.0  # lambda_f [swept over 0.5, 1, 5, 10; which won is not given]
+    width: int = 0  # of the adapters g_v, g_t [512], with h_v before them; 0: none, the towers' own space is aligned
+    threshold: str = "1/P"  # sigma [1/P, P patches]; "none" drops no patch [Table 8], or a number from 0 to 1
+    reduction: str = "tokens"  # every token weighs the same [Listing 1]; "captions": every caption does [Eq. 6]
+    caption: str = "synthetic"  # whose words, or "web"; the paper has one caption per image
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything a run depends on; `recipe.json` in the run's folder holds the resolved values."""
 
@@ -103,6 +119,7 @@ class Recipe:
     self_distillation: SelfDistillation = field(default_factory=SelfDistillation)
     distillation: PatchDistillation = field(default_factory=PatchDistillation)
     grounding: Grounding = field(default_factory=Grounding)
+    sparc: Sparc = field(default_factory=Sparc)
     # bookkeeping
     workers: int = 1
     save_every: int = 500

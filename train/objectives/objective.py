@@ -8,6 +8,7 @@ from transformers import Tipsv2Model
 from train.objectives.contrastive import Contrastive, TextGrounding
 from train.objectives.patch_distillation import PatchDistilling
 from train.objectives.self_distillation import SelfDistilling
+from train.objectives.sparc import SparseAlignment
 from train.objectives.towers import clamp_temperature
 from train.objectives.view import look
 from train.settings import Recipe, Stage
@@ -25,6 +26,8 @@ class Objective(nn.Module):
             self.terms["distillation"] = PatchDistilling(recipe.distillation, model, teacher)
         if recipe.grounding.weight:
             self.terms["grounding"] = TextGrounding(recipe.grounding)
+        if recipe.sparc.weight:
+            self.terms["sparc"] = SparseAlignment(recipe.sparc, model.config.vision_config.hidden_size)
         if any(stage.patch_weight * stage.mask_ratio or stage.local_crops for stage in recipe.stages):
             self.terms["self_distillation"] = SelfDistilling(recipe, model.vision_model)
         self.values = bool(recipe.grounding.weight) and recipe.grounding.features != "final"
