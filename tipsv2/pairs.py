@@ -1,0 +1,268 @@
+"""Any collection of images with captions as one thing: pairs by number, or shard by shard where it is a stream.
+
+    pairs = open_pairs("photos")                      # NAME.jpg with NAME.txt (a caption a line) or NAME.json beside it
+    pairs = open_pairs("photos/captions.csv")         # .tsv, .jsonl, .parquet; paths start from the table's folder
+    pairs = open_pairs("shards/*.tar")                # webdataset, as img2dataset and `python -m train scenes` write it
+    pairs = open_pairs("hf:owner/name", {"web": "alt"})
+
+A folder with a metadata.csv or metadata.jsonl (column file_name), with tars or with parquet files is read as those.
+Captions have a role: "web" (as found beside the image), "short" and "detailed" (written for it); a role may hold
+several captions. Columns of these names win; else the first of NAMES that is there. A role that is missing falls back
+(FALLBACK), so one caption an image is enough.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tipsv2.images import ImageError, open_image
+from tipsv2.sources import IMAGE_SUFFIXES, PROBLEM, Source, open_source
+
+ROLES = ("web", "short", "detailed")
+FALLBACK = {
+    "web": ("web", "short", "detailed"),
+    "short": ("short", "detailed", "web"),
+    "detailed": ("detailed", "short", "web"),
+}
+NAMES = {  # field -> columns it is looked for in, first found wins; compared in lower case
+    "image": (
+        "image", *IMAGE_SUFFIXES, "img", "file_name", "filename", "file", "image_path", "filepath", "path", "picture",
+    ),
+    "web": (
+        "web", "caption", "captions", "text", "texts", "txt", "alt", "alt_text", "title", "sentence", "sentences",
+    ),
+    "short": ("short", "short_caption", "short_captions", "caption_short"),
+    "detailed": (
+        "detailed", "detailed_caption", "detailed_captions", "long_caption", "long_captions", "caption_long",
+        "recaption", "synthetic_caption", "description",
+    ),
+    "mask": ("mask", "label", "seg.png", "mask.png", "png"),
+}  # fmt: skip
+ENDINGS = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
+PROBED = 20  # rows looked at to learn the columns
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its captions by role (only roles that have one); nothing is decoded before `open`."""
+
+    name: str
+    captions: dict[str, tuple[str, ...]]
+    image: Path | bytes | str | None = field(repr=False)  # str: an address that fsspec opens
+    mask: Path | bytes | str | None = field(default=None, repr=False)  # a picture of label numbers
+    problem: str = ""
+
+    def caption(self, role: str, rng: random.Random) -> str:
+        """A caption of `role`, or of the next role that has one; of several, one at random.
+
+        Raises ValueError where the image has no caption at all.
+        """
+        for name in FALLBACK[role]:
+            if texts := self.captions.get(name):
+                return texts[rng.randrange(len(texts))] if len(texts) > 1 else texts[0]
+        raise ValueError(f"{self.name}: {self.problem or 'it has no caption'}.")
+
+    def open(self) -> Image.Image:
+        """The picture as `tipsv2.images` opens it: RGB, upright. Raises ImageError naming this pair."""
+        if self.image is None:
+            raise ImageError(f"{self.name}: {self.problem or 'it has no image'}.")
+        try:
+            return open_image(self.read() if isinstance(self.image, str) else self.image)
+        except ImageError as error:
+            text = str(error).replace("The uploaded data", "it", 1).replace(f"'{Path(self.name).name}'", "it", 1)
+            raise ImageError(f"{self.name}: {text}") from error
+
+    def read(self) -> bytes:
+        """The image's file, as it is stored. Raises ImageError where it cannot be fetched."""
+        if isinstance(self.image, bytes):
+            return self.image
+        import fsspec
+
+        try:
+            with fsspec.open(str(self.image), "rb") as file:
+                return file.read()
+        except Exception as error:  # each file system raises its own
+            raise ImageError(f"{self.name}: it cannot be fetched ({error}).") from error
+
+
+class Pairs:
+    """`columns` as found, `mapping` of fields (image, web, short, detailed, mask) to them, and the pairs.
+
+    indexed: has a length and pairs by number; it is then one shard. A stream has `shards` and is read in order.
+    """
+
+    def __init__(self, source: Source, given: Mapping[str, str], captions: bool):
+        from datasets import Dataset
+
+        self.name, self._source, data = source.name, source, source.data
+        self.label_names = source.label_names
+        self.indexed = isinstance(data, Dataset)
+        if self.indexed:
+            data = _undecoded(data)
+            if not len(data):
+                raise ValueError(f"{self.name} is empty: it has columns ({', '.join(data.column_names)}) but no row.")
+        rows = [source.expand(row) for row in islice(_rows(data), PROBED)]
+        if not rows:
+            raise ValueError(f"{self.name} is empty: there is nothing in its first shard.")
+        if all(row.get(PROBLEM) for row in rows):
+            raise ValueError(f"{self.name}: {rows[0][PROBLEM]}.")
+        seen: dict[str, object] = dict.fromkeys(data.column_names if source.expand is dict else ())
+        for row in rows:
+            seen |= {k: v for k, v in row.items() if seen.get(k) is None}
+        seen = {k: v for k, v in seen.items() if not k.startswith("__")}
+        self.columns = tuple(seen)
+        self.mapping = _mapping(self.name, seen, given, captions)
+        used = {"txt", "json", *self.mapping.values()}  # txt and json become columns only when a row is expanded
+        self._data = data.select_columns([c for c in data.column_names if c in used]) if self.indexed else data
+        self.shards = 1 if self.indexed else data.num_shards
+
+    def __len__(self) -> int:
+        if not self.indexed:
+            raise TypeError(f"{self.name} is a stream; its length is known only once it has been read")
+        return len(self._data)
+
+    def __getitem__(self, row: int) -> Pair:
+        return self._pair(self._data[int(row)], f"row {int(row) + 1}")
+
+    def __iter__(self) -> Iterator[Pair]:
+        for shard in range(self.shards):
+            yield from self.read(shard)
+
+    def read(self, shard: int) -> Iterator[Pair]:
+        """The pairs of one shard, in order. Raises ValueError where a stream breaks off."""
+        part = self._data if self.indexed else self._data.shard(num_shards=self.shards, index=shard)
+        number = 0
+        try:
+            for number, row in enumerate(_rows(part), 1):
+                yield self._pair(row, f"row {number}" if self.shards == 1 else f"row {number} of shard {shard + 1}")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{self.name}: shard {shard + 1} breaks off after row {number}: {error}") from error
+
+    def texts(self, limit: int) -> Iterator[str]:
+        """Every caption of up to `limit` pairs: a fixed random choice of rows, or the start of a stream."""
+        if self.indexed and len(self) > limit:
+            found = (self[row] for row in np.random.default_rng(0).choice(len(self), limit, replace=False))
+        else:
+            found = islice(self, limit)
+        for pair in found:
+            for texts in pair.captions.values():
+                yield from texts
+
+    def _pair(self, row: dict, name: str) -> Pair:
+        row = self._source.expand(row)
+        column = self.mapping["image"]
+        image = self._file(row.get(column))
+        if "__key__" in row:  # a tar's
+            file = f"{row['__key__']}.{column}" if column in row else row["__key__"]
+            name = " in ".join(filter(None, [file, Path(str(row.get("__url__", ""))).name]))
+        elif isinstance(row.get(column), str):
+            name = row[column]
+        elif isinstance(row.get(column), dict) and row[column].get("path"):
+            name = row[column]["path"]
+        captions = {role: _texts(row.get(self.mapping.get(role))) for role in ROLES}
+        if not any(captions.values()):  # where other rows have a json, a txt is still a caption
+            captions["web"] = _texts(row.get("txt"))
+        return Pair(
+            name,
+            {role: texts for role, texts in captions.items() if texts},
+            image,
+            self._file(row.get(self.mapping.get("mask"))),
+            row.get(PROBLEM) or "",
+        )
+
+    def _file(self, value) -> Path | bytes | str | None:
+        if isinstance(value, dict):  # the Image feature of `datasets`
+            value = value.get("bytes") or value.get("path")
+        if not value or not isinstance(value, bytes | str):
+            return None
+        if isinstance(value, str):
+            return value if self._source.base is None and "://" in value else (self._source.base or Path()) / value
+        return value
+
+
+def open_pairs(
+    data: str | Path, columns: Mapping[str, str] | None = None, split: str = "train", subset: str = "",
+    captions: bool = True,
+) -> Pairs:  # fmt: skip
+    """Open a collection; nothing is decoded yet.
+
+    data: a folder, a table, tars (also as a pattern), or a data set of the Hub: hf:owner/name, or owner/name.
+    columns: which column holds the image, web, short, detailed or mask, where their names do not say; "" is not given.
+    split, subset: of a data set of the Hub.
+    captions: False accepts a collection without captions.
+    Raises ValueError, one sentence: nothing there, unreadable, or no column for image or caption (naming those found).
+    """
+    given = {name: column for name, column in (columns or {}).items() if column}
+    return Pairs(open_source(data, split, subset), given, captions)
+
+
+def _mapping(name: str, seen: dict[str, object], given: Mapping[str, str], captions: bool) -> dict[str, str]:
+    """field -> column. `seen` maps every column to one of its values."""
+    found = ", ".join(seen)
+    for key, column in given.items():
+        if column not in seen:
+            raise ValueError(f"{name} has no column {column!r} (data.{key}); its columns are {found}.")
+    mapping, free = dict(given), {k: v for k, v in seen.items() if k not in given.values()}
+    for key, names in NAMES.items():
+        if key not in mapping:
+            fits = _is_text if key in ROLES else _is_image
+            lower = {column.lower().replace(" ", "_").replace("-", "_"): column for column in reversed(free)}
+            choice = [lower[n] for n in names if n in lower and (free[lower[n]] is None or fits(free[lower[n]]))]
+            if key == "image":  # whatever its name
+                choice += [column for column, value in free.items() if _is_image(value)]
+            if choice:
+                mapping[key] = choice[0]
+                del free[choice[0]]
+    if "image" not in mapping:
+        raise ValueError(f"{name} has no column of images; its columns are {found}. Name it: data.image=COLUMN.")
+    if captions and not any(role in mapping for role in ROLES):
+        raise ValueError(
+            f"{name} has images but no captions; its columns are {found}. Name the column (data.web=COLUMN), put "
+            "NAME.txt beside NAME.jpg, or write captions with python -m train caption."
+        )
+    return mapping
+
+
+def _is_image(value) -> bool:
+    if isinstance(value, dict):
+        return "bytes" in value
+    return isinstance(value, bytes) or (isinstance(value, str) and value.lower().endswith(ENDINGS))
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+
+
+def _texts(value) -> tuple[str, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(v.strip() for v in values if isinstance(v, str) and v.strip())
+
+
+def _rows(data) -> Iterator[dict]:
+    """Rows in order. A stream's own iterator would deal its shards out to the workers of a DataLoader."""
+    from datasets import Dataset
+
+    if isinstance(data, Dataset):
+        yield from data
+    else:
+        for batch in data.iter(1):
+            yield {column: values[0] for column, values in batch.items()}
+
+
+def _undecoded(data):
+    """Images as bytes or paths: `tipsv2.images` opens them. Sound and video are left out."""
+    import datasets
+
+    for column, kind in dict(data.features).items():
+        if isinstance(kind, datasets.Image):
+            data = data.cast_column(column, datasets.Image(decode=False))
+        elif isinstance(kind, datasets.Audio | datasets.Video):
+            data = data.remove_columns([column])
+    return data

@@ -1,0 +1,165 @@
+"""Look through a collection of images with captions before training on it: what is found, what is unusable, a picture.
+
+python -m train check photos --out sample.png
+"""
+
+from __future__ import annotations
+
+import random
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from tipsv2.pairs import ROLES, Pair, Pairs
+from train.data.samples import open_data
+from train.settings import Data
+
+SHOWN = 6  # pairs in the picture
+NAMED = 20  # unusable images in the report
+AT_ONCE = 64  # images decoded side by side
+
+
+@dataclass
+class Captions:
+    """Statistics of one role: words per caption, how many repeat an earlier one, how many images have none."""
+
+    words: list[int] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+    duplicates: int = 0
+    empty: int = 0
+
+    def add(self, texts: tuple[str, ...]) -> None:
+        self.empty += not texts
+        for text in texts:
+            self.words.append(len(text.split()))
+            self.duplicates += hash(text) in self.seen
+            self.seen.add(hash(text))
+
+    def __str__(self) -> str:
+        if not self.words:
+            return "none"
+        low, middle, high = np.percentile(self.words, [5, 50, 95])
+        return (
+            f"{len(self.words)} captions, words: mean {np.mean(self.words):.1f}, 5 % {low:.0f}, median {middle:.0f}, "
+            f"95 % {high:.0f}, longest {max(self.words)}; {self.duplicates / len(self.words):.1%} repeat an earlier "
+            f"one; empty for {self.empty} images"
+        )
+
+
+@dataclass
+class Report:
+    """What `look_through` found; `str` is the text to print, `refusal` says why the data cannot be trained on."""
+
+    pairs: Pairs
+    allowed: float
+    rows: int = 0
+    problems: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    captions: dict[str, Captions] = field(default_factory=lambda: {role: Captions() for role in ROLES})
+    shown: list[Pair] = field(default_factory=list)
+
+    @property
+    def refusal(self) -> str:
+        """Empty where training is possible."""
+        usable, name = len(self.sizes), self.pairs.name
+        if usable == 0:
+            return f"{name}: none of {self.rows} rows has an image and a caption that can be read."
+        if usable == 1:
+            return f"{name} has one usable pair only, and a pair is learned by contrast with others: give at least two."
+        if len(self.problems) > self.allowed * self.rows:
+            return (
+                f"{name}: {len(self.problems)} of {self.rows} rows cannot be used, more than the "
+                f"data.unreadable={self.allowed} at which training stops: mend or remove them."
+            )
+        return ""
+
+    def __str__(self) -> str:
+        mapped = ", ".join(f"{name} from {column}" for name, column in self.pairs.mapping.items())
+        lines = [
+            f"{self.pairs.name}: {self.rows} rows, {len(self.sizes)} usable pairs"
+            + ("" if self.pairs.indexed else f", {self.pairs.shards} shards"),
+            f"columns: {', '.join(self.pairs.columns)}",
+            f"read as: {mapped}",
+        ]
+        if self.sizes:
+            (w0, h0), (w1, h1), (w2, h2) = np.percentile(self.sizes, [0, 50, 100], axis=0)
+            short = np.min(self.sizes, axis=1)
+            lines.append(
+                f"images: smallest sides {w0:.0f} x {h0:.0f}, median {w1:.0f} x {h1:.0f}, largest {w2:.0f} x {h2:.0f} "
+                f"pixels; {np.mean(short < 224):.1%} have a side below 224"
+            )
+        lines += [f"{role}: {found}" for role, found in self.captions.items()]
+        lines.append(f"unusable: {len(self.problems)}")
+        lines += [f"  {problem}" for problem in self.problems[:NAMED]]
+        if len(self.problems) > NAMED:
+            lines.append(f"  ... and {len(self.problems) - NAMED} more")
+        return "\n".join(lines)
+
+
+def look_through(data: Data, limit: int = 0, show: bool = True) -> Report:
+    """Open every image (of the first `limit` rows, if given) and read every caption.
+
+    Raises ValueError if the collection cannot be opened.
+    """
+    if limit < 0:
+        raise ValueError(f"--limit {limit} must be 0 (all) or more.")
+    pairs = open_data(data)
+    report, rng = Report(pairs, data.unreadable), random.Random(0)
+    total = len(pairs) if pairs.indexed else None
+    rows = iter(pairs) if not limit else islice(pairs, limit)
+    bar = tqdm(total=min(total or limit, limit or total or 0) or None, unit="pair", disable=not show)
+    with bar, ThreadPoolExecutor() as pool:
+        for some in _chunks(rows):
+            for pair, (size, problem) in zip(some, pool.map(_open, some), strict=True):
+                report.rows += 1
+                for role, captions in report.captions.items():
+                    captions.add(pair.captions.get(role, ()))
+                if problem:
+                    report.problems.append(problem)
+                    continue
+                report.sizes.append(size)
+                place = rng.randrange(len(report.sizes))  # each usable pair is as likely to be shown as any other
+                if len(report.shown) < SHOWN:
+                    report.shown.append(pair)
+                elif place < SHOWN:
+                    report.shown[place] = pair
+            bar.update(len(some))
+    return report
+
+
+def _chunks(rows: Iterator[Pair]) -> Iterator[list[Pair]]:
+    while some := list(islice(rows, AT_ONCE)):
+        yield some
+
+
+def _open(pair: Pair) -> tuple[tuple[int, int] | None, str]:
+    try:
+        pair.caption("web", random.Random(0))
+        return pair.open().size, ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def draw(pairs: list[Pair], out: Path) -> Path:
+    """Up to six pairs as one picture: image above, captions by role below."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    axes = figure.subplots(4, 3, height_ratios=[3, 1.2, 3, 1.2])
+    for place in axes.flat:
+        place.set_axis_off()
+    for above, below, pair in zip(axes[::2].flat, axes[1::2].flat, pairs, strict=False):
+        picture = pair.open()
+        picture.thumbnail((512, 512))
+        above.imshow(picture)
+        lines = [f"{role}: {texts[0]}" for role, texts in pair.captions.items()]
+        text = "\n".join(textwrap.fill(textwrap.shorten(line, 200), 56) for line in lines)
+        below.text(0, 1, text, fontsize=9, va="top", parse_math=False)
+    figure.savefig(out, dpi=100)
+    return out

@@ -1,0 +1,149 @@
+"""Which pairs a step sees, as a function of the step: no pair twice in an epoch, each with one process, exact resume.
+
+A table is shuffled whole, once an epoch. A stream is shuffled by its shards, then in blocks while it is read from front
+to back. Epochs start anew with every stage and leave out what does not fill a batch, so no batch spans two of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from tipsv2.pairs import Pair, Pairs
+
+Rows = Callable[[int], Pair]  # number k in 0, 1, ... -> a step's k-th pair; past the step's own, those that follow
+
+
+class TableOrder:
+    """Pairs by number: a permutation an epoch, of which process r of w takes every w-th row."""
+
+    def __init__(self, pairs: Pairs, seed: int, rank: int, world: int):
+        self.pairs, self.seed, self.rank, self.world = pairs, seed, rank, world
+        self._epoch, self._order = None, np.empty(0)  # the last epoch asked for
+
+    def at(self, stage: int, step: int, batch_size: int) -> Rows:
+        """The rows of a stage's step (both 0-based), from this process's share of `batch_size` on, in a circle."""
+        epoch, number = divmod(step, len(self.pairs) // batch_size)
+        order = self._permutation(stage, epoch)
+        start = number * (batch_size // self.world)
+        return lambda k: self.pairs[order[(start + k) % len(order)]]
+
+    def _permutation(self, stage: int, epoch: int) -> np.ndarray:
+        if self._epoch != (stage, epoch):
+            order = np.random.default_rng([self.seed, stage, epoch]).permutation(len(self.pairs))
+            self._epoch, self._order = (stage, epoch), order[self.rank :: self.world]
+        return self._order
+
+
+class StreamOrder:
+    """Pairs of shards: each process takes every w-th shard of an epoch's permutation; with fewer shards than
+    processes, every w-th pair of all shards. `buffer` pairs in a row are then shuffled as a block.
+
+    How long a shard is, is known once it was read; `remember` keeps it, so that a resumed run skips to its shard.
+    """
+
+    def __init__(self, pairs: Pairs, seed: int, rank: int, world: int, buffer: int):
+        self.pairs, self.seed, self.rank, self.world, self.buffer = pairs, seed, rank, world, buffer
+        self.sizes: dict[int, int] = {}  # shard -> pairs in it
+        self._record: Path | None = None
+        self._block_key, self._block = None, []
+        self._open_key, self._open = None, iter(())
+
+    def remember(self, record: Path) -> None:
+        """Take the sizes in a JSONL file, and add those that are learned from now on."""
+        self._record = record
+        for line in record.read_text().splitlines():
+            if line.endswith("}") and "shard" in (known := json.loads(line)):  # a killed run may leave half a line
+                self.sizes[known["shard"]] = known["pairs"]
+
+    def at(self, stage: int, step: int, batch_size: int) -> Rows:
+        """As TableOrder.at; past the step's own pairs come the others of its block.
+
+        Raises ValueError if this process's part of an epoch does not fill its share of a batch.
+        """
+        share = batch_size // self.world
+        steps_per_block = max(1, self.buffer // share)
+        epoch = 0
+        while True:
+            length = self._length(stage, epoch)
+            if length is not None and length < share:
+                raise ValueError(too_large(stage, batch_size, self.pairs.name, length, self.world))
+            if length is not None and step >= length // share:
+                step -= length // share
+                epoch += 1
+                continue
+            block = self._read_block(stage, epoch, step // steps_per_block, steps_per_block * share)
+            start = step % steps_per_block * share
+            if start + share <= len(block):
+                return lambda k: block[(start + k) % len(block)]
+            if length is not None:
+                raise ValueError(f"{self.pairs.name} has changed while it was read: start a new run.")
+            # the epoch ended before this step: all its shards are read now, and its length is known
+
+    def _shards(self, stage: int, epoch: int) -> np.ndarray:
+        order = np.random.default_rng([self.seed, stage, epoch]).permutation(self.pairs.shards)
+        return order if self._by_pair else order[self.rank :: self.world]
+
+    @property
+    def _by_pair(self) -> bool:
+        return self.pairs.shards < self.world
+
+    def _taken(self, size: int) -> int:
+        """How many of a shard's pairs are this process's."""
+        return len(range(self.rank, size, self.world)) if self._by_pair else size
+
+    def _length(self, stage: int, epoch: int) -> int | None:
+        shards = self._shards(stage, epoch)
+        known = [self._taken(self.sizes[shard]) for shard in shards if shard in self.sizes]
+        return sum(known) if len(known) == len(shards) else None
+
+    def _read_block(self, stage: int, epoch: int, number: int, size: int) -> list[Pair]:
+        key = stage, epoch, number
+        if self._block_key != key:
+            if self._open_key is None or self._open_key[:2] != key[:2] or self._open_key[2] > number:
+                self._open_key, self._open = key, self._read(stage, epoch, number * size)
+            for _ in islice(self._open, (number - self._open_key[2]) * size):
+                pass
+            block = list(islice(self._open, size))
+            order = np.random.default_rng([self.seed, stage, epoch, number]).permutation(len(block))
+            self._block_key, self._block = key, [block[i] for i in order]
+            self._open_key = stage, epoch, number + 1
+        return self._block
+
+    def _read(self, stage: int, epoch: int, start: int) -> Iterator[Pair]:
+        """This process's pairs of an epoch from its start-th on; shards of known size before that are not opened."""
+        for shard in self._shards(stage, epoch).tolist():
+            if shard in self.sizes and start >= self._taken(self.sizes[shard]):
+                start -= self._taken(self.sizes[shard])
+                continue
+            size = 0
+            for size, pair in enumerate(self.pairs.read(shard), 1):
+                if self._by_pair and (size - 1) % self.world != self.rank:
+                    continue
+                if start:
+                    start -= 1
+                else:
+                    yield pair
+            self._learn(shard, size)
+
+    def _learn(self, shard: int, size: int) -> None:
+        if shard not in self.sizes:
+            self.sizes[shard] = size
+            if self._record:
+                with self._record.open("a") as file:  # a short line is written whole, whoever else writes
+                    file.write(json.dumps({"shard": shard, "pairs": size}) + "\n")
+
+
+def too_large(stage: int, batch_size: int, name: str, length: int, world: int) -> str:
+    """What is wrong with a batch of more pairs than there are."""
+    if length == 1 and world == 1:
+        return f"{name} holds one pair only, and a pair is learned by contrast with others: give at least two."
+    whose = "" if world == 1 else f" for each of {world} processes"
+    return (
+        f"stages.{stage}.batch_size={batch_size} is more than {name} holds: {length} pairs{whose}. "
+        f"Set stages.{stage}.batch_size={length * world} or less."
+    )
