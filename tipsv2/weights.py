@@ -24,7 +24,7 @@ def read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
     from transformers import Tipsv2Model
 
     try:
-        with _quiet():
+        with quiet():
             model, report = Tipsv2Model.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -66,7 +66,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as in read_model
         raise ModelError(f"The tokenizer in '{folder}' cannot be read: get or save tokenizer.json again.") from error
@@ -89,7 +89,7 @@ def _stored_temperature(folder: Path) -> float | None:
 
 
 @contextmanager
-def _quiet():
+def quiet():
     """Without transformers' loading bar and key report, which `read_model` replaces by one sentence."""
     from transformers.utils import logging
 

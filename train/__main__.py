@@ -1,8 +1,10 @@
-"""python -m train pretrain | distill | sparc | scenes | curves: make encoders, and the pictures to make them from.
+"""python -m train pretrain | distill | sparc | sfclip | scenes | curves: make encoders, and what they learn from.
 
     python -m train pretrain --recipe nano --data scenes --out runs/nano
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
     python -m train sparc --data scenes --out runs/sparc
+    python -m train textteacher --out runs/words
+    python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
     python -m train scenes --out scenes --count 10000 --size 224
     python -m train curves runs/nano runs/nano-2 --out curves.png
 
@@ -19,6 +21,11 @@ from pathlib import Path
 
 from train import recipes, settings
 
+NEEDS = {  # what a command cannot do without, for its example
+    "distill": "--teacher runs/nano/model ",
+    "sfclip": "--vision-teacher runs/nano/model --text-teacher runs/words ",
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a sub-command; returns the exit status. Mistakes give one sentence on stderr and status 2."""
@@ -30,13 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
         ("pretrain", "nano", "TIPSv2 pretraining: contrastive on two CLS tokens, iBOT++, DINO, head-only EMA"),
         ("distill", "nano-distill", "patch-level distillation from a frozen teacher into a fresh vision tower"),
         ("sparc", "sparc", "contrastive beside words that find their patches in each image, after SPARC"),
+        ("sfclip", "sfclip", "contrastive and masked distillation from unimodal teachers, after SF-CLIP"),
     ):
         command = commands.add_parser(
             name,
             help=text,
             description=text,
             epilog=f"example: python -m train {name} --recipe {default} "
-            + ("--teacher runs/nano/model " if name == "distill" else "")
+            + NEEDS.get(name, "")
             + "--data scenes --out runs/new seed=1",
         )
         command.add_argument(
@@ -50,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if name == "distill":
             command.add_argument("--teacher", required=True, help="a model folder, a bundled name or a Hub id")
+        if name == "sfclip":
+            command.add_argument("--vision-teacher", default="", help="a vision model; left out, so is its term")
+            command.add_argument("--text-teacher", default="", help="a text model; left out, so are its term and words")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe")
     scenes = commands.add_parser(
         "scenes",
@@ -61,6 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
     scenes.add_argument("--size", type=int, default=224, help="side in pixels (default 224)")
     scenes.add_argument("--seed", type=int, default=0, help="first scene (default 0)")
     scenes.add_argument("--styles", default="fluent,noto", help="drawing styles (default fluent,noto)")
+    words = commands.add_parser(
+        "textteacher",
+        help="a small multilingual text teacher for sfclip, from the bundled data's names",
+        epilog="example: python -m train textteacher --out runs/words",
+    )
+    words.add_argument("--out", type=Path, required=True, help="folder for the teacher")
+    words.add_argument("--steps", type=int, default=200, help="how many (default 200)")
+    words.add_argument("--seed", type=int, default=0, help="of its weights and texts (default 0)")
     curves = commands.add_parser(
         "curves",
         help="draw the losses and the alignment of runs as one picture",
@@ -75,6 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
 
             paths = write_shards(options.out, options.count, options.size, options.seed, options.styles.split(","))
             print(f"{options.count} scenes of {options.size} px in {len(paths)} shards in {options.out}")
+        elif options.command == "textteacher":
+            from train.multilingual import train_teacher
+
+            for name, share in train_teacher(options.out, options.steps, options.seed).items():
+                print(f"{name}: {share:.3f} of the translations are nearest to their own English name")
         elif options.command == "curves":
             from train.curves import plot
 
@@ -90,10 +114,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _teachers(options: argparse.Namespace) -> list[str]:
+    """The fields of `sfclip` that the flags set: a teacher that is not given leaves its part out."""
+    if not (options.vision_teacher or options.text_teacher):
+        raise ValueError("sfclip needs --vision-teacher, --text-teacher or both.")
+    without_vision = ["sfclip.vision_weight=0"] if not options.vision_teacher else []
+    without_text = ["sfclip.text_weight=0", "sfclip.words=own"] if not options.text_teacher else []
+    names = [f"sfclip.{kind}_teacher={getattr(options, f'{kind}_teacher')}" for kind in ("vision", "text")]
+    return names + without_vision + without_text
+
+
 def _train(options: argparse.Namespace) -> None:
     given = [f"data={options.data}"]
     if options.command == "distill":
         given.append(f"distillation.teacher={options.teacher}")
+    if options.command == "sfclip":
+        given += _teachers(options)
     recipe = settings.override(recipes.get(options.recipe), given + options.overrides)
     if recipe.command != options.command:
         raise ValueError(f"recipe {recipe.name} is for `python -m train {recipe.command}`, not {options.command}.")

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from train.words import folded
+
 KEEP = 2  # checkpoints of a run that stay on disk
 
 
@@ -60,9 +62,12 @@ def load(place: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def export(folder: Path, model, tokenizer) -> Path:
-    """Write `model` as a plain transformers folder: config, safetensors, tokenizer, preprocessor settings."""
+    """Write `model` as a plain transformers folder: config, safetensors, tokenizer, preprocessor settings.
+
+    Inherited words are folded into a plain token embedding.
+    """
     side = model.config.vision_config.image_size
-    with _whole(folder) as part:
+    with _whole(folder) as part, folded(model):
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
         settings = {

@@ -102,6 +102,60 @@ def patch_distillation(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student.float(), teacher.detach().float(), dim=-1).mean()
 
 
+def masked_distillation(
+    student: Tensor,
+    teacher: Tensor,
+    chosen: Tensor,
+    form: str = "cosine",
+    average: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
+    """Mean over the chosen tokens of how far a prediction is from the teacher's feature. After SF-CLIP (CVPR 2024).
+
+    The paper's details are not public in text form; both forms are our choice. "cosine": 1 - cosine. "smooth_l1": mean
+    over the width of the smooth L1 (beta 2) to the feature whitened by a LayerNorm without scale, as in feature
+    distillation (arXiv 2205.14141), so that neither form sees how long a teacher's features are.
+
+    Args:
+        student: [B, N, D], predictions. teacher: [B, N, D], features of the clean input, detached here.
+        chosen: [B, N], 1 or True where a token counts; none chosen costs nothing.
+        average: the mean of a number over processes, so that a token weighs the same in whichever it is.
+    """
+    student, teacher = student.float(), teacher.detach().float()
+    if form == "cosine":
+        each = 1 - F.cosine_similarity(student, teacher, dim=-1)
+    elif form == "smooth_l1":
+        white = F.layer_norm(teacher, teacher.shape[-1:])
+        each = F.smooth_l1_loss(student, white, reduction="none", beta=2.0).mean(-1)
+    else:
+        raise ValueError(f"form={form!r} is not a distillation loss; choose cosine or smooth_l1.")
+    chosen = chosen.to(each.dtype)
+    return (each * chosen).sum() / average(chosen.sum()).clamp(min=1e-6)
+
+
+def patch_labels(
+    patches: Tensor,
+    names: Tensor,
+    labels: Tensor,
+    temperature: float,
+    average: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
+    """Cross-entropy of the cosines between a patch and all names: - mean over labelled patches of log p(own name).
+
+    What zero-shot segmentation compares (TIPSv2 Sec. 4.2), with its masks given. Every labelled patch weighs the same.
+
+    Args:
+        patches: [B, N, D]. names: [C, D]; both of any length.
+        labels: [B, N] int64, which name; -1 = unlabelled, no part of the mean. Without any label the loss is 0.
+        temperature: positive; logits are cosine / temperature.
+        average: the mean of a number over processes, so that a patch weighs the same in whichever it is.
+    """
+    patches, names = F.normalize(patches.float(), dim=-1), F.normalize(names.float(), dim=-1)
+    with torch.autocast(patches.device.type, enabled=False):
+        logits = patches @ names.T / temperature  # [B, N, C]
+        each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum")
+    return each / average((labels >= 0).sum().float()).clamp(min=1)
+
+
 def sparc_groups(tokens: Tensor, patches: Tensor, threshold: float | None = None) -> Tensor:
     """Language-grouped vision embeddings: for every token the patches it picks. SPARC (arXiv 2401.09865) Sec. 3.
 

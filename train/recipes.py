@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from train.settings import Grounding, PatchDistillation, Recipe, SelfDistillation, Sparc, Stage, Tower, near
+from train.settings import Grounding, PatchDistillation, Recipe, SelfDistillation, Sfclip, Sparc, Stage, Tower, near
 
 
 def nano() -> Recipe:
@@ -61,6 +61,20 @@ def sparc() -> Recipe:
     )
 
 
+def sfclip() -> Recipe:
+    """After SF-CLIP: contrastive, with masked distillation from a vision and a text teacher and the latter's words.
+
+    python -m train textteacher --out runs/words
+    python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
+    """
+    return Recipe(
+        name="sfclip",
+        command="sfclip",
+        stages=(Stage(steps=1600, size=112, local_crops=0, patch_weight=0.0, mask_ratio=0.0, learning_rate=2e-3),),
+        sfclip=Sfclip(vision_weight=1.0, text_weight=1.0, words="teacher"),
+    )
+
+
 def smoke() -> Recipe:
     """A few steps of everything in seconds, to see that an installation works.
 
@@ -82,7 +96,13 @@ def smoke() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"nano": nano, "nano-distill": nano_distill, "sparc": sparc, "smoke": smoke}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "nano": nano,
+    "nano-distill": nano_distill,
+    "sparc": sparc,
+    "sfclip": sfclip,
+    "smoke": smoke,
+}
 
 
 def get(name: str) -> Recipe:

@@ -15,7 +15,9 @@ from train.loop import Stopped, fit
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.settings import Recipe
+from train.teachers import open_teachers
 from train.tokenizer import train_tokenizer
+from train.words import inherit
 
 TOKENIZER_SCENES = 20_000  # captions of these train the tokenizer
 TOKENIZER_SEED = 9 * 10**11
@@ -25,10 +27,13 @@ def start(recipe: Recipe, out: Path, resume: bool = False, dry_run: bool = False
     """Train `recipe` into `out` and say where the model is. Raises ValueError for anything a user can mend."""
     torch.manual_seed(recipe.seed)
     teacher = None
+    unimodal = open_teachers(recipe.sfclip)
     if recipe.distillation.weight:
         guide = tipsv2.load(recipe.distillation.teacher, dtype="float32")
         teacher, tokenizer = guide.model, guide.tokenizer
         vocabulary = teacher.config.text_config.vocab_size
+    elif recipe.sfclip.words == "teacher":
+        tokenizer, vocabulary = unimodal.text.tokenizer, len(unimodal.text.matrix)
     else:
         vocabulary = recipe.tower.vocabulary
         if resume and (out / "tokenizer").is_dir():
@@ -36,7 +41,9 @@ def start(recipe: Recipe, out: Path, resume: bool = False, dry_run: bool = False
         else:
             tokenizer = train_tokenizer(_captions(40 if dry_run else TOKENIZER_SCENES), vocabulary)
     model = build(recipe, vocabulary)
-    objective = Objective(recipe, model, teacher)
+    if recipe.sfclip.words != "own":
+        inherit(model, recipe, tokenizer, unimodal.text)
+    objective = Objective(recipe, model, teacher, unimodal)
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     kept = sum(p.numel() for p in model.parameters())
     _say(

@@ -26,7 +26,7 @@ class Stage:
     dino_weight: float = 1.0  # alpha [App. A.9]
     patch_weight: float = 2.0  # beta [App. A.9]; 0 leaves the masked pass out
     mask_ratio: float = 0.75  # [Table 12]
-    teacher_size: int = 0  # distillation: side at which the teacher looks; 0 = as the student
+    teacher_size: int = 0  # side at which a vision teacher looks; 0 = as the student (sfclip: for the same grid)
     grounding_temperature: float = 0.05  # of grounding's soft maximum over patches, in cosine units
 
 
@@ -96,6 +96,30 @@ class Sparc:
 
 
 @dataclass(frozen=True)
+class Sfclip:
+    """Masked distillation from unimodal teachers, and their words, after SF-CLIP (CVPR 2024, pp. 14216-14226).
+
+    That it masks, on a part of the batch, and inherits word embeddings is in the paper's abstract; its details are not
+    public in text form, so every value here is our choice.
+    """
+
+    vision_weight: float = 0.0  # of the masked student's patches against the vision teacher's
+    vision_teacher: str = ""  # a folder or Hub id of any transformers vision model with square patches, ours too
+    text_weight: float = 0.0  # of the masked student's words against the text teacher's
+    text_teacher: str = ""  # a folder or Hub id of any transformers text model; its tokenizer and words count too
+    text_target: str = "tokens"  # what is predicted: each token's feature (words=teacher), or their mean: "sentence"
+    caption: str = "synthetic"  # whose words are masked, or "web"
+    share: float = 0.25  # of the batch that is masked and distilled; the rest costs nothing
+    patch_ratio: float = 0.5  # of an image's patches that are masked
+    word_ratio: float = 0.3  # of a caption's tokens that are masked, at least one
+    tokens: str = "masked"  # where the loss is taken: "masked" patches and tokens, or "all"
+    form: str = "cosine"  # or "smooth_l1" [arXiv 2205.14141]; see losses.masked_distillation
+    hidden: int = 384  # of the prediction heads (linear, GELU, linear); 0: one linear map
+    words: str = "own"  # "teacher": its tokenizer and embeddings; "pieces": own tokens start as means of its pieces
+    matrix: str = "frozen"  # the inherited embeddings, or "trained"; the linear map to another width always trains
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything a run depends on; `recipe.json` in the run's folder holds the resolved values."""
 
@@ -120,6 +144,7 @@ class Recipe:
     distillation: PatchDistillation = field(default_factory=PatchDistillation)
     grounding: Grounding = field(default_factory=Grounding)
     sparc: Sparc = field(default_factory=Sparc)
+    sfclip: Sfclip = field(default_factory=Sfclip)
     # bookkeeping
     workers: int = 1
     save_every: int = 500

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tipsv2 import scenes
+from train.data.hidden import Hidden
 from train.data.views import local_crops
 from train.masking import random_mask
 from train.settings import Recipe
@@ -21,7 +22,8 @@ class Batches(Dataset):
     """Item `step` is that step's batch, with its views, masks and token ids.
 
     Keys: image [B, 3, S, S] in [0, 1]; local [M, B, 3, s, s] and masked [B, N] where the stage asks for them;
-    for each caption role "web" and "synthetic": <role>_ids [B, L] and <role>_mask [B, L].
+    for each caption role "web" and "synthetic": <role>_ids [B, L] and <role>_mask [B, L]; for masked distillation what
+    `train.data.hidden.Hidden` gives.
     With several processes, process `rank` of `world` gets its equal share of the images: together they see the same
     images, with masks, crops and choices of caption drawn per process.
     Raises ValueError if a stage's batch cannot be shared out equally.
@@ -34,6 +36,8 @@ class Batches(Dataset):
                     f"batch_size={stage.batch_size} cannot be shared by {world} processes; use a multiple."
                 )
         self.recipe, self.tokenizer, self.rank, self.world = recipe, tokenizer, rank, world
+        masked_distillation = recipe.sfclip.vision_weight or recipe.sfclip.text_weight
+        self.hidden = Hidden(recipe, tokenizer) if masked_distillation else None
 
     def __len__(self) -> int:
         return self.recipe.steps
@@ -67,6 +71,8 @@ class Batches(Dataset):
             batch["local"] = local_crops(images, stage.local_crops, stage.local_size, generator)
         if stage.mask_ratio and (stage.patch_weight or self.recipe.distillation.weight):
             batch["masked"] = random_mask(len(images), (stage.size // 14) ** 2, stage.mask_ratio, generator)
+        if self.hidden is not None:
+            batch |= self.hidden(batch, captions, generator)
         return batch
 
 

@@ -8,17 +8,25 @@ from transformers import Tipsv2Model
 from train.objectives.contrastive import Contrastive, TextGrounding
 from train.objectives.patch_distillation import PatchDistilling
 from train.objectives.self_distillation import SelfDistilling
+from train.objectives.sfclip import MaskedDistilling
 from train.objectives.sparc import SparseAlignment
 from train.objectives.towers import clamp_temperature
 from train.objectives.view import look
 from train.settings import Recipe, Stage
+from train.teachers import Teachers
 
 
 class Objective(nn.Module):
     """`forward(batch, stage)` -> loss and what it is made of; `after_step` moves averages."""
 
-    def __init__(self, recipe: Recipe, model: Tipsv2Model, teacher: Tipsv2Model | None = None):
-        """`teacher` is needed where `recipe.distillation.weight` is not 0."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: Tipsv2Model,
+        teacher: Tipsv2Model | None = None,
+        unimodal: Teachers | None = None,
+    ):
+        """`teacher` is needed where `recipe.distillation.weight` is not 0, `unimodal` where one of `sfclip` is not."""
         super().__init__()
         self.recipe, self.model = recipe, model
         self.terms = nn.ModuleDict({"contrastive": Contrastive()})
@@ -28,6 +36,8 @@ class Objective(nn.Module):
             self.terms["grounding"] = TextGrounding(recipe.grounding)
         if recipe.sparc.weight:
             self.terms["sparc"] = SparseAlignment(recipe.sparc, model.config.vision_config.hidden_size)
+        if recipe.sfclip.vision_weight or recipe.sfclip.text_weight:
+            self.terms["sfclip"] = MaskedDistilling(recipe.sfclip, model, unimodal)
         if any(stage.patch_weight * stage.mask_ratio or stage.local_crops for stage in recipe.stages):
             self.terms["self_distillation"] = SelfDistilling(recipe, model.vision_model)
         self.values = bool(recipe.grounding.weight) and recipe.grounding.features != "final"
