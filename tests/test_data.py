@@ -19,7 +19,7 @@ from tipsv2 import scenes
 from train import checkpoint, monitor, recipes, settings
 from train.__main__ import main
 from train.data.batches import Batches, stream
-from train.data.views import global_crop
+from train.data.views import global_crop, random_window
 from train.loop import Stopped, fit
 from train.objectives import Objective
 from train.objectives.towers import build
@@ -88,18 +88,20 @@ def test_global_crops_keep_their_share_and_shape():
     ramp = Image.fromarray(np.stack([x, y, 0 * x], -1).round().astype(np.uint8))
     generator, shares = torch.Generator().manual_seed(0), []
     for _ in range(200):
-        crop = global_crop(ramp, 64, generator, (0.3, 0.6))
+        crop = global_crop(ramp, 64, random_window(ramp.size, generator, (0.3, 0.6)))
         assert crop.shape == (3, 64, 64) and 0 <= crop.min() and crop.max() <= 1
         across = (crop[0, :, -1] - crop[0, :, 0]).mean().item() * 64 / 63
         down = (crop[1, -1] - crop[1, 0]).mean().item() * 64 / 63
         assert 0.74 < across * wide / (down * high) < 1.36
         shares.append(across * down)
     assert 0.29 < min(shares) < 0.34 and 0.56 < max(shares) < 0.61
-    whole = global_crop(Image.fromarray(np.asarray(ramp)[:, :300]), 100, generator, (1.0, 1.0), flip=1.0)
+    square = Image.fromarray(np.asarray(ramp)[:, :300])
+    whole = global_crop(square, 100, random_window(square.size, generator, (1.0, 1.0), flip=1.0))
     assert whole[0, :, 0].mean() > whole[0, :, -1].mean()  # mirrored
-    plain = global_crop(ramp, 64, generator, (1.0, 1.0), flip=0.0)
+    plain = global_crop(ramp, 64, random_window(ramp.size, generator, (1.0, 1.0), flip=0.0))
     assert plain[0, :, 0].mean() < plain[0, :, -1].mean()
-    long = global_crop(ramp.resize((900, 100)), 32, generator, (1.0, 1.0))  # never squeezed by more than 4 : 3
+    long = ramp.resize((900, 100))
+    long = global_crop(long, 32, random_window(long.size, generator, (1.0, 1.0)))  # never squeezed by more than 4 : 3
     assert (long[0, :, -1] - long[0, :, 0]).mean().item() * 32 / 31 * 900 / 100 == pytest.approx(4 / 3, abs=0.1)
 
 

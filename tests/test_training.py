@@ -344,7 +344,7 @@ def test_command_line_says_what_is_wrong(capsys, tmp_path):
     for arguments, hint in (
         (["pretrain", "--out", out, "sed=1"], "did you mean 'seed'"),
         (["pretrain", "--out", out, "--recipe", "nano-distill"], "train distill"),
-        (["pretrain", "--out", out, "--data", "photos"], "--data scenes"),
+        (["pretrain", "--out", out, "--data", "photos"], "no file or folder"),
         (["distill", "--out", out, "--teacher", "nowhere"], "nowhere"),
         (["scenes", "--out", out, "--size", "9000"], "14 to 1024"),
         (["scenes", "--out", out, "--styles", "oil"], "fluent"),

@@ -1,10 +1,13 @@
-"""python -m train pretrain | distill | sparc | sfclip | scenes | curves: make encoders, and what they learn from.
+"""python -m train COMMAND: make encoders, and what they are made from.
 
     python -m train pretrain --recipe nano --data scenes --out runs/nano
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
-    python -m train sparc --data scenes --out runs/sparc
+    python -m train finetune --base tipsv2-nano --data photos --out runs/mine
     python -m train textteacher --out runs/words
     python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
+    python -m train sparc --data scenes --out runs/sparc
+    python -m train check photos --out sample.png
+    python -m train caption photos --model HuggingFaceTB/SmolVLM-256M-Instruct --out captions.jsonl
     python -m train scenes --out scenes --count 10000 --size 224
     python -m train curves runs/nano runs/nano-2 --out curves.png
 
@@ -21,8 +24,10 @@ from pathlib import Path
 
 from train import recipes, settings
 
+DATA = "a folder, table (.csv .tsv .jsonl .parquet), tar shards ('shards/*.tar') or hf:owner/name, of captioned images"
 NEEDS = {  # what a command cannot do without, for its example
     "distill": "--teacher runs/nano/model ",
+    "finetune": "--base tipsv2-nano ",
     "sfclip": "--vision-teacher runs/nano/model --text-teacher runs/words ",
 }
 
@@ -36,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, default, text in (
         ("pretrain", "nano", "TIPSv2 pretraining: contrastive on two CLS tokens, iBOT++, DINO, head-only EMA"),
         ("distill", "nano-distill", "patch-level distillation from a frozen teacher into a fresh vision tower"),
+        ("finetune", "finetune", "go on from a trained encoder on your own images and captions, all of it or LoRA"),
         ("sparc", "sparc", "contrastive beside words that find their patches in each image, after SPARC"),
         ("sfclip", "sfclip", "contrastive and masked distillation from unimodal teachers, after SF-CLIP"),
     ):
@@ -50,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument(
             "--recipe", default=default, help=f"one of {', '.join(recipes.RECIPES)} (default {default})"
         )
-        command.add_argument("--data", default="scenes", help="scenes: the bundled data set, drawn as it is needed")
+        command.add_argument("--data", default="scenes", help=f"scenes (the bundled data set), or {DATA}")
         command.add_argument("--out", type=Path, required=True, help="the run's folder")
         command.add_argument("--resume", action="store_true", help="go on exactly where the run in --out stopped")
         command.add_argument(
@@ -58,10 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if name == "distill":
             command.add_argument("--teacher", required=True, help="a model folder, a bundled name or a Hub id")
+        if name == "finetune":
+            command.add_argument("--base", required=True, help="a bundled name, a model folder or a Hub id")
         if name == "sfclip":
             command.add_argument("--vision-teacher", default="", help="a vision model; left out, so is its term")
             command.add_argument("--text-teacher", default="", help="a text model; left out, so are its term and words")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe")
+    _data_commands(commands)
     scenes = commands.add_parser(
         "scenes",
         help="write drawn scenes as webdataset shards (jpg, json, png)",
@@ -87,7 +96,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     curves.add_argument("runs", type=Path, nargs="+", help="run folders, in order")
     curves.add_argument("--out", type=Path, default=Path("curves.png"), help="the picture (default curves.png)")
-    options = parser.parse_args(arguments)
+    benchmark = commands.add_parser(
+        "benchmark",
+        help="ratios of step times on this machine: head-only EMA, precision and attention, cost of patches and images",
+        epilog="example: python -m train benchmark --json --out cost.png",
+    )
+    benchmark.add_argument("--json", action="store_true", help="print one line of JSON")
+    benchmark.add_argument("--out", type=Path, help="also draw seconds a step over patches and images as this picture")
+    options, more = parser.parse_known_args(arguments)  # argparse leaves key=value after a later flag unread
+    if wrong := [a for a in more if a.startswith("-") or "=" not in a or "overrides" not in options]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if more:
+        options.overrides += more
     try:
         if options.command == "scenes":
             from train.data.shards import write_shards
@@ -103,6 +123,17 @@ def main(arguments: list[str] | None = None) -> int:
             from train.curves import plot
 
             print(plot(options.runs, options.out))
+        elif options.command == "benchmark":
+            from train import benchmark as measure
+
+            found = measure.run()
+            print(json.dumps(found) if options.json else json.dumps(found, indent=2))
+            if options.out:
+                measure.plot(found, options.out)
+        elif options.command == "check":
+            _check(options)
+        elif options.command == "caption":
+            _caption(options)
         else:
             _train(options)
     except (ValueError, FloatingPointError, OSError) as error:
@@ -112,6 +143,63 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted at once; the last checkpoint stands, go on with --resume.", file=sys.stderr)
         return 130
     return 0
+
+
+def _data_commands(commands) -> None:
+    check = commands.add_parser(
+        "check",
+        help="look through images with captions before training on them",
+        description="Count, statistics, what cannot be used, how columns are read, and six pairs as one picture.",
+        epilog="example: python -m train check photos/captions.csv --out sample.png data.web=alt_text",
+    )
+    check.add_argument("data", help=DATA)
+    check.add_argument("--out", type=Path, default=Path("sample.png"), help="the picture (default sample.png)")
+    check.add_argument("--limit", type=int, default=0, help="look at the first so many only (default all)")
+    check.add_argument("overrides", nargs="*", metavar="key=value", help="fields of data: data.web=COLUMN")
+    caption = commands.add_parser(
+        "caption",
+        help="write short and detailed captions with a vision-language model",
+        description="Adds the captions that are missing; stopped and started again, it goes on.",
+        epilog="example: python -m train caption photos --model HuggingFaceTB/SmolVLM-256M-Instruct --out all.jsonl",
+    )
+    caption.add_argument("data", help=DATA)
+    caption.add_argument("--model", required=True, help="folder or Hub id of an image-text-to-text model")
+    caption.add_argument("--out", type=Path, required=True, help="the table to write (.jsonl)")
+    caption.add_argument("--short", default="", help="the prompt for short captions")
+    caption.add_argument("--detailed", default="", help="the prompt for detailed captions")
+    caption.add_argument("--batch-size", type=int, default=8, help="images at once (default 8)")
+    caption.add_argument("--max-tokens", type=int, default=128, help="longest caption (default 128)")
+    caption.add_argument("overrides", nargs="*", metavar="key=value", help="fields of data: data.image=COLUMN")
+
+
+def _data(options: argparse.Namespace) -> settings.Data:
+    none = settings.Recipe(name="none", command=options.command, stages=())
+    return settings.override(none, [f"data.source={options.data}", *options.overrides]).data
+
+
+def _check(options: argparse.Namespace) -> None:
+    data = _data(options)
+    from train.check import draw, look_through
+
+    report = look_through(data, options.limit)
+    print(report)
+    if report.shown:
+        print(f"{len(report.shown)} of them are drawn in {draw(report.shown, options.out)}")
+    if report.refusal:
+        raise ValueError(report.refusal)
+
+
+def _caption(options: argparse.Namespace) -> None:
+    data = _data(options)
+    if options.out.suffix != ".jsonl":
+        raise ValueError(f"--out {options.out}: the table's name must end in .jsonl.")
+    from train.caption import caption
+
+    prompts = {role: text for role in ("short", "detailed") if (text := getattr(options, role))}
+    added, problems = caption(data, options.model, options.out, prompts, options.batch_size, options.max_tokens)
+    print(f"{added} lines added to {options.out}; {len(problems)} images left out")
+    for problem in problems[:5]:
+        print(f"  {problem}", file=sys.stderr)
 
 
 def _teachers(options: argparse.Namespace) -> list[str]:
@@ -125,18 +213,16 @@ def _teachers(options: argparse.Namespace) -> list[str]:
 
 
 def _train(options: argparse.Namespace) -> None:
-    given = [f"data={options.data}"]
+    given = [f"data.source={options.data}"]
     if options.command == "distill":
         given.append(f"distillation.teacher={options.teacher}")
     if options.command == "sfclip":
         given += _teachers(options)
+    if options.command == "finetune":
+        given.append(f"tuning.base={options.base}")
     recipe = settings.override(recipes.get(options.recipe), given + options.overrides)
     if recipe.command != options.command:
         raise ValueError(f"recipe {recipe.name} is for `python -m train {recipe.command}`, not {options.command}.")
-    if options.data != "scenes":
-        raise ValueError(f"--data {options.data}: this version trains on the bundled scenes; use --data scenes.")
-    if options.dry_run:
-        print(json.dumps(settings.to_dict(recipe), indent=2))
     from train import run  # torch and transformers take seconds to import; --help and mistakes above need neither
 
     run.start(recipe, options.out, options.resume, options.dry_run)

@@ -11,25 +11,37 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from train.tuning import plain_state
 from train.words import folded
 
 KEEP = 2  # checkpoints of a run that stay on disk
 
 
 def save(run: Path, step: int, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-    """Write checkpoints/step-<step>: the state of objective, optimiser and random numbers after `step` steps."""
+    """Write checkpoints/step-<step>: the state of objective, optimiser and random numbers after `step` steps.
+
+    `objective.fixed` names what is left out: parts of a fine-tuned base that stay as they are.
+    """
     names = {parameter: name for name, parameter in objective.named_parameters()}
-    tensors = {f"objective.{k}": v.detach().contiguous() for k, v in objective.state_dict().items()}
+    state = {k: v for k, v in objective.state_dict().items() if k not in objective.fixed}
+    tensors = {f"objective.{k}": v.detach().contiguous() for k, v in state.items()}
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             tensors[f"optimizer.{names[parameter]}.{key}"] = torch.as_tensor(value).contiguous()
     tensors["rng"] = torch.get_rng_state()
     place = run / "checkpoints" / f"step-{step:07d}"
     with _whole(place) as folder:
-        save_file({k: v.clone() for k, v in tensors.items()}, folder / "state.safetensors")
+        try:
+            save_file({k: v.clone() for k, v in tensors.items()}, folder / "state.safetensors")
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(
+                f"{place} could not be written ({error}). Make room on that disk; the checkpoint before it is whole, "
+                "go on from there with --resume."
+            ) from None
         (folder / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
     for old in sorted(place.parent.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
@@ -47,7 +59,8 @@ def load(place: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
     Raises ValueError if the checkpoint is of another recipe (keys or shapes differ).
     """
     tensors = load_file(place / "state.safetensors")
-    state = {k.removeprefix("objective."): v for k, v in tensors.items() if k.startswith("objective.")}
+    state = {k: v for k, v in objective.state_dict().items() if k in objective.fixed}
+    state |= {k.removeprefix("objective."): v for k, v in tensors.items() if k.startswith("objective.")}
     try:
         objective.load_state_dict(state)
     except RuntimeError as error:
@@ -64,11 +77,11 @@ def load(place: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
 def export(folder: Path, model, tokenizer) -> Path:
     """Write `model` as a plain transformers folder: config, safetensors, tokenizer, preprocessor settings.
 
-    Inherited words are folded into a plain token embedding.
+    LoRA's updates are added to the weights, inherited words folded into a plain token embedding.
     """
     side = model.config.vision_config.image_size
     with _whole(folder) as part, folded(model):
-        model.save_pretrained(part)
+        model.save_pretrained(part, state_dict=plain_state(model))
         tokenizer.save_pretrained(part)
         settings = {
             "image_processor_type": "Tipsv2ImageProcessor", "do_convert_rgb": True, "do_resize": True, "resample": 2,

@@ -9,10 +9,12 @@ import json
 import math
 import signal
 import time
+from collections import deque
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs
 from transformers import AutoTokenizer
 
@@ -21,7 +23,7 @@ from train import checkpoint, distributed
 from train.data.batches import Batches, stream
 from train.monitor import Monitor
 from train.schedules import warmup_cosine
-from train.settings import Recipe, to_dict
+from train.settings import Recipe, choose, to_dict
 
 
 class Stopped(Exception):
@@ -44,20 +46,26 @@ def fit(
         cpu=not torch.accelerator.is_available(),  # else accelerate does not join processes that have no accelerator
         mixed_precision=_precision(recipe.precision),
         kwargs_handlers=[unused],
+        log_with=_trackers(recipe.trackers) or None,
+        project_dir=run,
     )
     main = accelerator.is_main_process
+    batches = Batches(recipe, tokenizer, distributed.rank(), distributed.world())  # data may fail: before the folder is
     torch.manual_seed(recipe.seed)
     optimizer = _optimizer(recipe, objective)
     if main:
         _claim_folder(recipe, run, resume)
         tokenizer.save_pretrained(run / "tokenizer")
+        batches.remember(run / "data.jsonl")
+    accelerator.init_trackers("tracked")
     accelerator.wait_for_everyone()
-    tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")  # every process reads the same one
+    batches.tokenizer = tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")  # every process reads the same one
+    if not main:
+        batches.remember(run / "data.jsonl")
     place = checkpoint.latest(run)
     done = checkpoint.load(place, objective, optimizer) if place else 0
     objective, optimizer = accelerator.prepare(objective, optimizer)
     inner = accelerator.unwrap_model(objective)
-    batches = Batches(recipe, tokenizer, distributed.rank(), distributed.world())
     stop = _StopFlag()
 
     def save(step: int) -> None:
@@ -65,46 +73,68 @@ def fit(
             checkpoint.save(run, step, inner, optimizer.optimizer)
         accelerator.wait_for_everyone()
 
+    def refuse_infinities(step: int, values: dict[str, float]) -> None:
+        if not all(map(math.isfinite, values.values())):
+            save(step)
+            bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+            raise FloatingPointError(
+                f"step {step + 1}: {bad} is not finite. The state before this step is saved in {run}; "
+                "resume with a lower learning rate or precision=fp32."
+            )
+
     with Monitor(run, recipe.steps, done, show, main) as monitor, stop:
+        before, unreadable, problems = _unreadable(run), 0, deque(maxlen=5)  # a mended, resumed run is judged anew
         arriving = stream(batches, done, recipe.workers)
         objective.train()
         for step in range(done, recipe.steps):
             stage = recipe.stage_at(step)
             started = time.perf_counter()
-            batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in next(arriving).items()}
+            arrived = next(arriving)
+            problems.extend(arrived.pop("problems", ()))
+            batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in arrived.items()}
+            missed = batch.pop("unreadable", None)
             waited = time.perf_counter() - started
             rate = stage.learning_rate * warmup_cosine(step, recipe.steps, recipe.warmup, floor=0.02)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_scale"]
 
             loss, terms = objective(batch, stage)
-            values, asked = _agree({"loss": loss, **terms}, stop.asked)
-            if not all(map(math.isfinite, values.values())):
-                save(step)
-                bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
-                raise FloatingPointError(
-                    f"step {step + 1}: {bad} is not finite. The state before this step is saved in {run}; "
-                    "resume with a lower learning rate or precision=fp32."
-                )
+            counts = {} if missed is None else {"unreadable": missed * distributed.world()}
+            values, asked = _agree({"loss": loss, **terms, **counts}, stop.asked)
+            refuse_infinities(step, values)
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(objective.parameters(), recipe.clip)
+            if accelerator.scaler is None:  # fp16's scaler expects an overflow now and then and skips that step
+                refuse_infinities(step, {"gradient_norm": float(norm)})
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             inner.after_step(step)
 
             values |= {"lr": rate, "temperature": float(inner.model.temperature.detach()), "gradient_norm": float(norm)}
+            if counts:
+                unreadable += round(values["unreadable"])
+                values["unreadable"] = before + unreadable
+            tried = batches.images_before(step + 1) - batches.images_before(done) + unreadable
+            spoilt = batches.too_many(unreadable, tried)
             seconds = time.perf_counter() - started
-            monitor.step(step + 1, values | {"data_wait": waited}, stage.batch_size, seconds)
+            line = monitor.step(step + 1, values | {"data_wait": waited}, stage.batch_size, seconds)
+            accelerator.log(line, step=step + 1)
             last = step + 1 == recipe.steps
-            if asked or last or (step + 1) % recipe.save_every == 0:
+            if asked or last or spoilt or (step + 1) % recipe.save_every == 0:
                 save(step + 1)
+            if spoilt:
+                raise ValueError(
+                    f"stopped after step {step + 1}: {unreadable} of {tried} images cannot be used, more than "
+                    f"data.unreadable={recipe.data.unreadable} allows. {' '.join(problems)} `train check` lists "
+                    "them all. Mend them where they are, then go on with --resume."
+                )
             if main and (last or (step + 1) % recipe.sample_every == 0):
-                monitor.sample(step + 1, inner.model, tokenizer, stage.size)
+                accelerator.log(monitor.sample(step + 1, inner.model, tokenizer, stage.size), step=step + 1)
             if asked and not last:
                 raise Stopped(f"stopped after step {step + 1}; go on with --resume.")
     if main:
         checkpoint.export(run / "model", inner.model, tokenizer)
-    accelerator.wait_for_everyone()
+    accelerator.end_training()
     return run / "model"
 
 
@@ -114,6 +144,26 @@ def _agree(terms: dict[str, torch.Tensor], asked: bool) -> tuple[dict[str, float
     numbers = distributed.total(torch.stack([*(t.detach().float() for t in terms.values()), flag]))
     *means, stops = (numbers / distributed.world()).tolist()
     return dict(zip(terms, means, strict=True)), stops > 0
+
+
+def _unreadable(run: Path) -> int:
+    """How many images could not be used up to the last line of the metrics."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((k["unreadable"] for k in map(json.loads, reversed(lines)) if "unreadable" in k), 0)
+
+
+def _trackers(names: str) -> list[str]:
+    """The experiment trackers asked for, each known to accelerate and installed."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    installed = {str(kind.value) for kind in get_available_trackers()}
+    for name in wanted:
+        choose("trackers", name, *sorted(LOGGER_TYPE_TO_CLASS))
+        if name not in installed:
+            raise ValueError(
+                f"trackers={names}: {name} is not installed; pip install {name}, or set trackers= to none."
+            )
+    return wanted
 
 
 def _precision(choice: str) -> str:
@@ -158,10 +208,20 @@ def _claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
         raise ValueError(f"{run} already holds a run; add --resume to go on with it, or choose another --out.")
     before = json.loads(record.read_text())
     if before != values:
-        changed = [key for key in values if before.get(key) != values[key]]
+        changed = _differing(before, values)
         raise ValueError(
             f"{run} was made by another recipe: {', '.join(changed)} differ. Resume with the same settings."
         )
+
+
+def _differing(before: dict, now: dict, prefix: str = "") -> list[str]:
+    """The fields, nested ones with dots, whose values are not what they were."""
+    found = []
+    for key, value in now.items():
+        if before.get(key) != value:
+            nested = isinstance(value, dict) and isinstance(before.get(key), dict)
+            found += _differing(before[key], value, f"{prefix}{key}.") if nested else [prefix + key]
+    return found
 
 
 class _StopFlag:

@@ -44,14 +44,15 @@ class Monitor:
         self.file.close()
         self.bar.close()
 
-    def step(self, step: int, values: dict[str, float], images: int, seconds: float) -> None:
-        """One line for 1-based `step`, and the bar: loss, images/s, ETA."""
+    def step(self, step: int, values: dict[str, float], images: int, seconds: float) -> dict[str, float]:
+        """One line for 1-based `step`, which is returned, and the bar: loss, images/s, ETA."""
         self.rates.append(images / seconds)
         line = {"step": step, **values, "images_per_second": images / seconds, "ln_batch": math.log(images)}
         self._write(line)
         rate = sum(self.rates) / len(self.rates)
         self.bar.update()
         self.bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:.0f} images/s", refresh=False)
+        return line
 
     def sample(self, step: int, model, tokenizer, size: int) -> dict[str, float]:
         """mIoU among the present names on SCENES fixed scenes, and a row of heatmaps in samples/."""
@@ -89,5 +90,7 @@ class Monitor:
 
 def _drop_lines_after(path: Path, step: int) -> None:
     if path.exists():
-        kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))
+        lines = [
+            line for line in path.read_text().splitlines() if line.endswith("}")
+        ]  # a killed run may leave half a line
+        path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from train.settings import Grounding, PatchDistillation, Recipe, SelfDistillation, Sfclip, Sparc, Stage, Tower, near
+from train.settings import (
+    Grounding,
+    PatchDistillation,
+    Recipe,
+    SelfDistillation,
+    Sfclip,
+    Sparc,
+    Stage,
+    Tower,
+    Tuning,
+    near,
+)
 
 
 def nano() -> Recipe:
@@ -42,6 +54,45 @@ def nano_distill() -> Recipe:
     )
 
 
+def finetune() -> Recipe:
+    """A trained encoder goes on with your images and captions, at its own image size; keeps to what it knows.
+
+    python -m train finetune --recipe finetune --base tipsv2-nano --data photos --out runs/mine
+    """
+    return Recipe(
+        name="finetune",
+        command="finetune",
+        stages=(Stage(steps=300, size=0, batch_size=32, local_crops=0, patch_weight=0.0, learning_rate=1e-4),),
+        warmup=30,
+        attention="sdpa",
+        save_every=100,
+    )
+
+
+def finetune_lora() -> Recipe:
+    """The same with LoRA: the base stays frozen and low-rank updates learn, at a tenth of the optimiser's memory.
+
+    python -m train finetune --recipe finetune-lora --base google/tipsv2-b14 --data photos --out runs/mine
+    """
+    recipe = finetune()
+    stages = tuple(replace(stage, learning_rate=1e-3) for stage in recipe.stages)
+    return replace(recipe, name="finetune-lora", stages=stages, tuning=Tuning(part="lora"))
+
+
+def sfclip() -> Recipe:
+    """After SF-CLIP: contrastive, with masked distillation from a vision and a text teacher and the latter's words.
+
+    python -m train textteacher --out runs/words
+    python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
+    """
+    return Recipe(
+        name="sfclip",
+        command="sfclip",
+        stages=(Stage(steps=1600, size=112, local_crops=0, patch_weight=0.0, mask_ratio=0.0, learning_rate=2e-3),),
+        sfclip=Sfclip(vision_weight=1.0, text_weight=1.0, words="teacher"),
+    )
+
+
 def sparc() -> Recipe:
     """Contrastive and SPARC (arXiv 2401.09865) from scratch: the tower, the images and the sizes of `nano`.
 
@@ -58,20 +109,6 @@ def sparc() -> Recipe:
             Stage(steps=1200, size=224, batch_size=32, **alone),
         ),
         sparc=Sparc(weight=1.0, local_weight=0.1),
-    )
-
-
-def sfclip() -> Recipe:
-    """After SF-CLIP: contrastive, with masked distillation from a vision and a text teacher and the latter's words.
-
-    python -m train textteacher --out runs/words
-    python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
-    """
-    return Recipe(
-        name="sfclip",
-        command="sfclip",
-        stages=(Stage(steps=1600, size=112, local_crops=0, patch_weight=0.0, mask_ratio=0.0, learning_rate=2e-3),),
-        sfclip=Sfclip(vision_weight=1.0, text_weight=1.0, words="teacher"),
     )
 
 
@@ -99,8 +136,10 @@ def smoke() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "nano": nano,
     "nano-distill": nano_distill,
-    "sparc": sparc,
+    "finetune": finetune,
+    "finetune-lora": finetune_lora,
     "sfclip": sfclip,
+    "sparc": sparc,
     "smoke": smoke,
 }
 

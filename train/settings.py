@@ -18,7 +18,7 @@ class Stage:
     """Part of a run at one image size; TIPSv2 trains long at low resolution, then briefly at high (Sec. 4.1)."""
 
     steps: int
-    size: int = 224  # side of the global crop, pixels
+    size: int = 224  # side of the global crop, pixels; 0: the base's own (finetune)
     batch_size: int = 128
     learning_rate: float = 1e-3  # peak; one warm-up and one cosine run over all stages
     local_size: int = 98  # side of the local crops, pixels
@@ -40,6 +40,39 @@ class Tower:
     heads: int = 3
     vocabulary: int = 2048
     table: int = 224  # image side whose patch grid the position table has; other sizes interpolate
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on: the bundled scenes, or any collection of images with captions (tipsv2/pairs.py)."""
+
+    source: str = "scenes"  # or a folder, a table, tar shards, hf:owner/name
+    image: str = ""  # the column of the images; empty: found by its name
+    web: str = ""  # the columns of the captions by role, likewise
+    short: str = ""
+    detailed: str = ""
+    split: str = "train"  # of a data set of the Hub
+    subset: str = ""
+    short_share: float = 0.5  # how often CLS 2 gets the short and not the detailed caption [uniform, Sec. 3.5]
+    crop_min: float = 0.5  # share of the picture's area that the global crop keeps, from here ...
+    crop_max: float = 1.0  # ... to here [ranges not published]; scenes are never cropped
+    flip: float = 0.0  # how often a picture is mirrored; TIPS flips, but captions may speak of left and right
+    buffer: int = 1024  # a stream is shuffled by shards, then in blocks of this many pairs per process
+    unreadable: float = 0.05  # the run stops where a larger share of the images cannot be used
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A trained encoder that a run goes on from, and which part of it learns (train/tuning.py)."""
+
+    base: str = ""  # a bundled name, a model folder or a Hub id; empty: a new encoder is trained from scratch
+    digest: str = ""  # of the base's weights; found when the run starts, so that --resume never mixes two bases
+    part: str = "full"  # or "last": the last blocks and the final norms; "lora": low-rank updates of linear layers
+    towers: str = "both"  # or "vision", "text": the other tower stays as it is
+    layers: int = 2  # of "last": how many blocks of each chosen tower
+    rank: int = 16  # of "lora" [LoRA, arXiv 2106.09685, Sec. 4.1], as the next two
+    alpha: float = 32.0  # updates are scaled by alpha / rank
+    modules: str = "all"  # every linear layer of the blocks, or names with commas: "q_proj,v_proj"
 
 
 @dataclass(frozen=True)
@@ -73,26 +106,19 @@ class PatchDistillation:
 
 @dataclass(frozen=True)
 class Grounding:
-    """Every caption against every image's patches, the best patches counting most (ours; see losses.grounding)."""
+    """Every caption against every image's patches, the best counting most (ours; see losses.grounding_scores)."""
 
     weight: float = 0.0
     features: str = "values"  # which patches are grounded: "values", "final" or "both"
 
 
 @dataclass(frozen=True)
-class Sparc:
-    """In every caption, words and the patches they pick find each other; see train/objectives/sparc.py.
+class PatchLabels:
+    """Masks as supervision: every patch is told the name of what it shows (see losses.patch_labels)."""
 
-    References are to SPARC (arXiv 2401.09865).
-    """
-
-    weight: float = 0.0  # of the whole term
-    global_weight: float = 0.5  # lambda_g [0.5]: pairs of the batch, by the means of their patches and tokens
-    local_weight: float = 1.0  # lambda_f [swept over 0.5, 1, 5, 10; which won is not given]
-    width: int = 0  # of the adapters g_v, g_t [512], with h_v before them; 0: none, the towers' own space is aligned
-    threshold: str = "1/P"  # sigma [1/P, P patches]; "none" drops no patch [Table 8], or a number from 0 to 1
-    reduction: str = "tokens"  # every token weighs the same [Listing 1]; "captions": every caption does [Eq. 6]
-    caption: str = "synthetic"  # whose words, or "web"; the paper has one caption per image
+    weight: float = 0.0
+    features: str = "values"  # which patches learn: "values", "final" or "both"
+    temperature: float = 0.05  # of the softmax over names, in cosine units
 
 
 @dataclass(frozen=True)
@@ -120,6 +146,22 @@ class Sfclip:
 
 
 @dataclass(frozen=True)
+class Sparc:
+    """In every caption, words and the patches they pick find each other; see train/objectives/sparc.py.
+
+    References are to SPARC (arXiv 2401.09865).
+    """
+
+    weight: float = 0.0  # of the whole term
+    global_weight: float = 0.5  # lambda_g [0.5]: pairs of the batch, by the means of their patches and tokens
+    local_weight: float = 1.0  # lambda_f [swept over 0.5, 1, 5, 10; which won is not given]
+    width: int = 0  # of the adapters g_v, g_t [512], with h_v before them; 0: none, the towers' own space is aligned
+    threshold: str = "1/P"  # sigma [1/P, P patches]; "none" drops no patch [Table 8], or a number from 0 to 1
+    reduction: str = "tokens"  # every token weighs the same [Listing 1]; "captions": every caption does [Eq. 6]
+    caption: str = "synthetic"  # whose words, or "web"; the paper has one caption per image
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything a run depends on; `recipe.json` in the run's folder holds the resolved values."""
 
@@ -127,7 +169,8 @@ class Recipe:
     command: str  # python -m train <command>
     stages: tuple[Stage, ...]
     tower: Tower = field(default_factory=Tower)
-    data: str = "scenes"
+    tuning: Tuning = field(default_factory=Tuning)
+    data: Data = field(default_factory=Data)
     seed: int = 0
     # optimiser (the papers' Adafactor settings are not public)
     weight_decay: float = 0.05
@@ -136,16 +179,20 @@ class Recipe:
     clip: float = 1.0  # gradient norm
     precision: str = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
     attention: str = "eager"  # trains faster than sdpa on a CPU at short lengths
+    # memory
+    accumulate: int = 1  # parts a process's batch goes through in; the loss is the whole batch's all the same
+    checkpointing: bool = False  # keep no activations inside the blocks: less memory, a third more time
     # contrastive
     temperature: float = 0.07  # start of the learned temperature
-    short_share: float = 0.5  # how often CLS 2 gets the short and not the detailed caption [uniform, Sec. 3.5]
     # terms
     self_distillation: SelfDistillation = field(default_factory=SelfDistillation)
     distillation: PatchDistillation = field(default_factory=PatchDistillation)
     grounding: Grounding = field(default_factory=Grounding)
-    sparc: Sparc = field(default_factory=Sparc)
+    patch_labels: PatchLabels = field(default_factory=PatchLabels)
     sfclip: Sfclip = field(default_factory=Sfclip)
+    sparc: Sparc = field(default_factory=Sparc)
     # bookkeeping
+    trackers: str = "tensorboard"  # beside metrics.jsonl: tensorboard, wandb, trackio, ... with commas; "" for none
     workers: int = 1
     save_every: int = 500
     sample_every: int = 1000
@@ -194,6 +241,8 @@ def _set(node, path: list[str], value: str, key: str):
     if rest:
         return replace(node, **{head: _set(current, rest, value, key)})
     kind = kinds[head]
+    if kind is bool:
+        return replace(node, **{head: choose(key, value.lower(), "true", "false") == "true"})
     if kind not in (int, float, str):
         inner = f"0.{'steps'}=100" if isinstance(current, tuple) else f"{dataclasses.fields(current)[0].name}=..."
         raise ValueError(f"{key} holds several fields; set one of them, for example {key}.{inner}")

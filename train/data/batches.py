@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from tipsv2 import scenes
 from train.data.hidden import Hidden
+from train.data.labels import name_tokens
+from train.data.samples import CaptionedImages, DrawnScenes, images_before
 from train.data.views import local_crops
 from train.masking import random_mask
 from train.settings import Recipe
 
-SEED_STRIDE = 10**9  # scenes per recipe seed; runs with different seeds see different scenes
+ENOUGH = 200  # images to have seen before judging how many cannot be used
 
 
 class Batches(Dataset):
@@ -23,10 +23,12 @@ class Batches(Dataset):
 
     Keys: image [B, 3, S, S] in [0, 1]; local [M, B, 3, s, s] and masked [B, N] where the stage asks for them;
     for each caption role "web" and "synthetic": <role>_ids [B, L] and <role>_mask [B, L]; for masked distillation what
-    `train.data.hidden.Hidden` gives.
-    With several processes, process `rank` of `world` gets its equal share of the images: together they see the same
-    images, with masks, crops and choices of caption drawn per process.
-    Raises ValueError if a stage's batch cannot be shared out equally.
+    `train.data.hidden.Hidden` gives; for patch labels labels [B, h, w], names_ids and names_mask [C, L].
+    Of anybody's images also unreadable, how many were tried in vain [], and problems, a tuple of sentences about the
+    first of them.
+    With several processes, process `rank` of `world` gets its equal share of the images; masks, crops and choices of
+    caption are drawn per process.
+    Raises ValueError if a stage's batch cannot be shared out equally, or the data cannot be trained on.
     """
 
     def __init__(self, recipe: Recipe, tokenizer, rank: int = 0, world: int = 1):
@@ -38,33 +40,32 @@ class Batches(Dataset):
         self.recipe, self.tokenizer, self.rank, self.world = recipe, tokenizer, rank, world
         masked_distillation = recipe.sfclip.vision_weight or recipe.sfclip.text_weight
         self.hidden = Hidden(recipe, tokenizer) if masked_distillation else None
+        self.drawn = recipe.data.source == "scenes"
+        self.source = (DrawnScenes if self.drawn else CaptionedImages)(recipe, rank, world)
+        if recipe.patch_labels.weight:
+            self.names = name_tokens(self.source.names, tokenizer)
 
     def __len__(self) -> int:
         return self.recipe.steps
 
     def images_before(self, step: int) -> int:
         """How many images the steps before `step` consumed."""
-        count = 0
-        for stage in self.recipe.stages:
-            taken = min(step, stage.steps)
-            count += taken * stage.batch_size
-            step -= taken
-        return count
+        return images_before(self.recipe, step)
+
+    def too_many(self, unreadable: int, tried: int) -> bool:
+        """Whether more of the `tried` images than data.unreadable allows could not be used, once they are enough."""
+        return tried >= min(ENOUGH, self.source.size) and unreadable > self.recipe.data.unreadable * tried
+
+    def remember(self, record: Path) -> None:
+        """Keep what is known of the data in a file of the run. Raises ValueError if the data is not as it was."""
+        self.source.remember(record, main=self.rank == 0)
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         stage = self.recipe.stage_at(step)
-        share = stage.batch_size // self.world
-        start = self.recipe.seed * SEED_STRIDE + self.images_before(step) + self.rank * share
-        drawn = [scenes.draw(start + i, stage.size) for i in range(share)]
-        rng = random.Random(start)
-        generator = torch.Generator().manual_seed(start)
-        images = torch.from_numpy(np.stack([s.image for s in drawn])).permute(0, 3, 1, 2).float() / 255
-        batch = {"image": images.contiguous()}
-        captions = {
-            "web": [s.captions["web"] for s in drawn],
-            "synthetic": [s.captions["short" if rng.random() < self.recipe.short_share else "detailed"] for s in drawn],
-        }
-        for role, texts in captions.items():
+        samples = self.source.take(step)
+        images, generator = samples.images, samples.generator
+        batch = {"image": images}
+        for role, texts in samples.captions.items():
             tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
             batch[f"{role}_ids"], batch[f"{role}_mask"] = tokens["input_ids"], tokens["attention_mask"]
         if stage.local_crops:
@@ -72,23 +73,45 @@ class Batches(Dataset):
         if stage.mask_ratio and (stage.patch_weight or self.recipe.distillation.weight):
             batch["masked"] = random_mask(len(images), (stage.size // 14) ** 2, stage.mask_ratio, generator)
         if self.hidden is not None:
-            batch |= self.hidden(batch, captions, generator)
+            batch |= self.hidden(batch, samples.captions, generator)
+        if samples.labels is not None:
+            batch |= {"labels": samples.labels, **self.names}
+        if not self.drawn:
+            batch |= {"unreadable": torch.tensor(samples.unreadable), "problems": samples.problems}
         return batch
 
 
 def stream(batches: Batches, start: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches from step `start` to the end, prepared ahead by `workers` processes (0: in this one)."""
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=range(start, len(batches)),
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_one_thread,
-            generator=torch.Generator(),  # its own: opening a stream must not move the run's random state
-        )
+    """Batches from step `start` to the end, prepared ahead by `workers` processes (0: in this one).
+
+    Of a stream (tars, the Hub) every worker reads all its process's shards, and decodes the images of its own batches.
+    """
+    loader = DataLoader(
+        _Told(batches),
+        batch_size=None,
+        sampler=range(start, len(batches)),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # its own: opening a stream must not move the run's random state
     )
+    for batch in loader:
+        if isinstance(batch, str):
+            raise ValueError(batch)
+        yield batch
+
+
+class _Told(Dataset):
+    """A mistake of the user as its sentence: an error that crosses processes would arrive with the traceback in it."""
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor] | str:
+        try:
+            return self.batches[step]
+        except (ValueError, OSError) as error:
+            return str(error)
 
 
 def _one_thread(_: int) -> None:

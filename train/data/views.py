@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,24 +14,33 @@ from torch import Tensor
 ASPECT = 4 / 3  # the longest side of a global crop, in short sides, before it is resized to a square
 
 
-def global_crop(
-    picture: Image.Image, size: int, generator: torch.Generator, scale=(0.5, 1.0), flip: float = 0.0
-) -> Tensor:
-    """A random window of `scale` of the picture's area, resized to a square (antialiased); mirrored in `flip` of cases.
+@dataclass(frozen=True)
+class Window:
+    """A part of a picture: left, top, right and bottom in pixels, and whether it is mirrored."""
+
+    box: tuple[float, float, float, float]
+    mirrored: bool
+
+
+def random_window(size: tuple[int, int], generator: torch.Generator, scale=(0.5, 1.0), flip: float = 0.0) -> Window:
+    """A window of `scale` of the area of a picture of size (width, height); mirrored in `flip` of cases.
 
     A window is at most ASPECT wide or high, so of a long picture it may keep less than `scale`.
-    Returns: [3, size, size] in [0, 1].
     """
     share, form, left, top, mirror = torch.rand(5, generator=generator).tolist()
-    width, height = picture.size
+    width, height = size
     area = width * height * (scale[0] + share * (scale[1] - scale[0]))
     aspect = ASPECT ** (2 * form - 1)
     wide, high = min(width, math.sqrt(area * aspect)), min(height, math.sqrt(area / aspect))
     wide, high = min(wide, high * ASPECT), min(high, wide * ASPECT)
     x, y = left * (width - wide), top * (height - high)
-    crop = picture.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + wide, y + high))
-    pixels = np.array(crop, dtype=np.uint8)
-    if mirror < flip:
+    return Window((x, y, x + wide, y + high), mirror < flip)
+
+
+def global_crop(picture: Image.Image, size: int, window: Window) -> Tensor:
+    """The window resized to a square (antialiased): [3, size, size] in [0, 1]."""
+    pixels = np.array(picture.resize((size, size), Image.Resampling.BILINEAR, box=window.box), dtype=np.uint8)
+    if window.mirrored:
         pixels = pixels[:, ::-1].copy()
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).contiguous()
 

@@ -7,11 +7,12 @@ from transformers import Tipsv2Model
 
 from train.objectives.contrastive import Contrastive, TextGrounding
 from train.objectives.patch_distillation import PatchDistilling
+from train.objectives.patch_labels import PatchLabelling
 from train.objectives.self_distillation import SelfDistilling
 from train.objectives.sfclip import MaskedDistilling
 from train.objectives.sparc import SparseAlignment
 from train.objectives.towers import clamp_temperature
-from train.objectives.view import look
+from train.objectives.view import look, look_in_parts
 from train.settings import Recipe, Stage
 from train.teachers import Teachers
 
@@ -29,21 +30,33 @@ class Objective(nn.Module):
         """`teacher` is needed where `recipe.distillation.weight` is not 0, `unimodal` where one of `sfclip` is not."""
         super().__init__()
         self.recipe, self.model = recipe, model
+        if recipe.checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         self.terms = nn.ModuleDict({"contrastive": Contrastive()})
         if recipe.distillation.weight:
             self.terms["distillation"] = PatchDistilling(recipe.distillation, model, teacher)
         if recipe.grounding.weight:
             self.terms["grounding"] = TextGrounding(recipe.grounding)
-        if recipe.sparc.weight:
-            self.terms["sparc"] = SparseAlignment(recipe.sparc, model.config.vision_config.hidden_size)
+        if recipe.patch_labels.weight:
+            self.terms["patch_labels"] = PatchLabelling(recipe.patch_labels)
         if recipe.sfclip.vision_weight or recipe.sfclip.text_weight:
             self.terms["sfclip"] = MaskedDistilling(recipe.sfclip, model, unimodal)
+        if recipe.sparc.weight:
+            self.terms["sparc"] = SparseAlignment(recipe.sparc, model.config.vision_config.hidden_size)
         if any(stage.patch_weight * stage.mask_ratio or stage.local_crops for stage in recipe.stages):
             self.terms["self_distillation"] = SelfDistilling(recipe, model.vision_model)
-        self.values = bool(recipe.grounding.weight) and recipe.grounding.features != "final"
+        patch_terms = (recipe.grounding, recipe.patch_labels)
+        self.values = any(term.weight and term.features != "final" for term in patch_terms)
+        # what never changes and the base holds: no part of a checkpoint
+        self.fixed = set()
+        if recipe.tuning.base:
+            self.fixed = {f"model.{name}" for name, p in model.named_parameters() if not p.requires_grad}
 
     def forward(self, batch: dict[str, Tensor], stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
-        view = look(self.model, batch, self.values)
+        if self.recipe.accumulate > 1:
+            view = look_in_parts(self.model, batch, self.recipe.accumulate, self.values)
+        else:
+            view = look(self.model, batch, self.values)
         loss, values = 0, {}
         for term in self.terms.values():
             for name, (weight, value) in term(view, batch, stage).items():

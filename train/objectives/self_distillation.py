@@ -34,19 +34,20 @@ class SelfDistilling(nn.Module):
 
     def forward(self, view: View, batch: dict[str, Tensor], stage: Stage) -> dict[str, tuple[float, Tensor]]:
         settings, out = self.settings, {}
+        hidden = view.masked is not None and stage.patch_weight
+        if not hidden and view.local is None:
+            return out
         cls, patches = self._teacher(view)
         temperature = self._temperature()
-        if view.masked is not None and stage.patch_weight:
+        if hidden:
             target = self.heads.target("patch", patches, temperature)  # [B, N, K]
             scores = self.heads.student["patch"](view.masked)
             loss = losses.ibot(scores, target, batch["masked"], settings.student_temperature, settings.patches)
             out["patch"] = stage.patch_weight, loss
             out["patch_entropy"] = 0.0, losses.entropy(target)
-        if "local" in batch:
-            crops = batch["local"]
+        if view.local is not None:
             target = self.heads.target("cls", cls, temperature)  # [B, K]
-            local = view.model.vision_model(crops.flatten(0, 1)).pooler_output
-            scores = self.heads.student["cls"](local).unflatten(0, crops.shape[:2])  # [M, B, K]
+            scores = self.heads.student["cls"](view.local)  # [M, B, K]
             out["dino"] = stage.dino_weight, losses.dino(scores, target, settings.student_temperature)
             out["cls_entropy"] = 0.0, losses.entropy(target)
         return out

@@ -7,7 +7,7 @@ from transformers import Tipsv2Config, Tipsv2Model
 
 from train.settings import Recipe
 
-MIN_TEMPERATURE = 0.005  # the released encoders ended at 0.0036 to 0.0051
+MIN_TEMPERATURE = 0.003  # the released encoders ended at 0.0036 to 0.0051
 
 
 def build(recipe: Recipe, vocabulary: int) -> Tipsv2Model:
@@ -43,4 +43,5 @@ def freeze_layer_scale(model: Tipsv2Model) -> None:
 
 @torch.no_grad()
 def clamp_temperature(model: Tipsv2Model) -> None:
-    model.temperature.clamp_(min=MIN_TEMPERATURE)
+    if model.temperature.requires_grad:
+        model.temperature.clamp_(min=MIN_TEMPERATURE)

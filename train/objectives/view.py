@@ -6,10 +6,11 @@ no second backbone and no second pass (TIPSv2 Sec. 3.4). Sizes: B images, N patc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import Tipsv2Model
 
 from tipsv2.dense import before_last, value_block
@@ -38,6 +39,7 @@ class View:
     patches: Tensor  # [B, N, D], final layer
     values: Tensor | None  # [B, N, D], where a term asks for them
     masked: Tensor | None
+    local: Tensor | None  # [M, B, D], CLS of the local crops
     texts: dict[str, Text]
 
 
@@ -51,6 +53,7 @@ def look(model: Tipsv2Model, batch: dict[str, Tensor], values: bool = False) -> 
         hidden = before_last(vision, torch.cat([images, images]), torch.cat([torch.zeros_like(hide), hide]))
     last = vision.encoder.layer[-1]
     tokens = vision.layernorm(last(hidden))
+    crops = batch.get("local")  # [M, B, 3, s, s]
     return View(
         model=model,
         images=images,
@@ -59,6 +62,7 @@ def look(model: Tipsv2Model, batch: dict[str, Tensor], values: bool = False) -> 
         patches=tokens[:count, first:],
         values=vision.layernorm(value_block(last, hidden[:count, first:])) if values else None,
         masked=None if hide is None else tokens[count:, first:],
+        local=None if crops is None else vision(crops.flatten(0, 1)).pooler_output.unflatten(0, crops.shape[:2]),
         texts={role: read(model, batch[f"{role}_ids"], batch[f"{role}_mask"]) for role in ROLES},
     )
 
@@ -67,3 +71,31 @@ def read(model: Tipsv2Model, ids: Tensor, mask: Tensor) -> Text:
     """Captions [B, L] through the text tower."""
     out = model.text_model(input_ids=ids, attention_mask=mask)
     return Text(pooled=out.pooler_output, tokens=out.last_hidden_state, mask=mask, ids=ids)
+
+
+def look_in_parts(model: Tipsv2Model, batch: dict[str, Tensor], parts: int, values: bool = False) -> View:
+    """`look`, a part of the batch at a time: the loss still sees the whole batch, memory holds one part's activations.
+
+    Each part runs again in the backward pass (GradCache, arXiv 2101.06983, here by autograd's own checkpointing), so
+    that gradient accumulation stays correct for losses whose negatives are the other images of the batch.
+    Raises ValueError if the batch cannot be divided.
+    """
+    if len(batch["image"]) % parts:
+        raise ValueError(f"accumulate={parts} does not divide the batch of {len(batch['image'])} a process has.")
+    own = {name: tensor for name, tensor in batch.items() if not name.startswith("names_")}  # an image's, not a set's
+    shares = {name: tensor.chunk(parts, dim=1 if name == "local" else 0) for name, tensor in own.items()}
+    views = []
+    for k in range(parts):
+        part = {name: pieces[k] for name, pieces in shares.items()}
+        views.append(checkpoint(look, model, part, values, use_reentrant=False))
+    joined = {"model": model}
+    for name in (f.name for f in fields(View) if f.name not in joined):
+        pieces = [getattr(view, name) for view in views]
+        if name == "texts":
+            joined[name] = {
+                role: Text(*(torch.cat([getattr(p[role], f.name) for p in pieces]) for f in fields(Text)))
+                for role in ROLES
+            }
+        else:
+            joined[name] = None if pieces[0] is None else torch.cat(pieces, dim=1 if name == "local" else 0)
+    return View(**joined)

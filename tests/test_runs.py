@@ -1,0 +1,165 @@
+"""Runs under bad weather and on little memory: killed processes, full disks, parts of a batch, trackers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from train import checkpoint, recipes, settings
+from train.data.batches import Batches
+from train.loop import fit
+from train.objectives import Objective
+from train.objectives.towers import build
+from train.tokenizer import train_tokenizer
+
+WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
+DRIVER = """
+import resource, sys, torch
+from pathlib import Path
+from train import recipes, settings
+from train.loop import fit
+from train.objectives import Objective
+from train.objectives.towers import build
+from train.tokenizer import train_tokenizer
+run, resume, limit, fields = Path(sys.argv[1]), sys.argv[2] == "resume", int(sys.argv[3]), sys.argv[4:]
+torch.set_num_threads(1)
+recipe = settings.override(recipes.get("smoke"), fields)
+torch.manual_seed(0)
+objective = Objective(recipe, build(recipe, 400))
+tokenizer = train_tokenizer(["a dog on the grass, under the sky", "two cats in the snow"] * 20, 400)
+if limit:
+    import signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit fails, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    fit(recipe, objective, tokenizer, run, resume, show=False)
+except OSError as error:
+    sys.exit(f"said: {error}")
+"""
+FIELDS = ["precision=fp32", "tower.vocabulary=400", "sample_every=1000", "trackers="]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(WORDS, 400)
+
+
+@pytest.fixture
+def recipe():
+    return settings.override(recipes.get("smoke"), FIELDS)
+
+
+def objective_of(recipe):
+    torch.manual_seed(recipe.seed)
+    return Objective(recipe, build(recipe, recipe.tower.vocabulary))
+
+
+def step(recipe, tokenizer):
+    """Loss, gradients and bytes kept for the backward pass, of a step with every term."""
+    objective, kept = objective_of(recipe), 0
+
+    def count(tensor):
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    batch = Batches(recipe, tokenizer)[4]
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+        loss, _ = objective(batch, recipe.stages[1])
+    held = kept
+    loss.backward()
+    return loss.item(), {n: p.grad for n, p in objective.named_parameters() if p.grad is not None}, held
+
+
+@pytest.mark.parametrize("fields, saved", [(["accumulate=4"], 0.35), (["checkpointing=true"], 0.6)])
+def test_less_memory_gives_the_same_gradients(recipe, tokenizer, fields, saved):
+    """The contrastive loss, Sinkhorn and grounding see the whole batch although its parts went through one by one."""
+    recipe = settings.override(recipe, ["grounding.weight=1"])
+    loss, gradients, held = step(recipe, tokenizer)
+    again, others, less = step(settings.override(recipe, fields), tokenizer)
+    assert again == pytest.approx(loss, rel=1e-5)
+    assert others.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        assert torch.allclose(others[name], gradient, atol=2e-5 * gradient.abs().max() + 1e-8), name
+    assert less < saved * held
+
+
+def test_parts_must_divide_the_batch(recipe, tokenizer):
+    with pytest.raises(ValueError, match="accumulate=3 does not divide the batch of 8"):
+        step(settings.override(recipe, ["accumulate=3"]), tokenizer)
+
+
+def drive(run, resume="new", limit=0, fields=(), **options):
+    arguments = [sys.executable, "-c", DRIVER, str(run), resume, str(limit), *FIELDS, "workers=1", *fields]
+    return subprocess.Popen(arguments, cwd=os.getcwd(), text=True, stderr=subprocess.PIPE, **options)
+
+
+def test_kill_9_then_resume_gives_the_same_weights(tmp_path):
+    whole = drive(tmp_path / "whole", fields=["save_every=2"])
+    killed = drive(tmp_path / "killed", fields=["save_every=2"])
+    deadline = time.monotonic() + 120
+    while checkpoint.latest(tmp_path / "killed") is None and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 99, "lo')  # what a killed writer may leave
+    again = drive(tmp_path / "killed", "resume", fields=["save_every=2"])
+    assert again.wait(120) == 0, again.stderr.read()
+    assert whole.wait(120) == 0, whole.stderr.read()
+    for process in (again, whole):
+        process.stderr.close()
+    states = [load_file(checkpoint.latest(tmp_path / k) / "state.safetensors") for k in ("whole", "killed")]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    logs = [(tmp_path / k / "metrics.jsonl").read_text().splitlines() for k in ("whole", "killed")]
+    pick = [[(x["step"], x.get("loss")) for x in map(json.loads, log)] for log in logs]
+    assert pick[0] == pick[1]
+
+
+def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path):
+    first = drive(tmp_path / "run", fields=["save_every=2"])
+    assert first.wait(120) == 0, first.stderr.read()
+    first.stderr.close()
+    place = checkpoint.latest(tmp_path / "run")
+    size = (place / "state.safetensors").stat().st_size
+    full = drive(tmp_path / "other", limit=size // 2, fields=["save_every=2"])
+    _, said = full.communicate(timeout=120)
+    assert full.returncode == 1 and "could not be written" in said and "Make room" in said
+    assert not list((tmp_path / "other" / "checkpoints").iterdir())  # nothing half written
+
+
+def test_tensorboard_holds_what_metrics_jsonl_holds(recipe, tokenizer, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = settings.override(recipe, ["trackers=tensorboard"])
+    fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", show=False)
+    (events,) = (tmp_path / "run" / "tracked").rglob("events.out.tfevents.*")
+    read = EventAccumulator(str(events.parent)).Reload()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "loss" in line]
+    assert [e.step for e in read.Scalars("loss")] == [line["step"] for line in lines]
+    assert [e.value for e in read.Scalars("dino")] == pytest.approx([x["dino"] for x in lines if "dino" in x], rel=1e-5)
+
+
+@pytest.mark.parametrize("name, hint", [("tensorbord", "did you mean 'tensorboard'"), ("clearml", "not installed")])
+def test_trackers_that_cannot_be_had_are_sentences(recipe, tokenizer, tmp_path, name, hint):
+    with pytest.raises(ValueError, match=hint):
+        fit(settings.override(recipe, [f"trackers={name}"]), objective_of(recipe), tokenizer, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_infinite_gradients_stop_before_they_reach_the_weights(recipe, tokenizer, tmp_path):
+    objective = objective_of(recipe)
+    objective.model.text_model.final_layer_norm.weight.register_hook(lambda g: g * float("inf"))
+    before = {k: v.clone() for k, v in objective.state_dict().items()}
+    with pytest.raises(FloatingPointError, match="step 1: gradient_norm is not finite"):
+        fit(recipe, objective, tokenizer, tmp_path / "run", show=False)
+    assert all(torch.equal(v, before[k]) for k, v in objective.state_dict().items())
+    assert checkpoint.latest(tmp_path / "run").name == "step-0000000"

@@ -1,0 +1,165 @@
+"""python -m train benchmark: ratios of step times, measured in one run on this machine.
+
+    python -m train benchmark --json
+    python -m train benchmark --out assets/benchmark.png
+
+Every ratio compares steps taken in turns (A B A B ...), medians over the turns, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from train import cost, recipes
+from train.data.batches import Batches, stream
+from train.loop import _optimizer, _precision
+from train.objectives import Objective
+from train.objectives.towers import build
+from train.settings import Recipe, SelfDistillation, Stage
+from train.tokenizer import train_tokenizer
+
+WORDS = ["a large dog on the grass, two cats in the snow, below the night sky"] * 50
+FULL = Stage(steps=10**6, size=112, batch_size=64, local_size=56, local_crops=2)  # every term of TIPSv2's pretraining
+SIZES, BATCHES = (56, 84, 112, 140, 168), (16, 32, 64, 128)
+PAPER = ((90_000, 8192, 224, 98), (9_000, 4096, 448, 140))  # steps, batch, global and local crop (papers, 1.6)
+PAPER_CHIPS, PAPER_DAYS, CHIP_PEAK = 512, 2.0, 197e12  # TPU v5e; bf16 operations a second and chip (vendor's figure)
+GIANT = cost.Shape(1536, 40, 4096, 3), cost.Shape(1536, 12, 6144)
+
+
+class Trainer:
+    """One recipe at one stage, taken a step at a time."""
+
+    def __init__(self, recipe: Recipe, stage: Stage):
+        self.recipe, self.stage = replace(recipe, stages=(stage,)), stage
+        torch.manual_seed(0)
+        tokenizer = train_tokenizer(WORDS, 400)
+        self.objective = Objective(self.recipe, build(self.recipe, recipe.tower.vocabulary))
+        self.optimizer = _optimizer(self.recipe, self.objective)
+        self.batches = stream(Batches(self.recipe, tokenizer), 0, recipe.workers)
+        self.half = _precision(recipe.precision) == "bf16"
+        self.done = 0
+
+    def step(self) -> tuple[float, float]:
+        """Seconds of a whole training step, and of them seconds spent waiting for the batch."""
+        started = time.perf_counter()
+        batch = next(self.batches)
+        waited = time.perf_counter() - started
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            loss, _ = self.objective(batch, self.stage)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.objective.after_step(self.done)
+        self.done += 1
+        return time.perf_counter() - started, waited
+
+
+def in_turns(trainers: dict[str, Trainer], turns: int, bar: tqdm, warm: int = 2) -> dict[str, tuple[float, float]]:
+    """name -> median seconds of a step and median share of it spent waiting for data."""
+    took = {name: [] for name in trainers}
+    for turn in range(warm + turns):
+        for name, trainer in trainers.items():
+            seconds, waited = trainer.step()
+            if turn >= warm:
+                took[name].append((seconds, waited / seconds))
+            bar.update()
+    return {name: tuple(map(statistics.median, zip(*rows, strict=True))) for name, rows in took.items()}
+
+
+def _kept(objective: Objective) -> int:
+    """Parameters training holds, averaged ones too, without the text tower (as TIPSv2 Sec. 3.4 counts)."""
+    return sum(p.numel() for n, p in objective.named_parameters() if not n.startswith("model.text_model"))
+
+
+def run(turns: int = 12) -> dict:
+    """All measurements as one dict; ratios above 1 mean that ours is faster."""
+    nano = replace(recipes.nano(), grounding=replace(recipes.nano().grounding, weight=0.0))
+    full = replace(nano, self_distillation=replace(nano.self_distillation, ema="full"))
+    plain = replace(nano, precision="fp32", attention="sdpa", workers=0)
+    sizes = [replace(FULL, size=s, batch_size=32, local_crops=0) for s in SIZES]
+    batches = [replace(FULL, batch_size=b, local_crops=0) for b in BATCHES]
+    total = (turns + 2) * 4 + 5 * (len(sizes) + len(batches))
+    with tqdm(total=total, unit="step", desc="benchmark") as bar:
+        pair = {"heads": Trainer(replace(nano, workers=0), FULL), "full": Trainer(replace(full, workers=0), FULL)}
+        kept = {name: _kept(trainer.objective) for name, trainer in pair.items()}
+        ema = in_turns(pair, turns, bar)
+        pair = {"nano": Trainer(nano, FULL), "plain": Trainer(plain, FULL)}
+        speed = in_turns(pair, turns, bar)
+        by_tokens = [(_tokens(s), in_turns({"": Trainer(nano, s)}, 4, bar, 1)[""][0]) for s in sizes]
+        by_batch = [(s.batch_size, in_turns({"": Trainer(nano, s)}, 4, bar, 1)[""][0]) for s in batches]
+    shapes = cost.towers(build(nano, nano.tower.vocabulary))
+    ours = cost.operations(nano, FULL, *shapes) * FULL.batch_size
+    return {
+        "head_only_ema": {
+            "faster_than_full_ema": ema["full"][0] / ema["heads"][0],
+            "fewer_parameters": 1 - kept["heads"] / kept["full"],
+            "parameters": kept,
+        },
+        "throughput": {
+            "images_per_second": FULL.batch_size / speed["nano"][0],
+            "straightforward_images_per_second": FULL.batch_size / speed["plain"][0],
+            "ratio": speed["plain"][0] / speed["nano"][0],
+            "data_wait_share": speed["nano"][1],
+        },
+        "seconds_by_tokens": {"points": by_tokens, **linearity(by_tokens)},
+        "seconds_by_batch": {"points": by_batch, **linearity(by_batch)},
+        "cost_model": {
+            "operations_per_second": ours / speed["nano"][0],
+            "largest_error_of_predicted_step": _prediction_error(nano, shapes, sizes, by_tokens),
+            "paper_operations": (paper := paper_operations()),
+            "paper_utilisation": paper / (PAPER_CHIPS * CHIP_PEAK * PAPER_DAYS * 86400),
+            "years_here": paper / (ours / speed["nano"][0]) / 86400 / 365,
+        },
+    }
+
+
+def _tokens(stage: Stage) -> int:
+    return stage.batch_size * (stage.size // 14) ** 2
+
+
+def linearity(points: list[tuple[float, float]]) -> dict[str, float]:
+    """Least-squares line through (x, seconds): R^2, and the exponent of the best power law (1 = proportional)."""
+    x, y = torch.tensor(points, dtype=torch.float64).T
+    r = torch.corrcoef(torch.stack([x, y]))[0, 1]
+    slope = torch.corrcoef(torch.stack([x.log(), y.log()]))[0, 1] * y.log().std() / x.log().std()
+    return {"r_squared": float(r**2), "exponent": float(slope)}
+
+
+def _prediction_error(recipe: Recipe, shapes, stages: list[Stage], points: list[tuple[float, float]]) -> float:
+    """Largest relative error of step times predicted from operations alone, the rate taken from the middle stage."""
+    work = [cost.operations(recipe, stage, *shapes) * stage.batch_size for stage in stages]
+    middle = len(stages) // 2
+    rate = work[middle] / points[middle][1]
+    return max(abs(w / rate - seconds) / seconds for w, (_, seconds) in zip(work, points, strict=True))
+
+
+def paper_operations() -> float:
+    """Operations of TIPSv2's g/14 run: both stages, six local crops, heads of the TIPS papers' size (papers, 1.3)."""
+    heads = SelfDistillation(prototypes=32768, hidden=2048, bottleneck=256)
+    recipe = replace(recipes.nano(), self_distillation=heads)
+    stages = [Stage(steps=n, batch_size=b, size=s, local_size=c) for n, b, s, c in PAPER]
+    return sum(cost.operations(recipe, stage, *GIANT) * stage.steps * stage.batch_size for stage in stages)
+
+
+def plot(found: dict, out: Path) -> Path:
+    """Seconds of a step over tokens supervised and over batch size, with the straight line through the points."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, (key, label) in zip(axes, (("tokens", "patches supervised"), ("batch", "images")), strict=True):
+        key = f"seconds_by_{key}"
+        x, y = zip(*found[key]["points"], strict=True)
+        axis.plot(x, y, "o-", color="#0072B2")
+        axis.set(xlabel=f"{label} a step", ylabel="seconds a step", xlim=(0, None), ylim=(0, None))
+        axis.set_title(f"R² = {found[key]['r_squared']:.3f}", fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    figure.savefig(out, dpi=120)
+    return out

@@ -1,0 +1,173 @@
+"""The images and captions of a step: scenes drawn for it, or pairs of anybody's collection read for it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tipsv2 import scenes
+from tipsv2.pairs import Pairs, open_pairs
+from train.data.labels import patch_classes, patch_labels
+from train.data.order import StreamOrder, TableOrder, too_large
+from train.data.views import global_crop, random_window
+from train.settings import Data, Recipe
+
+SEED_STRIDE = 10**9  # scenes per recipe seed; runs with different seeds see different scenes
+NAMED = 5  # unusable images a batch names
+
+
+@dataclass(frozen=True)
+class Samples:
+    """images [B, 3, S, S] in [0, 1]; captions: role "web" and "synthetic" -> B texts; what else is random draws on."""
+
+    images: Tensor
+    captions: dict[str, list[str]]
+    generator: torch.Generator
+    unreadable: int = 0  # images tried that could not be used
+    problems: tuple[str, ...] = ()  # why, for the first few
+    labels: Tensor | None = None  # [B, h, w] what each patch shows, where the recipe asks for it
+
+
+class DrawnScenes:
+    """The bundled data set: every step sees new scenes, in the size it asks for."""
+
+    size = math.inf
+
+    def __init__(self, recipe: Recipe, rank: int, world: int):
+        self.recipe, self.rank, self.world = recipe, rank, world
+        self.names = scenes.names()
+
+    def take(self, step: int) -> Samples:
+        """This process's share of step's images."""
+        stage = self.recipe.stage_at(step)
+        share = stage.batch_size // self.world
+        start = self.recipe.seed * SEED_STRIDE + images_before(self.recipe, step) + self.rank * share
+        drawn = [scenes.draw(start + i, stage.size) for i in range(share)]
+        rng = random.Random(start)
+        short = self.recipe.data.short_share
+        captions = {
+            "web": [s.captions["web"] for s in drawn],
+            "synthetic": [s.captions["short" if rng.random() < short else "detailed"] for s in drawn],
+        }
+        images = torch.from_numpy(np.stack([s.image for s in drawn])).permute(0, 3, 1, 2).float() / 255
+        labels = None
+        if self.recipe.patch_labels.weight:
+            labels = patch_classes(torch.from_numpy(np.stack([s.labels for s in drawn])))
+        return Samples(images.contiguous(), captions, torch.Generator().manual_seed(start), labels=labels)
+
+    def remember(self, record: Path, main: bool) -> None:
+        """Nothing to remember: a scene is its number."""
+
+
+class CaptionedImages:
+    """Images with captions (tipsv2.pairs), cropped at random; one that cannot be used gives its place to the next.
+
+    `size` is the number of pairs, infinite where only reading to the end would tell.
+    Raises ValueError if there are no usable columns, fewer pairs than a batch needs, or a field is out of range.
+    """
+
+    def __init__(self, recipe: Recipe, rank: int, world: int):
+        _check(recipe.data)
+        self.recipe, self.rank, self.world = recipe, rank, world
+        self.pairs = open_data(recipe.data)
+        self.names = self.pairs.label_names
+        if self.pairs.indexed:
+            self.size = len(self.pairs)
+            for number, stage in enumerate(recipe.stages):
+                if stage.batch_size > self.size:
+                    raise ValueError(too_large(number, stage.batch_size, self.pairs.name, self.size, 1))
+            self.order = TableOrder(self.pairs, recipe.seed, rank, world)
+        else:
+            self.size = math.inf
+            self.order = StreamOrder(self.pairs, recipe.seed, rank, world, recipe.data.buffer)
+
+    def take(self, step: int) -> Samples:
+        """This process's share of step's images; crops and choices of caption depend on the step and process alone.
+
+        Raises ValueError, naming some, if almost none can be used.
+        """
+        number, within = _place(self.recipe, step)
+        stage, data = self.recipe.stages[number], self.recipe.data
+        share = stage.batch_size // self.world
+        pair_at = self.order.at(number, within, stage.batch_size)
+        seed = np.random.SeedSequence([self.recipe.seed, number, within, self.rank]).generate_state(2)
+        rng, generator = random.Random(int(seed[0])), torch.Generator().manual_seed(int(seed[1]))
+        images, captions, labels, problems = [], {"web": [], "synthetic": []}, [], []
+        labelled = self.recipe.patch_labels.weight
+        for k in range(4 * share + 100):
+            pair = pair_at(k)
+            try:
+                web = pair.caption("web", rng)
+                synthetic = pair.caption("short" if rng.random() < data.short_share else "detailed", rng)
+                picture = pair.open()
+                window = random_window(picture.size, generator, (data.crop_min, data.crop_max), data.flip)
+                if labelled:
+                    labels.append(patch_labels(pair, len(self.names), picture.size, stage.size, window))
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            images.append(global_crop(picture, stage.size, window))
+            captions["web"].append(web)
+            captions["synthetic"].append(synthetic)
+            if len(images) == share:
+                found = torch.stack(labels) if labelled else None
+                return Samples(torch.stack(images), captions, generator, len(problems), tuple(problems[:NAMED]), found)
+        raise ValueError(
+            f"{self.pairs.name}: {len(problems)} of {k + 1} images in a row cannot be used. {' '.join(problems[:3])}"
+        )
+
+    def remember(self, record: Path, main: bool) -> None:
+        """See that the data is what the run began with, and keep what is learned about it in a JSONL file."""
+        found = {"pairs": self.size} if self.pairs.indexed else {"shards": self.pairs.shards}
+        if main and not record.exists():
+            record.write_text(json.dumps(found) + "\n")
+        elif main and (before := json.loads(record.read_text().splitlines()[0])) != found:
+            (kind, then), now = next(iter(before.items())), next(iter(found.values()))
+            raise ValueError(
+                f"{self.pairs.name} has changed since the run began ({then} {kind} then, {now} now), so it cannot go "
+                "on exactly: restore the data, or start a new run."
+            )
+        if not self.pairs.indexed and record.exists():
+            self.order.remember(record)
+
+
+def images_before(recipe: Recipe, step: int) -> int:
+    """How many images the steps before `step` consumed, all processes together."""
+    number, within = _place(recipe, step)
+    stages = recipe.stages[: number + 1]
+    return sum(s.steps * s.batch_size for s in stages[:-1]) + within * stages[-1].batch_size
+
+
+def _place(recipe: Recipe, step: int) -> tuple[int, int]:
+    """The stage that a step belongs to, and its number within; the end of the last stage is in it."""
+    for number, stage in enumerate(recipe.stages):
+        if step < stage.steps or number + 1 == len(recipe.stages):
+            return number, step
+        step -= stage.steps
+    raise ValueError("a recipe needs at least one stage.")
+
+
+def open_data(data: Data, captions: bool = True) -> Pairs:
+    """The pairs that a recipe's `data` names; images alone where captions is False."""
+    columns: Mapping[str, str] = {name: getattr(data, name) for name in ("image", "web", "short", "detailed")}
+    return open_pairs(data.source, columns, data.split, data.subset, captions)
+
+
+def _check(data: Data) -> None:
+    if not 0 < data.crop_min <= data.crop_max <= 1:
+        raise ValueError(
+            f"data.crop_min={data.crop_min} and data.crop_max={data.crop_max} must lie above 0 and up to 1, in order."
+        )
+    for name in ("flip", "short_share", "unreadable"):
+        if not 0 <= getattr(data, name) <= 1:
+            raise ValueError(f"data.{name}={getattr(data, name)} is a share: it must lie between 0 and 1.")
+    if data.buffer < 1:
+        raise ValueError(f"data.buffer={data.buffer} must be at least 1.")
