@@ -53,6 +53,15 @@ def test_grounding_goes_from_the_mean_to_the_best_patch(generator):
     assert half.dtype == torch.float32 and torch.allclose(half, losses.grounding_scores(patches, text, 0.1), atol=0.01)
 
 
+def test_autocast_does_not_make_the_losses_coarse(generator):
+    image, text = torch.randn(2, 6, 32, generator=generator)
+    patches = torch.randn(6, 5, 32, generator=generator)
+    exact = losses.contrastive(image, text, 0.01), losses.grounding_scores(patches, text, 0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = losses.contrastive(image, text, 0.01), losses.grounding_scores(patches, text, 0.05)
+    assert torch.equal(exact[0], again[0]) and torch.equal(exact[1], again[1])
+
+
 def test_match_is_the_contrastive_loss_of_cosines(generator):
     image, text = torch.randn(2, 6, 4, generator=generator)
     cosines = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T

@@ -20,8 +20,9 @@ def contrastive(image: Tensor, text: Tensor, temperature: Tensor | float) -> Ten
         image, text: [B, D], any length (they are normalised here); row i of one belongs to row i of the other.
         temperature: positive; logits are cosine / temperature.
     """
-    image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-    return match(image @ text.T / temperature)
+    with torch.autocast(image.device.type, enabled=False):  # it would multiply in bf16 whatever comes in
+        image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        return match(image @ text.T / temperature)
 
 
 def match(logits: Tensor) -> Tensor:
@@ -42,8 +43,9 @@ def grounding_scores(patches: Tensor, text: Tensor, temperature: float) -> Tenso
         patches: [B, N, D]. text: [T, D]; both of any length. temperature: positive, in cosine units.
     Returns: [B, T] in [-1, 1].
     """
-    patches, text = F.normalize(patches.float(), dim=-1), F.normalize(text.float(), dim=-1)
-    cosines = torch.einsum("bnd,td->btn", patches, text)
+    with torch.autocast(patches.device.type, enabled=False):
+        patches, text = F.normalize(patches.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        cosines = torch.einsum("bnd,td->btn", patches, text)
     return temperature * ((cosines / temperature).logsumexp(-1) - math.log(patches.shape[1]))
 
 
