@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from shapes import write
 from transformers import Tipsv2Model
@@ -17,10 +18,12 @@ from transformers import Tipsv2Model
 import tipsv2
 from tipsv2 import scenes
 from tipsv2.evaluation.retrieval import both_ways
+from tipsv2.pairs import open_pairs
 from train import checkpoint, losses, monitor, recipes, settings, tuning
 from train.__main__ import main
 from train.data.batches import Batches
-from train.data.labels import patch_classes
+from train.data.labels import patch_classes, patch_labels
+from train.data.views import Window
 from train.loop import Stopped, fit
 from train.objectives import Objective
 
@@ -296,6 +299,83 @@ def test_patch_labels_join_the_objective_where_they_are_asked_for(tiny_folder):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     loss.backward()
     assert objective.model.text_model.final_layer_norm.weight.grad.abs().sum() > 0
+
+
+def masked_pictures(folder, count=5):
+    """Scenes as NAME.png, NAME.txt and NAME.mask.png of half the size, with names.json; the last has no mask."""
+    folder.mkdir()
+    (folder / "names.json").write_text(json.dumps(scenes.names()))
+    for seed in range(count):
+        scene = scenes.draw(seed, 112)
+        Image.fromarray(scene.image).save(folder / f"{seed}.png")
+        (folder / f"{seed}.txt").write_text(scene.captions["web"])
+        if seed < count - 1:
+            Image.fromarray(scene.labels[::2, ::2].astype(np.uint16)).save(folder / f"{seed}.mask.png")
+
+
+def test_masks_beside_pictures_follow_the_crop(tiny_folder, tmp_path):
+    """A mask whose labels are the picture's own grey levels: what is cropped from one is cropped from the other."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / "names.json").write_text(json.dumps([f"grey {k}" for k in range(250)]))
+    ramp = (np.arange(100)[:, None] + 1.4 * np.arange(100)).astype(np.uint8)
+    for k in range(4):
+        Image.fromarray(np.stack([ramp] * 3, -1)).save(folder / f"{k}.png")
+        Image.fromarray(ramp).save(folder / f"{k}.mask.png")
+        (folder / f"{k}.txt").write_text("a ramp")
+    fields = ["patch_labels.weight=1", f"data.source={folder}", "data.crop_min=0.3", "data.flip=0.5"]
+    recipe, _, tokenizer = opened(quick(tiny_folder, *fields))
+    for step in range(3):
+        batch = Batches(recipe, tokenizer)[step]
+        grey = (batch["image"][:, 0] * 255).unfold(1, 14, 14).unfold(2, 14, 14).flatten(3)
+        assert (batch["labels"] >= grey.amin(-1) - 2).all() and (batch["labels"] <= grey.amax(-1) + 2).all()
+        assert (grey.amax(-1) - grey.amin(-1)).max() < 60  # so that is a narrow claim
+
+
+def test_masks_are_read_and_mistakes_in_them_named(tiny_folder, tmp_path):
+    masked_pictures(tmp_path / "x")
+    fields = ["patch_labels.weight=1", f"data.source={tmp_path / 'x'}", "data.crop_min=1", "stages.0.batch_size=5"]
+    recipe, objective, tokenizer = opened(quick(tiny_folder, *fields))
+    batch = Batches(recipe, tokenizer)[0]
+    bare = [k for k in range(5) if (batch["labels"][k] == -1).all()]
+    assert len(bare) == 1  # the picture without a mask takes part, unlabelled
+    assert objective(batch, recipe.stages[0])[1]["patch_labels_values"] > 0
+    mask = tmp_path / "x" / "0.mask.png"
+    for picture, hint in (
+        (Image.new("RGB", (56, 56)), "kind RGB"),
+        (Image.new("L", (56, 28)), "same shape"),
+        (Image.fromarray(np.full((56, 56), 900, np.uint16)), "numbers up to 900, but there are 324 names"),
+    ):
+        picture.save(mask)
+        with pytest.raises(ValueError, match=hint):
+            patch_labels(open_pairs(tmp_path / "x")[0], 324, (112, 112), 56, Window((0, 0, 112, 112), False))
+    mask.write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="cannot be read"):
+        patch_labels(open_pairs(tmp_path / "x")[0], 324, (112, 112), 56, Window((0, 0, 112, 112), False))
+    Image.new("L", (56, 56), 255).save(mask)  # 255 is unlabelled
+    found = patch_labels(open_pairs(tmp_path / "x")[0], 9, (112, 112), 56, Window((0, 0, 112, 112), False))
+    assert found.shape == (4, 4) and (found == -1).all()
+    (tmp_path / "x" / "names.json").unlink()
+    with pytest.raises(ValueError, match="names.json"):
+        Batches(recipe, tokenizer)
+    write(tmp_path / "unmasked", 5, size=56)
+    with pytest.raises(ValueError, match="has no masks"):
+        Batches(settings.override(recipe, [f"data.source={tmp_path / 'unmasked'}"]), tokenizer)
+
+
+def test_names_survive_gradient_accumulation(tiny_folder):
+    """Fewer names than parts: the batch is cut into parts, the list of names is not."""
+    fields = ["patch_labels.weight=1", "patch_labels.features=both"]
+    found = []
+    for parts in (1, 4):
+        recipe, objective, tokenizer = opened(quick(tiny_folder, *fields, f"accumulate={parts}"))
+        batch = Batches(recipe, tokenizer)[0]
+        batch |= {"labels": batch["labels"] % 3, "names_ids": batch["names_ids"][:3]}
+        batch["names_mask"] = batch["names_mask"][:3]
+        loss, _ = objective(batch, recipe.stages[0])
+        loss.backward()
+        found.append([loss.detach(), objective.model.text_model.final_layer_norm.weight.grad])
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(*found, strict=True))
 
 
 # The whole of it, as a user has it

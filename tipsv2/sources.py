@@ -42,7 +42,7 @@ class Source:
     data: Dataset | IterableDataset
     base: Path | None
     expand: Callable[[dict], dict] = dict
-    label_names: tuple[str, ...] = ()  # of a names.json beside tars or images: what a mask's values mean
+    label_names: tuple[str, ...] = ()  # of a names.json beside tars, table or images: what a mask's values mean
 
 
 def open_source(data: str | Path, split: str = "train", subset: str = "") -> Source:
@@ -95,7 +95,8 @@ def _table(name: str, paths: list[Path], suffix: str) -> Source:
     options: dict = {}
     if suffix in (".csv", ".tsv"):
         options = _text_columns(paths[0], "\t" if suffix == ".tsv" else ",")
-    return Source(name, _load(name, TABLES[suffix], paths, options), min(bases))
+    base = min(bases)
+    return Source(name, _load(name, TABLES[suffix], paths, options), base, label_names=_label_names(base))
 
 
 def _text_columns(path: Path, separator: str) -> dict:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tipsv2.weights import quiet
 from train.tuning import plain_state
 from train.words import folded
 
@@ -80,7 +81,7 @@ def export(folder: Path, model, tokenizer) -> Path:
     LoRA's updates are added to the weights, inherited words folded into a plain token embedding.
     """
     side = model.config.vision_config.image_size
-    with _whole(folder) as part, folded(model):
+    with _whole(folder) as part, folded(model), quiet():
         model.save_pretrained(part, state_dict=plain_state(model))
         tokenizer.save_pretrained(part)
         settings = {

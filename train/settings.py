@@ -51,6 +51,7 @@ class Data:
     web: str = ""  # the columns of the captions by role, likewise
     short: str = ""
     detailed: str = ""
+    mask: str = ""  # the column of label masks, for patch_labels, likewise
     split: str = "train"  # of a data set of the Hub
     subset: str = ""
     short_share: float = 0.5  # how often CLS 2 gets the short and not the detailed caption [uniform, Sec. 3.5]

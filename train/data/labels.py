@@ -37,7 +37,7 @@ def name_tokens(names: Sequence[str], tokenizer) -> dict[str, Tensor]:
     if not names:
         raise ValueError(
             "patch_labels.weight needs to know what the masks' numbers mean: put a names.json, a list of names, beside "
-            "the images or tars, or set patch_labels.weight=0."
+            "the images, tars or table, or set patch_labels.weight=0."
         )
     tokens = tokenizer(list(names), padding=True, truncation=True, max_length=64, return_tensors="pt")
     return {"names_ids": tokens["input_ids"], "names_mask": tokens["attention_mask"]}

@@ -79,6 +79,11 @@ class CaptionedImages:
         self.recipe, self.rank, self.world = recipe, rank, world
         self.pairs = open_data(recipe.data)
         self.names = self.pairs.label_names
+        if recipe.patch_labels.weight and "mask" not in self.pairs.mapping:
+            raise ValueError(
+                f"{self.pairs.name} has no masks, and patch_labels.weight={recipe.patch_labels.weight} learns from "
+                "them: put NAME.mask.png beside NAME.jpg, name the column (data.mask=COLUMN), or set the weight to 0."
+            )
         if self.pairs.indexed:
             self.size = len(self.pairs)
             for number, stage in enumerate(recipe.stages):
@@ -157,7 +162,7 @@ def _place(recipe: Recipe, step: int) -> tuple[int, int]:
 
 def open_data(data: Data, captions: bool = True) -> Pairs:
     """The pairs that a recipe's `data` names; images alone where captions is False."""
-    columns: Mapping[str, str] = {name: getattr(data, name) for name in ("image", "web", "short", "detailed")}
+    columns: Mapping[str, str] = {name: getattr(data, name) for name in ("image", "web", "short", "detailed", "mask")}
     return open_pairs(data.source, columns, data.split, data.subset, captions)
 
 
