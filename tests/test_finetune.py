@@ -136,7 +136,9 @@ def test_the_base_decides_sizes_and_words(tiny_folder, tiny_encoder):
     assert {p.dtype for p in objective.parameters()} == {torch.float32}
     assert objective.model.config.vision_config._attn_implementation == recipe.attention
     assert settings.from_dict(json.loads(json.dumps(settings.to_dict(recipe)))) == recipe
-    assert opened(quick(tiny_folder, "stages.0.size=28"))[0].stages[0].size == 28
+    assert recipe.stages[0].learning_rate == pytest.approx(0.06 / 48)
+    own = opened(quick(tiny_folder, "stages.0.size=28", "stages.0.learning_rate=1e-5"))[0].stages[0]
+    assert (own.size, own.learning_rate) == (28, 1e-5)
 
 
 # Stopping and going on
@@ -199,6 +201,7 @@ def test_a_run_does_not_go_on_from_another_base(tiny_folder, tmp_path):
         (["tuning.part=lora", "tuning.rank=0"], "rank of at least 1"),
         (["tower.width=96"], "leave tower"),
         (["distillation.weight=1"], "train distill"),
+        (["sfclip.words=teacher"], "keeps its own"),
         (["tuning.base=tipsv2-nanno"], "did you mean tipsv2-nano"),
         (["patch_labels.weight=1", "patch_labels.features=last"], "choose values or final or both"),
         (["patch_labels.weight=1", "patch_labels.temperature=0"], "above 0"),
@@ -395,12 +398,12 @@ def test_fine_tuning_on_fifty_pictures_improves_retrieval(tmp_path, capsys):
 
     before = retrieval("tipsv2-nano")
     command = ["finetune", "--base", "tipsv2-nano", "--data", str(tmp_path / "train"), "--out", str(tmp_path / "run")]
-    assert main([*command, "stages.0.size=56", "stages.0.steps=100", "workers=0", "precision=fp32"]) == 0
+    assert main([*command, "stages.0.size=56", "stages.0.steps=80", "workers=0", "precision=fp32"]) == 0
     after = retrieval(tmp_path / "run" / "model")
     with capsys.disabled():
-        print(f"\nretrieval of 50 held-out pictures, before {before}, after {after}")
-    for way in ("i2t", "t2i"):
-        assert after[f"{way}_r1"] > before[f"{way}_r1"] and after[f"{way}_r5"] >= before[f"{way}_r5"] + 0.2
+        print(f"\nretrieval among 50 held-out pictures: before {before}, after {after}")
+    for rank, gain in (("r1", 0.08), ("r5", 0.25)):
+        assert after[f"i2t_{rank}"] + after[f"t2i_{rank}"] > before[f"i2t_{rank}"] + before[f"t2i_{rank}"] + 2 * gain
 
 
 def test_the_command_line_says_what_is_wrong_and_dry_runs(tiny_folder, tmp_path, capsys):
@@ -409,7 +412,7 @@ def test_the_command_line_says_what_is_wrong_and_dry_runs(tiny_folder, tmp_path,
     assert "did you mean tipsv2-nano" in capsys.readouterr().err
     assert main(["finetune", "--base", str(tiny_folder), "--recipe", "nano", *out]) == 2
     assert "train pretrain" in capsys.readouterr().err
-    assert main(["finetune", "--base", str(tiny_folder), "--recipe", "finetune-lora", "--dry-run", *out]) == 0
+    assert main(["finetune", "--base", str(tiny_folder), "--dry-run", *out, "tuning.part=lora"]) == 0
     said = capsys.readouterr()
     recipe = json.loads(said.out)
     assert recipe["tuning"]["part"] == "lora" and recipe["stages"][0]["size"] == 56 and len(recipe["tuning"]["digest"])

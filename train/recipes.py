@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from train.settings import (
+    Data,
     Grounding,
     PatchDistillation,
     Recipe,
@@ -14,7 +14,6 @@ from train.settings import (
     Sparc,
     Stage,
     Tower,
-    Tuning,
     near,
 )
 
@@ -55,28 +54,24 @@ def nano_distill() -> Recipe:
 
 
 def finetune() -> Recipe:
-    """A trained encoder goes on with your images and captions, at its own image size; keeps to what it knows.
+    """A trained encoder goes on with your images and captions, at its own image size.
 
     python -m train finetune --recipe finetune --base tipsv2-nano --data photos --out runs/mine
+    python -m train finetune --base google/tipsv2-b14 --data photos --out runs/mine tuning.part=lora
+
+    On 50 drawn pictures (tests/shapes.py) of 56 px, among 50 others: R@1 0.03 -> 0.19, R@5 0.14 -> 0.55, mean of both
+    directions. What the base knew fades: patch-text mIoU on scenes of 56 px 0.337 -> 0.305 (tuning.part=last: 0.331).
     """
+    stage = Stage(steps=200, size=0, batch_size=32, local_crops=0, patch_weight=0.0, learning_rate=0.0)
     return Recipe(
         name="finetune",
         command="finetune",
-        stages=(Stage(steps=300, size=0, batch_size=32, local_crops=0, patch_weight=0.0, learning_rate=1e-4),),
-        warmup=30,
+        stages=(stage,),
+        data=Data(crop_min=0.9),  # a caption may speak of any corner
+        warmup=20,
         attention="sdpa",
         save_every=100,
     )
-
-
-def finetune_lora() -> Recipe:
-    """The same with LoRA: the base stays frozen and low-rank updates learn, at a tenth of the optimiser's memory.
-
-    python -m train finetune --recipe finetune-lora --base google/tipsv2-b14 --data photos --out runs/mine
-    """
-    recipe = finetune()
-    stages = tuple(replace(stage, learning_rate=1e-3) for stage in recipe.stages)
-    return replace(recipe, name="finetune-lora", stages=stages, tuning=Tuning(part="lora"))
 
 
 def sfclip() -> Recipe:
@@ -137,7 +132,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "nano": nano,
     "nano-distill": nano_distill,
     "finetune": finetune,
-    "finetune-lora": finetune_lora,
     "sfclip": sfclip,
     "sparc": sparc,
     "smoke": smoke,

@@ -20,7 +20,7 @@ class Stage:
     steps: int
     size: int = 224  # side of the global crop, pixels; 0: the base's own (finetune)
     batch_size: int = 128
-    learning_rate: float = 1e-3  # peak; one warm-up and one cosine run over all stages
+    learning_rate: float = 1e-3  # peak; one warm-up and cosine run over all stages; 0: by the base's width (finetune)
     local_size: int = 98  # side of the local crops, pixels
     local_crops: int = 6  # M [TIPSv2 Sec. 4.1]; 0 leaves the DINO term out
     dino_weight: float = 1.0  # alpha [App. A.9]
@@ -72,7 +72,7 @@ class Tuning:
     towers: str = "both"  # or "vision", "text": the other tower stays as it is
     layers: int = 2  # of "last": how many blocks of each chosen tower
     rank: int = 16  # of "lora" [LoRA, arXiv 2106.09685, Sec. 4.1], as the next two
-    alpha: float = 32.0  # updates are scaled by alpha / rank
+    alpha: float = 64.0  # updates are scaled by alpha / rank; 4 suits the learning rate of "full"
     modules: str = "all"  # every linear layer of the blocks, or names with commas: "q_proj,v_proj"
 
 

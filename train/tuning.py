@@ -2,7 +2,7 @@
 
     python -m train finetune --base tipsv2-nano --data photos --out runs/mine
     python -m train finetune --base tipsv2-nano --data photos --out runs/mine tuning.part=last tuning.towers=vision
-    python -m train finetune --recipe finetune-lora --base google/tipsv2-b14 --data photos --out runs/mine
+    python -m train finetune --base google/tipsv2-b14 --data photos --out runs/mine tuning.part=lora
 
 Tokenizer, vocabulary, sizes and the image side are the base's. What does not learn keeps its bits, and is read from the
 base again rather than kept in checkpoints. The result is a plain model folder: LoRA's updates are added to the weights.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PATCH = 14  # pixels; the batches' masks and grids count in these
+RATE = 0.06  # learning rate times width: 3e-4 at 192, where it was tried; 1 / width as in muP (arXiv 2203.03466)
 ADAPTER = "default"  # peft's name for the one set of updates
 
 
@@ -44,6 +45,8 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
         raise ValueError("tower.* sizes a new encoder; a base has its own sizes: leave tower.* out.")
     if recipe.distillation.weight:
         raise ValueError("distillation.weight teaches a new vision tower: use python -m train distill, not a base.")
+    if recipe.sfclip.words != "own":
+        raise ValueError("sfclip.words gives a new encoder its teacher's words; a base keeps its own: use words=own.")
     folder = fetch(find(tuning.base))
     read_config(folder)  # says so where it is another kind of model
     model = read_model(folder, torch.float32)
@@ -55,9 +58,13 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
             f"patches of {PATCH} px: choose a base with those, such as tipsv2-nano or google/tipsv2-b14."
         )
     side = vision.image_size if isinstance(vision.image_size, int) else min(vision.image_size)
+    rate = RATE / vision.hidden_size
     recipe = replace(
         recipe,
-        stages=tuple(replace(stage, size=stage.size or side) for stage in recipe.stages),
+        stages=tuple(
+            replace(stage, size=stage.size or side, learning_rate=stage.learning_rate or rate)
+            for stage in recipe.stages
+        ),
         tuning=replace(tuning, digest=_digest(folder)),
         tower=Tower(
             width=vision.hidden_size,
