@@ -9,6 +9,7 @@
     python -m train check photos --out sample.png
     python -m train caption photos --model HuggingFaceTB/SmolVLM-256M-Instruct --out captions.jsonl
     python -m train scenes --out scenes --count 10000 --size 224
+    python -m train reproduce --out runs/table
     python -m train curves runs/nano runs/nano-2 --out curves.png
 
 Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200.
@@ -103,6 +104,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     benchmark.add_argument("--json", action="store_true", help="print one line of JSON")
     benchmark.add_argument("--out", type=Path, help="also draw seconds a step over patches and images as this picture")
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="the papers' claims side by side on bundled scenes: hours, and it goes on where it stopped",
+        description="Train and score what is missing of the table, then write table.md and table.png.",
+        epilog="example: python -m train reproduce --out runs/table --rows ibot,ibot++ --seeds 0,1,2",
+    )
+    reproduce.add_argument("--out", type=Path, required=True, help="folder of the records, the table and the picture")
+    reproduce.add_argument("--rows", default="", help="names with commas (default all)")
+    reproduce.add_argument("--seeds", default="0,1,2", help="numbers with commas (default 0,1,2)")
+    reproduce.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (default 2)")
+    reproduce.add_argument("--table", action="store_true", help="train nothing, write the table of what is there")
     options, more = parser.parse_known_args(arguments)  # argparse leaves key=value after a later flag unread
     if wrong := [a for a in more if a.startswith("-") or "=" not in a or "overrides" not in options]:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
@@ -130,6 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps(found) if options.json else json.dumps(found, indent=2))
             if options.out:
                 measure.plot(found, options.out)
+        elif options.command == "reproduce":
+            _reproduce(options)
         elif options.command == "check":
             _check(options)
         elif options.command == "caption":
@@ -170,6 +184,18 @@ def _data_commands(commands) -> None:
     caption.add_argument("--batch-size", type=int, default=8, help="images at once (default 8)")
     caption.add_argument("--max-tokens", type=int, default=128, help="longest caption (default 128)")
     caption.add_argument("overrides", nargs="*", metavar="key=value", help="fields of data: data.image=COLUMN")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from train import reproduce, tables
+
+    rows = [name for name in options.rows.split(",") if name]
+    if not options.table:
+        seeds = options.seeds.split(",")
+        if not all(seed.isdecimal() for seed in seeds):
+            raise ValueError(f"--seeds {options.seeds}: whole numbers with commas, for example 0,1,2.")
+        reproduce.run(options.out, rows, tuple(map(int, seeds)), options.jobs)
+    print(tables.write(options.out))
 
 
 def _data(options: argparse.Namespace) -> settings.Data:

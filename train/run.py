@@ -27,8 +27,8 @@ TOKENIZER_PAIRS = 20_000  # the captions of at most so many train the tokenizer
 TOKENIZER_SEED = 9 * 10**11
 
 
-def start(recipe: Recipe, out: Path, resume: bool = False, dry_run: bool = False) -> None:
-    """Train `recipe` into `out` and say where the model is. Raises ValueError for anything a user can mend."""
+def start(recipe: Recipe, out: Path, resume: bool = False, dry_run: bool = False, show: bool = True) -> None:
+    """Train `recipe` into `out`; with `show`, say how it goes. Raises ValueError for anything a user can mend."""
     torch.manual_seed(recipe.seed)
     model = teacher = None
     unimodal = open_teachers(recipe.sfclip)
@@ -53,23 +53,24 @@ def start(recipe: Recipe, out: Path, resume: bool = False, dry_run: bool = False
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     kept = sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
     _say(
+        show,
         f"{recipe.name}: {kept / 1e6:.2f}M parameters in the encoder, {trained / 1e6:.2f}M trained, "
-        f"{recipe.steps} steps, {recipe.images:,} images"
+        f"{recipe.steps} steps, {recipe.images:,} images",
     )
     if dry_run:
         print(json.dumps(to_dict(recipe), indent=2))
         return
     try:
-        folder = fit(recipe, objective, tokenizer, out, resume)
+        folder = fit(recipe, objective, tokenizer, out, resume, show)
     except Stopped as stopped:
-        _say(str(stopped))
+        _say(show, str(stopped))
         return
-    _say(f"the encoder is in {folder}: python app.py --model {folder}")
+    _say(show, f"the encoder is in {folder}: python app.py --model {folder}")
 
 
-def _say(text: str) -> None:
+def _say(show: bool, text: str) -> None:
     """One process speaks for all."""
-    if rank() == 0:
+    if show and rank() == 0:
         print(text, file=sys.stderr)
 
 
@@ -77,5 +78,6 @@ def _captions(data: Data, count: int) -> Iterator[str]:
     if data.source != "scenes":
         yield from open_data(data).texts(count)
         return
+    among = scenes.some_nouns(data.nouns)
     for i in range(count):
-        yield from scenes.draw(TOKENIZER_SEED + i, 14).captions.values()
+        yield from scenes.draw(TOKENIZER_SEED + i, 14, among=among).captions.values()

@@ -54,6 +54,7 @@ class Data:
     mask: str = ""  # the column of label masks, for patch_labels, likewise
     split: str = "train"  # of a data set of the Hub
     subset: str = ""
+    nouns: int = 0  # of scenes: how many of the vocabulary's nouns are drawn; 0: all
     short_share: float = 0.5  # how often CLS 2 gets the short and not the detailed caption [uniform, Sec. 3.5]
     crop_min: float = 0.5  # share of the picture's area that the global crop keeps, from here ...
     crop_max: float = 1.0  # ... to here [ranges not published]; scenes are never cropped
@@ -185,6 +186,9 @@ class Recipe:
     checkpointing: bool = False  # keep no activations inside the blocks: less memory, a third more time
     # contrastive
     temperature: float = 0.07  # start of the learned temperature
+    web_weight: float = (
+        0.5  # of CLS 1 with the alt-text; CLS 2 with the synthetic caption has what is left of 1 [App. A.9]
+    )
     # terms
     self_distillation: SelfDistillation = field(default_factory=SelfDistillation)
     distillation: PatchDistillation = field(default_factory=PatchDistillation)

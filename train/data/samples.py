@@ -43,14 +43,14 @@ class DrawnScenes:
 
     def __init__(self, recipe: Recipe, rank: int, world: int):
         self.recipe, self.rank, self.world = recipe, rank, world
-        self.names = scenes.names()
+        self.names, self.among = scenes.names(), scenes.some_nouns(recipe.data.nouns)
 
     def take(self, step: int) -> Samples:
         """This process's share of step's images."""
         stage = self.recipe.stage_at(step)
         share = stage.batch_size // self.world
         start = self.recipe.seed * SEED_STRIDE + images_before(self.recipe, step) + self.rank * share
-        drawn = [scenes.draw(start + i, stage.size) for i in range(share)]
+        drawn = [scenes.draw(start + i, stage.size, among=self.among) for i in range(share)]
         rng = random.Random(start)
         short = self.recipe.data.short_share
         captions = {

@@ -14,12 +14,22 @@ from train.settings import Grounding, Stage, choose
 class Contrastive(nn.Module):
     """Mean of two InfoNCE: CLS 1 with web alt-text, CLS 2 with a synthetic caption (TIPSv2 App. A.9, Sec. 3.5)."""
 
+    def __init__(self, web_weight: float = 0.5):
+        """`web_weight` is the first one's share. Raises ValueError if it is none."""
+        super().__init__()
+        if not 0 <= web_weight <= 1:
+            raise ValueError(f"web_weight={web_weight} is a share: it must lie between 0 and 1.")
+        self.weights = {"web": web_weight, "synthetic": 1 - web_weight}
+
     def forward(self, view: View, batch: dict[str, Tensor], stage: Stage) -> dict[str, tuple[float, Tensor]]:
         temperature = view.model.temperature.float().clamp(min=MIN_TEMPERATURE)
         out = {}
         for role, image in (("web", view.cls), ("synthetic", view.caption_cls)):
             text = view.texts[role].pooled
-            out[f"contrastive_{role}"] = 0.5, losses.contrastive(gather(image), gather(text), temperature)
+            out[f"contrastive_{role}"] = (
+                self.weights[role],
+                losses.contrastive(gather(image), gather(text), temperature),
+            )
         return out
 
 

@@ -32,7 +32,7 @@ class Objective(nn.Module):
         self.recipe, self.model = recipe, model
         if recipe.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.terms = nn.ModuleDict({"contrastive": Contrastive()})
+        self.terms = nn.ModuleDict({"contrastive": Contrastive(recipe.web_weight)})
         if recipe.distillation.weight:
             self.terms["distillation"] = PatchDistilling(recipe.distillation, model, teacher)
         if recipe.grounding.weight:

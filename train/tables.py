@@ -1,0 +1,115 @@
+"""table.md and table.png from the records of `python -m train reproduce`: rows, claims, and how sure the seeds make us.
+
+A claim is judged on seeds that both of its rows have: the mean of the differences within a seed, whose scenes and
+starting weights the two rows share, and their standard deviation.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+from train.reproduce import BATCH, LANGUAGES, NOUNS, ROWS, STEPS
+
+COLUMNS = {
+    "mIoU final": ("val", "final"),
+    "mIoU values": ("val", "values"),
+    "unseen style, final": ("style", "final"),
+    "unseen style, values": ("style", "values"),
+    "image to text R@1": ("val", "i2t"),
+    "text to image R@1": ("val", "t2i"),
+    "top-1": ("val", "top1"),
+    "English names R@1": ("val", "en"),
+    f"names R@1 in {' '.join(LANGUAGES)}": ("val", "foreign"),
+}
+Scores = dict[str, dict[int, dict[str, float]]]  # row -> seed -> column -> value
+
+
+def read(out: Path) -> Scores:
+    """The columns of every record in `out`, rows in the table's order. Raises ValueError if there is no record."""
+    found: Scores = {row.name: {} for row in ROWS}
+    for path in sorted((out / "runs").glob("*.json")):
+        record = json.loads(path.read_text())
+        if record["row"] in found:
+            for scores in record["scores"].values():
+                scores["foreign"] = statistics.fmean(scores[code] for code in LANGUAGES)
+            values = {name: record["scores"][split][key] for name, (split, key) in COLUMNS.items()}
+            found[record["row"]][record["seed"]] = values | {"chance": record["scores"]["val"]["chance"]}
+    if not any(found.values()):
+        raise ValueError(f"{out} holds no finished run; run `python -m train reproduce --out {out}`.")
+    return {name: dict(sorted(seeds.items())) for name, seeds in found.items() if seeds}
+
+
+def write(out: Path) -> str:
+    """Write table.md and table.png into `out` from the records there, and return the table's text."""
+    found = read(out)
+    rows = [["row", "seeds", *COLUMNS]]
+    for name, seeds in found.items():
+        rows.append([name, str(len(seeds)), *(spread([s[c] for s in seeds.values()]) for c in COLUMNS)])
+    shown = [*COLUMNS][:7]
+    claims = [["claim", "rows", "seeds", *shown, "the paper"]]
+    for row in ROWS:
+        if row.name in found and row.against in found:
+            changes = differences(found[row.name], found[row.against])
+            cells = [spread([change[c] for change in changes], "+") if changes else "" for c in shown]
+            claims.append([row.claim, f"{row.against} -> {row.name}", str(len(changes)), *cells, row.paper])
+    text = (
+        f"# What the papers claim, at {NOUNS} nouns and {STEPS * BATCH:,} images a run\n\n"
+        "Written by `python -m train reproduce`. Mean ± standard deviation over seeds; mIoU among the names present, "
+        f"chance {next(iter(next(iter(found.values())).values()))['chance']:.3f}.\n\n{_markdown(rows)}\n\n"
+        "## Claims\n\nMean ± standard deviation of the differences within a seed. **Bold**: more than two standard "
+        f"deviations from 0, over three seeds or more.\n\n{_markdown(claims)}\n"
+    )
+    (out / "table.md").write_text(text)
+    plot(found, out / "table.png")
+    return text
+
+
+def differences(ours: dict[int, dict[str, float]], theirs: dict[int, dict[str, float]]) -> list[dict[str, float]]:
+    """Ours minus theirs, column by column, for every seed that both have."""
+    return [{c: ours[s][c] - theirs[s][c] for c in COLUMNS} for s in sorted(ours.keys() & theirs.keys())]
+
+
+def spread(values: list[float], sign: str = "") -> str:
+    """Mean ± sample standard deviation; signed ones in bold where they are more than two deviations from 0."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:{sign}.3f}"
+    deviation = statistics.stdev(values)
+    text = f"{mean:{sign}.3f} ± {deviation:.3f}"
+    return f"**{text}**" if sign and len(values) > 2 and abs(mean) > 2 * deviation else text
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def plot(found: Scores, path: Path) -> None:
+    """Patch-text mIoU of every row: bars are means, points are seeds."""
+    from matplotlib.figure import Figure  # seconds to import, and only drawing needs it
+
+    figure = Figure(figsize=(10, 0.4 * len(found) + 1.3), layout="constrained")
+    seen, unseen = figure.subplots(1, 2, sharey=True, sharex=True)
+    for axis, columns, title in (
+        (seen, ("mIoU final", "mIoU values"), "drawing styles of the training"),
+        (unseen, ("unseen style, final", "unseen style, values"), "a style never seen"),
+    ):
+        for column, shift, color, label in zip(
+            columns, (0.2, -0.2), ("#56B4E9", "#0072B2"), ("final layer", "value features"), strict=True
+        ):
+            for place, seeds in enumerate(found.values()):
+                points = [scores[column] for scores in seeds.values()]
+                axis.barh(
+                    shift - place, statistics.fmean(points), 0.36, color=color, label=label if not place else None
+                )
+                axis.plot(points, [shift - place] * len(points), ".", color="#222222", markersize=4)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_xlabel("mIoU among the names present")
+        axis.spines[["top", "right"]].set_visible(False)
+    chance = next(iter(next(iter(found.values())).values()))["chance"]
+    seen.axvline(chance, color="#888888", linewidth=1, linestyle="--", label="chance")
+    seen.set_yticks([-place for place in range(len(found))], list(found))
+    seen.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=120)
