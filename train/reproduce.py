@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from train.settings import Recipe, SelfDistillation, Stage, Tower, choose, override, to_dict
 
-NOUNS, SIZE, STEPS, BATCH = 60, 112, 600, 128
+NOUNS, SIZE, STEPS, BATCH = 30, 112, 1200, 128
 SPLITS = {"val": f"scenes:val:{NOUNS}", "style": f"scenes:style:{NOUNS}"}
 LANGUAGES = ("ja", "ko", "zh", "ru", "uk")  # written unlike English: what they score is not for words they share
 KEPT_LINES = 60  # of a run's log
@@ -96,11 +96,11 @@ def base() -> Recipe:
         command="reproduce",
         stages=(stage,),
         tower=Tower(width=128, vision_layers=6, text_layers=2, heads=2, vocabulary=1024, table=SIZE),
-        warmup=60,
+        warmup=100,
         self_distillation=SelfDistillation(prototypes=256, hidden=256, momentum=0.98, momentum_end=0.998),
         trackers="",
         workers=0,
-        save_every=100,
+        save_every=200,
         sample_every=STEPS,
     )
     return override(recipe, [f"data.nouns={NOUNS}"])
@@ -123,17 +123,8 @@ def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (0, 1
 
     Checkpoints and models are in out/work, which is no part of the result. Raises ValueError for an unknown row.
     """
-    for name in rows or ():
-        choose("rows", name, *(row.name for row in ROWS))
-    work = out / "work"
+    waiting, work = to_do(out, rows, seeds), out / "work"
     by_name = {row.name: row for row in ROWS}
-    waiting = [(s, row) for s in seeds for row in ROWS if not rows or row.name in rows]
-    waiting = [(seed, row) for seed, row in waiting if not record_of(out, row.name, seed).exists()]
-    for seed, row in waiting:  # grows: a teacher may have a teacher
-        teacher = by_name.get(row.teacher)
-        if teacher and not _trained(work, teacher, seed) and (seed, teacher) not in waiting:
-            waiting.append((seed, teacher))
-    waiting.sort(key=lambda item: (item[0], ROWS.index(item[1])))
     running = {}
     context = multiprocessing.get_context("spawn")
     with tqdm(total=len(waiting), unit="run", desc="reproduce") as bar, ProcessPoolExecutor(jobs, context) as pool:
@@ -143,7 +134,7 @@ def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (0, 1
                     ready = not row.teacher or _trained(work, by_name[row.teacher], seed)
                     if ready and len(running) < jobs:
                         waiting.remove((seed, row))
-                        running[pool.submit(_train_and_score, out, row, seed)] = row
+                        running[pool.submit(train_and_score, out, row, seed)] = row
                 bar.set_postfix_str(", ".join(row.name for row in running.values()))
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     running.pop(future)
@@ -152,6 +143,23 @@ def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (0, 1
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def to_do(out: Path, rows: list[str] | None, seeds: tuple[int, ...]) -> list[tuple[int, Row]]:
+    """(seed, row) of every run that `out` lacks, with the teachers that these need, seed by seed in the table's order.
+
+    Raises ValueError for an unknown row.
+    """
+    for name in rows or ():
+        choose("rows", name, *(row.name for row in ROWS))
+    by_name = {row.name: row for row in ROWS}
+    found = [(seed, row) for seed in seeds for row in ROWS if not rows or row.name in rows]
+    found = [(seed, row) for seed, row in found if not record_of(out, row.name, seed).exists()]
+    for seed, row in found:  # it grows: a teacher may have a teacher
+        teacher = by_name.get(row.teacher)
+        if teacher and not _trained(out / "work", teacher, seed) and (seed, teacher) not in found:
+            found.append((seed, teacher))
+    return sorted(found, key=lambda item: (item[0], ROWS.index(item[1])))
 
 
 def record_of(out: Path, name: str, seed: int) -> Path:
@@ -163,7 +171,7 @@ def _trained(work: Path, row: Row, seed: int) -> bool:
     return (work / f"{row.name}-{seed}" / "model" / "config.json").exists()
 
 
-def _train_and_score(out: Path, row: Row, seed: int) -> None:
+def train_and_score(out: Path, row: Row, seed: int) -> None:
     """Train one row with one seed, or go on with it, and write its record."""
     import torch  # a process of its own, which the parent need not import for
 

@@ -1,0 +1,112 @@
+"""The table of the papers' claims: rows that differ as they say, records that go on, differences within a seed."""
+
+import json
+import statistics
+
+import pytest
+
+from train import reproduce, tables
+from train.__main__ import main
+from train.settings import to_dict
+
+
+def flat(values, prefix=""):
+    """Nested fields with dots."""
+    items = values.items() if isinstance(values, dict) else enumerate(values)
+    out = {}
+    for key, value in items:
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict | tuple) else {f"{prefix}{key}": value}
+    return out
+
+
+@pytest.mark.parametrize("row", reproduce.ROWS, ids=lambda row: row.name)
+def test_a_row_changes_only_its_fields_and_keeps_the_budget(row, tmp_path):
+    common, own = flat(to_dict(reproduce.base())), flat(to_dict(reproduce.recipe_of(row, 3, tmp_path)))
+    changed = {key for key in common if common[key] != own[key]}
+    named = {field.partition("=")[0] for field in row.fields} | {"name", "seed"}
+    assert changed <= named | {"distillation.teacher", "sfclip.vision_teacher", "sfclip.text_teacher"}
+    assert own["seed"] == 3 and own["stages.0.steps"] * own["stages.0.batch_size"] == reproduce.STEPS * reproduce.BATCH
+    names = [other.name for other in reproduce.ROWS]
+    assert not row.against or row.against in names
+    assert not row.teacher or names.index(row.teacher) < names.index(row.name)
+
+
+def record(out, row, seed, final, style=0.1):
+    """A finished run with made-up scores."""
+    scores = dict.fromkeys(("values", "top1", "i2t", "t2i", "en", *reproduce.LANGUAGES), 0.5)
+    path = reproduce.record_of(out, row, seed)
+    path.parent.mkdir(exist_ok=True)
+    both = {"val": {**scores, "final": final, "chance": 0.05}, "style": {**scores, "final": style, "chance": 0.05}}
+    path.write_text(json.dumps({"row": row, "seed": seed, "scores": both}))
+
+
+def test_the_table_gives_means_deviations_and_differences_of_common_seeds(tmp_path):
+    ibot, better = [0.10, 0.20, 0.30], [0.15, 0.24, 0.36]
+    for seed in range(3):
+        record(tmp_path, "ibot", seed, ibot[seed])
+        record(tmp_path, "ibot++", seed, better[seed])
+    record(tmp_path, "ibot++", 3, 0.9)  # a seed that its counterpart lacks
+    record(tmp_path, "a row of another version", 0, 0.9)
+    text = tables.write(tmp_path)
+    assert (tmp_path / "table.md").read_text() == text and (tmp_path / "table.png").stat().st_size > 10_000
+    lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in text.splitlines() if line.startswith("|")}
+    assert lines["ibot"][1:3] == ["3", "0.200 ± 0.100"]
+    assert lines["ibot++"][1] == "4"
+    gains = [b - a for a, b in zip(ibot, better, strict=True)]
+    claim = lines["iBOT -> iBOT++"]
+    assert claim[2:4] == ["3", f"**{statistics.fmean(gains):+.3f} ± {statistics.stdev(gains):.3f}**"]
+    assert claim[5] == "+0.000 ± 0.000"
+    assert "another version" not in text
+
+
+@pytest.mark.parametrize("values, bold", [((0.1, 0.1, 0.4), False), ((0.1, 0.12, 0.11), True), ((0.1, 0.11), False)])
+def test_bold_needs_two_deviations_and_three_seeds(values, bold):
+    assert tables.spread(list(values), "+").startswith("**") == bold
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A table of two tiny rows, the second taught by the first, scored without the splits."""
+    tiny = (
+        "stages.0.steps=3", "stages.0.size=28", "stages.0.batch_size=8", "stages.0.local_size=14", "warmup=1",
+        "tower.width=64", "tower.heads=1", "tower.vision_layers=1", "tower.text_layers=1", "tower.vocabulary=400",
+        "tower.table=28", "save_every=2",
+    )  # fmt: skip
+    rows = [row for row in reproduce.ROWS if row.name in ("ibot", "values-1")]
+    rows = tuple(reproduce.Row(**{**row.__dict__, "fields": (*row.fields, *tiny)}) for row in rows)
+    monkeypatch.setattr(reproduce, "ROWS", rows)
+    monkeypatch.setattr(reproduce, "SPLITS", {})
+    monkeypatch.setattr("train.run.TOKENIZER_PAIRS", 50)
+    return rows
+
+
+def test_a_student_is_trained_after_its_teacher_and_a_finished_run_is_left_alone(small, tmp_path):
+    teacher, student = small
+    reproduce.train_and_score(tmp_path, teacher, 1)
+    reproduce.train_and_score(tmp_path, student, 1)
+    found = json.loads(reproduce.record_of(tmp_path, "values-1", 1).read_text())
+    assert found["recipe"]["distillation"]["teacher"] == "ibot-1/model", "no path of this machine in the record"
+    assert [line["step"] for line in found["log"] if "loss" in line] == [1, 2, 3]
+    assert not (tmp_path / "work/ibot-1/checkpoints").exists() and (tmp_path / "work/ibot-1/model").is_dir()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    reproduce.run(tmp_path, ["values-1"], (1,))
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_what_is_to_do_names_missing_teachers_first(small, tmp_path):
+    teacher, student = small
+    assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(0, teacher), (0, student), (1, teacher), (1, student)]
+    reproduce.record_of(tmp_path, "values-1", 0).parent.mkdir()
+    reproduce.record_of(tmp_path, "values-1", 0).touch()
+    assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(1, teacher), (1, student)]
+
+
+def test_mistakes_are_one_sentence(tmp_path, capsys):
+    for arguments, said in (
+        (["--rows", "ibott"], "did you mean 'ibot'?"),
+        (["--seeds", "one"], "--seeds one: whole numbers"),
+        (["--table"], "holds no finished run"),
+    ):
+        assert main(["reproduce", "--out", str(tmp_path / "table"), *arguments]) == 2
+        told = capsys.readouterr().err
+        assert said in told and "Traceback" not in told and told.count("\n") == 1
