@@ -55,6 +55,7 @@ class Data:
     split: str = "train"  # of a data set of the Hub
     subset: str = ""
     nouns: int = 0  # of scenes: how many of the vocabulary's nouns are drawn; 0: all
+    restyle: float = 0.0  # of scenes: how often a drawing gets other colours, shades and proportions
     short_share: float = 0.5  # how often CLS 2 gets the short and not the detailed caption [uniform, Sec. 3.5]
     crop_min: float = 0.5  # share of the picture's area that the global crop keeps, from here ...
     crop_max: float = 1.0  # ... to here [ranges not published]; scenes are never cropped
@@ -183,6 +184,7 @@ class Recipe:
     attention: str = "eager"  # trains faster than sdpa on a CPU at short lengths
     # memory
     accumulate: int = 1  # parts a process's batch goes through in; the loss is the whole batch's all the same
+    sharding: str = "none"  # or "full": every process holds a part of weights, gradients and moments (FSDP)
     checkpointing: bool = False  # keep no activations inside the blocks: less memory, a third more time
     # contrastive
     temperature: float = 0.07  # start of the learned temperature

@@ -19,6 +19,7 @@ from PIL import Image
 from tipsv2.scenes import captions
 from tipsv2.scenes.backgrounds import STUFF, background
 from tipsv2.scenes.captions import Object
+from tipsv2.scenes.looks import Look, random_look, recolour
 from tipsv2.scenes.sprites import SEEN_STYLES, UNSEEN_STYLE, nouns, sprites
 
 COUNT_WEIGHTS = (0.25, 0.3, 0.25, 0.12, 0.08)  # one to five sprites
@@ -56,7 +57,9 @@ def _pyramid(style: str, noun: int, drawing: int) -> tuple[Image.Image, ...]:
     return full, full.reduce(2), full.reduce(4)
 
 
-def _stamp(style: str, noun: int, drawing: int, side: float, angle: float, flip: bool) -> np.ndarray:
+def _stamp(
+    style: str, noun: int, drawing: int, side: float, angle: float, flip: bool, look: Look | None = None
+) -> np.ndarray:
     """A sprite scaled to `side` pixels, rotated and flipped: float32 [L, L, 4], premultiplied, 0..255."""
     pyramid = _pyramid(style, noun, drawing)
     level = max((k for k in range(3) if pyramid[k].width >= side), default=0)
@@ -66,10 +69,15 @@ def _stamp(style: str, noun: int, drawing: int, side: float, angle: float, flip:
     scale, half, mid = source.width / side, length / 2, source.width / 2
     mirror = -1 if flip else 1
     a, b, d, e = mirror * scale * cos, mirror * scale * sin, -scale * sin, scale * cos
+    if look:
+        matrix = np.linalg.inv(look.shape()) @ [[a, b], [d, e]]  # picture -> sprite
+        length = math.ceil(source.width * np.abs(np.linalg.inv(matrix)).sum(1).max())  # its corners stay inside
+        half, (a, b, d, e) = length / 2, matrix.ravel().tolist()
     matrix = (a, b, mid - (a + b) * half, d, e, mid - (d + e) * half)
-    return np.asarray(
+    stamp = np.asarray(
         source.transform((length, length), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR), np.float32
     )
+    return recolour(stamp, look) if look else stamp
 
 
 def _window(center: float, length: int, size: int) -> tuple[slice, slice]:
@@ -100,7 +108,13 @@ def some_nouns(count: int = 0) -> tuple[int, ...]:
     return tuple(k * known // count for k in range(count)) if count else tuple(range(known))
 
 
-def draw(seed: int, size: int = 224, styles: Sequence[str] = SEEN_STYLES, among: Sequence[int] | None = None) -> Scene:
+def draw(
+    seed: int,
+    size: int = 224,
+    styles: Sequence[str] = SEEN_STYLES,
+    among: Sequence[int] | None = None,
+    restyle: float = 0.0,
+) -> Scene:
     """Draw scene `seed` with sprites of `styles`.
 
     Args:
@@ -108,6 +122,7 @@ def draw(seed: int, size: int = 224, styles: Sequence[str] = SEEN_STYLES, among:
         size: side of the square picture in pixels, 14 to 1024.
         styles: drawing styles to take sprites from, names of `sprites.STYLES`.
         among: indices of the nouns to choose from, see `some_nouns`; default all.
+        restyle: how often a drawing gets another look (`looks.random_look`), 0 to 1; what stands where stays.
 
     Raises:
         ValueError: a size out of range.
@@ -120,7 +135,9 @@ def draw(seed: int, size: int = 224, styles: Sequence[str] = SEEN_STYLES, among:
     for _ in range(count):
         noun = planned[-1][0] if planned and rng.random() < 0.1 else among[rng.randrange(len(among))]
         planned.append(_plan(rng, noun, rng.choice(styles), SIDES[count - 1], taken))
-    return _paint(rng, canvas, labels, planned)
+    other = random.Random(f"restyle {seed}")  # its own, so that the scene is the same with other looks
+    looks = [random_look(other) if other.random() < restyle else None for _ in planned]
+    return _paint(rng, canvas, labels, planned, looks)
 
 
 def draw_one(seed: int, noun: int, style: str, size: int = 224) -> Scene:
@@ -130,7 +147,7 @@ def draw_one(seed: int, noun: int, style: str, size: int = 224) -> Scene:
     ValueError for a size out of range.
     """
     rng, canvas, labels = _begin(seed, size)
-    return _paint(rng, canvas, labels, [_plan(rng, noun, style, SIDES[0], [])])
+    return _paint(rng, canvas, labels, [_plan(rng, noun, style, SIDES[0], [])], [None])
 
 
 def _begin(seed: int, size: int) -> tuple[random.Random, np.ndarray, np.ndarray]:
@@ -159,16 +176,19 @@ def _plan(
     return noun, style, drawing, side, x, y, angle, rng.random() < 0.5, rng.uniform(0.8, 1.15)
 
 
-def _paint(rng: random.Random, canvas: np.ndarray, labels: np.ndarray, planned: list[tuple]) -> Scene:
+def _paint(
+    rng: random.Random, canvas: np.ndarray, labels: np.ndarray, planned: list[tuple], looks: list[Look | None]
+) -> Scene:
     """Stamp the planned sprites on the background, label and caption the picture. Changes `canvas` and `labels`."""
     size, count = len(canvas), len(planned)
-    planned = sorted(planned, key=lambda p: p[5] + p[3] / 2)  # what stands lower stands in front
+    order = sorted(range(count), key=lambda k: planned[k][5] + planned[k][3] / 2)  # what stands lower is in front
+    planned, looks = [planned[k] for k in order], [looks[k] for k in order]
 
     grounds = labels.copy()
     owner = np.zeros((size, size), np.uint8)
     full = []
     for k, (noun, style, drawing, side, x, y, angle, flip, gain) in enumerate(planned, start=1):
-        stamp = _stamp(style, noun, drawing, side * size, angle, flip)
+        stamp = _stamp(style, noun, drawing, side * size, angle, flip, looks[k - 1])
         length = len(stamp)
         small = max(4, length // 6)
         alpha = Image.fromarray(stamp[..., 3])
