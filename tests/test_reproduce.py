@@ -5,7 +5,8 @@ import statistics
 
 import pytest
 
-from train import reproduce, tables
+from tipsv2 import scenes
+from train import claims, reproduce, tables
 from train.__main__ import main
 from train.settings import to_dict
 
@@ -19,21 +20,29 @@ def flat(values, prefix=""):
     return out
 
 
-@pytest.mark.parametrize("row", reproduce.ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", claims.ROWS, ids=lambda row: row.name)
 def test_a_row_changes_only_its_fields_and_keeps_the_budget(row, tmp_path):
-    common, own = flat(to_dict(reproduce.base())), flat(to_dict(reproduce.recipe_of(row, 3, tmp_path)))
+    common, own = flat(to_dict(claims.base())), flat(to_dict(claims.recipe_of(row, 3, tmp_path)))
     changed = {key for key in common if common[key] != own[key]}
     named = {field.partition("=")[0] for field in row.fields} | {"name", "seed"}
     assert changed <= named | {"distillation.teacher", "sfclip.vision_teacher", "sfclip.text_teacher"}
-    assert own["seed"] == 3 and own["stages.0.steps"] * own["stages.0.batch_size"] == reproduce.STEPS * reproduce.BATCH
-    names = [other.name for other in reproduce.ROWS]
+    steps = claims.STEPS // (3 if row.kind == "search" else 1)
+    assert own["seed"] == 3 and (own["stages.0.steps"], own["stages.0.batch_size"]) == (steps, claims.BATCH)
+    names = [other.name for other in claims.ROWS]
     assert not row.against or row.against in names
     assert not row.teacher or names.index(row.teacher) < names.index(row.name)
 
 
+def test_the_search_looks_at_no_split_of_the_table():
+    splits = [scenes.split(name.partition(":")[2]) for kind in claims.SPLITS.values() for name in kind.values()]
+    starts = sorted((split.first, split.first + len(split)) for split in splits)
+    assert len(starts) == 3 and all(a[1] <= b[0] for a, b in zip(starts, starts[1:], strict=False))
+    assert not set(claims.SPLITS["claim"].values()) & set(claims.SPLITS["search"].values())
+
+
 def record(out, row, seed, final, style=0.1):
     """A finished run with made-up scores."""
-    scores = dict.fromkeys(("values", "top1", "i2t", "t2i", "en", *reproduce.LANGUAGES), 0.5)
+    scores = dict.fromkeys(("values", "top1", "i2t", "t2i", "en", *claims.LANGUAGES), 0.5)
     path = reproduce.record_of(out, row, seed)
     path.parent.mkdir(exist_ok=True)
     both = {"val": {**scores, "final": final, "chance": 0.05}, "style": {**scores, "final": style, "chance": 0.05}}
@@ -56,7 +65,11 @@ def test_the_table_gives_means_deviations_and_differences_of_common_seeds(tmp_pa
     claim = lines["iBOT -> iBOT++"]
     assert claim[2:4] == ["3", f"**{statistics.fmean(gains):+.3f} ± {statistics.stdev(gains):.3f}**"]
     assert claim[5] == "+0.000 ± 0.000"
-    assert "another version" not in text
+    assert "another version" not in text and "search" not in text
+    tried = json.loads(reproduce.record_of(tmp_path, "ibot", 0).read_text())
+    tried = tried | {"row": "try-distill", "scores": {"search": tried["scores"]["val"]}}
+    reproduce.record_of(tmp_path, "try-distill", 0).write_text(json.dumps(tried))
+    assert "| try-distill | 1 | 0.100 |" in tables.write(tmp_path).partition("The search for unite")[2]
 
 
 @pytest.mark.parametrize("values, bold", [((0.1, 0.1, 0.4), False), ((0.1, 0.12, 0.11), True), ((0.1, 0.11), False)])
@@ -72,10 +85,10 @@ def small(monkeypatch):
         "tower.width=64", "tower.heads=1", "tower.vision_layers=1", "tower.text_layers=1", "tower.vocabulary=400",
         "tower.table=28", "save_every=2",
     )  # fmt: skip
-    rows = [row for row in reproduce.ROWS if row.name in ("ibot", "values-1")]
-    rows = tuple(reproduce.Row(**{**row.__dict__, "fields": (*row.fields, *tiny)}) for row in rows)
+    rows = [row for row in claims.ROWS if row.name in ("ibot", "values-1")]
+    rows = tuple(claims.Row(**{**row.__dict__, "fields": (*row.fields, *tiny)}) for row in rows)
     monkeypatch.setattr(reproduce, "ROWS", rows)
-    monkeypatch.setattr(reproduce, "SPLITS", {})
+    monkeypatch.setattr(reproduce, "SPLITS", {"claim": {}})
     monkeypatch.setattr("train.run.TOKENIZER_PAIRS", 50)
     return rows
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
-from train.reproduce import BATCH, LANGUAGES, NOUNS, ROWS, STEPS
+from train.claims import BATCH, LANGUAGES, NOUNS, ROWS, STEPS
 
 COLUMNS = {
     "mIoU final": ("val", "final"),
@@ -23,30 +24,33 @@ COLUMNS = {
     "English names R@1": ("val", "en"),
     f"names R@1 in {' '.join(LANGUAGES)}": ("val", "foreign"),
 }
+SEARCH = {name: ("search", key) for name, (split, key) in COLUMNS.items() if split == "val"}
 Scores = dict[str, dict[int, dict[str, float]]]  # row -> seed -> column -> value
 
 
-def read(out: Path) -> Scores:
-    """The columns of every record in `out`, rows in the table's order. Raises ValueError if there is no record."""
-    found: Scores = {row.name: {} for row in ROWS}
+def read(out: Path, kind: str = "claim") -> Scores:
+    """The columns of every record of a kind in `out`, and chance, rows in the order of train/claims.py."""
+    found: Scores = {row.name: {} for row in ROWS if row.kind == kind}
+    columns = COLUMNS if kind == "claim" else SEARCH
     for path in sorted((out / "runs").glob("*.json")):
         record = json.loads(path.read_text())
         if record["row"] in found:
             for scores in record["scores"].values():
                 scores["foreign"] = statistics.fmean(scores[code] for code in LANGUAGES)
-            values = {name: record["scores"][split][key] for name, (split, key) in COLUMNS.items()}
-            found[record["row"]][record["seed"]] = values | {"chance": record["scores"]["val"]["chance"]}
-    if not any(found.values()):
-        raise ValueError(f"{out} holds no finished run; run `python -m train reproduce --out {out}`.")
+            values = {name: record["scores"][split][key] for name, (split, key) in columns.items()}
+            first = next(iter(record["scores"].values()))
+            found[record["row"]][record["seed"]] = values | {"chance": first["chance"]}
     return {name: dict(sorted(seeds.items())) for name, seeds in found.items() if seeds}
 
 
 def write(out: Path) -> str:
-    """Write table.md and table.png into `out` from the records there, and return the table's text."""
-    found = read(out)
-    rows = [["row", "seeds", *COLUMNS]]
-    for name, seeds in found.items():
-        rows.append([name, str(len(seeds)), *(spread([s[c] for s in seeds.values()]) for c in COLUMNS)])
+    """Write table.md and table.png into `out` from the records there, and return the table's text.
+
+    Raises ValueError if no run of the table has finished.
+    """
+    found, tried = read(out), read(out, "search")
+    if not found:
+        raise ValueError(f"{out} holds no finished run; run `python -m train reproduce --out {out}`.")
     shown = [*COLUMNS][:7]
     claims = [["claim", "rows", "seeds", *shown, "the paper"]]
     for row in ROWS:
@@ -54,13 +58,19 @@ def write(out: Path) -> str:
             changes = differences(found[row.name], found[row.against])
             cells = [spread([change[c] for change in changes], "+") if changes else "" for c in shown]
             claims.append([row.claim, f"{row.against} -> {row.name}", str(len(changes)), *cells, row.paper])
+    chance = next(iter(next(iter(found.values())).values()))["chance"]
     text = (
         f"# What the papers claim, at {NOUNS} nouns and {STEPS * BATCH:,} images a run\n\n"
         "Written by `python -m train reproduce`. Mean ± standard deviation over seeds; mIoU among the names present, "
-        f"chance {next(iter(next(iter(found.values())).values()))['chance']:.3f}.\n\n{_markdown(rows)}\n\n"
+        f"chance {chance:.3f}.\n\n{_markdown(_rows(found, COLUMNS))}\n\n"
         "## Claims\n\nMean ± standard deviation of the differences within a seed. **Bold**: more than two standard "
         f"deviations from 0, over three seeds or more.\n\n{_markdown(claims)}\n"
     )
+    if tried:
+        text += (
+            "\n## The search for unite\n\nA third of the steps, scored on scenes:search, which no other number comes "
+            f"from.\n\n{_markdown(_rows(tried, SEARCH))}\n"
+        )
     (out / "table.md").write_text(text)
     plot(found, out / "table.png")
     return text
@@ -79,6 +89,13 @@ def spread(values: list[float], sign: str = "") -> str:
     deviation = statistics.stdev(values)
     text = f"{mean:{sign}.3f} ± {deviation:.3f}"
     return f"**{text}**" if sign and len(values) > 2 and abs(mean) > 2 * deviation else text
+
+
+def _rows(found: Scores, columns: Iterable[str]) -> list[list[str]]:
+    rows = [["row", "seeds", *columns]]
+    for name, seeds in found.items():
+        rows.append([name, str(len(seeds)), *(spread([s[c] for s in seeds.values()]) for c in columns)])
+    return rows
 
 
 def _markdown(rows: list[list[str]]) -> str:
