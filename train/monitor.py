@@ -65,9 +65,10 @@ class Monitor:
         self._write({"step": step, **found})
         self._picture(step, encoder, scenes[:SAMPLES])
         model.train(training)
-        self.bar.write(
-            f"step {step}: patch-text mIoU final {found['miou_final']:.3f}, values {found['miou_values']:.3f}"
-        )
+        if not self.bar.disable:
+            self.bar.write(
+                f"step {step}: patch-text mIoU final {found['miou_final']:.3f}, values {found['miou_values']:.3f}"
+            )
         return found
 
     def _picture(self, step: int, encoder: Encoder, scenes: list) -> None:
