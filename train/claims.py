@@ -94,7 +94,7 @@ ROWS = (
         "sfclip", "after SF-CLIP, text teacher alone", "", words=True),
     Row("grounding", (*ALONE, *GROUNDED),
         "contrastive", "+ grounding", "ours"),
-    Row("restyle", (*ALONE, *GROUNDED, "data.restyle=0.7"),
+    Row("restyle", (*ALONE, *GROUNDED, "stages.0.restyle=0.7"),
         "grounding", "drawings in other looks", "ours"),
     *(Row(f"try-{name}", (*fields, "stages.0.steps=400"), teacher=teacher, words=words, kind="search")
       for name, fields, teacher, words in TRIED),

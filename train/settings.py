@@ -27,6 +27,7 @@ class Stage:
     patch_weight: float = 2.0  # beta [App. A.9]; 0 leaves the masked pass out
     mask_ratio: float = 0.75  # [Table 12]
     teacher_size: int = 0  # side at which a vision teacher looks; 0 = as the student (sfclip: for the same grid)
+    restyle: float = 0.0  # of scenes: how often a drawing gets other colours, shades and proportions
     grounding_temperature: float = 0.05  # of grounding's soft maximum over patches, in cosine units
 
 
@@ -55,7 +56,6 @@ class Data:
     split: str = "train"  # of a data set of the Hub
     subset: str = ""
     nouns: int = 0  # of scenes: how many of the vocabulary's nouns are drawn; 0: all
-    restyle: float = 0.0  # of scenes: how often a drawing gets other colours, shades and proportions
     short_share: float = 0.5  # how often CLS 2 gets the short and not the detailed caption [uniform, Sec. 3.5]
     crop_min: float = 0.5  # share of the picture's area that the global crop keeps, from here ...
     crop_max: float = 1.0  # ... to here [ranges not published]; scenes are never cropped
@@ -105,6 +105,7 @@ class PatchDistillation:
     target: str = "values"  # what the student's final patches learn: the teacher's "values" or its "final" layer
     vision: str = "random"  # or "teacher": start from the teacher's vision tower [random, Table 2]
     text: str = "frozen"  # the teacher's text tower, frozen; "teacher" trains it on, "random" starts a new one
+    generations: int = 1  # students in a row, each the next one's teacher; above 1 each has a folder in the run's
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,7 @@ class DrawnScenes:
         stage = self.recipe.stage_at(step)
         share = stage.batch_size // self.world
         start = self.recipe.seed * SEED_STRIDE + images_before(self.recipe, step) + self.rank * share
-        drawn = [
-            scenes.draw(start + i, stage.size, among=self.among, restyle=self.recipe.data.restyle) for i in range(share)
-        ]
+        drawn = [scenes.draw(start + i, stage.size, among=self.among, restyle=stage.restyle) for i in range(share)]
         rng = random.Random(start)
         short = self.recipe.data.short_share
         captions = {
