@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_model
 
-from tipsv2.dense import crop_windows, stitch, vision_features, window_corners
+from tipsv2.dense import crop_windows, layer_features, stitch, vision_features, window_corners
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +21,10 @@ def pixels():
     return torch.rand(2, 3, 42, 70, generator=torch.Generator().manual_seed(0))
 
 
-def plain_values(vision, pixels):
+def plain_values(vision, pixels, layer=3):
     """The values trick on the hidden states that transformers itself hands out, every step written out."""
-    hidden = vision(pixels, output_hidden_states=True).hidden_states[-2]
-    last = vision.encoder.layer[-1]
+    hidden = vision(pixels, output_hidden_states=True).hidden_states[layer - 1]
+    last = vision.encoder.layer[layer - 1]
     x = torch.nn.functional.layer_norm(hidden, (48,), last.norm1.weight, last.norm1.bias, 1e-6)
     value = x @ last.attention.v_proj.weight.T + last.attention.v_proj.bias
     value = value @ last.attention.o_proj.weight.T + last.attention.o_proj.bias
@@ -47,6 +47,51 @@ def test_equals_plain_transformers(vision, pixels, attention):
     assert patches.shape == values.shape == (2, 3, 5, 48)
     assert (values.flatten(1, 2) - expected_values).abs().max() < 1e-5
     assert (values - patches).abs().max() > 0.1  # not the same thing twice
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_every_layer_equals_plain_transformers(vision, pixels, attention):
+    vision.set_attn_implementation(attention)
+    with torch.no_grad():
+        found = dict(layer_features(vision, pixels, [1, 2, 3]))
+        states = vision(pixels, output_hidden_states=True).hidden_states
+        for layer, (cls, caption_cls, patches, values) in found.items():
+            plain = vision.layernorm(states[layer])
+            assert (
+                torch.cat([cls[:, None], caption_cls[:, None], patches.flatten(1, 2)], 1) - plain
+            ).abs().max() < 1e-5
+            assert (values.flatten(1, 2) - plain_values(vision, pixels, layer)).abs().max() < 1e-5
+            assert patches.shape == values.shape == (2, 3, 5, 48)
+        whole = vision_features(vision, pixels)
+    assert list(found) == [1, 2, 3] and all(torch.equal(a, b) for a, b in zip(found[3], whole, strict=True))
+    assert (found[1][2] - found[2][2]).abs().max() > 0.1
+
+
+def test_layers_cost_no_more_than_the_highest_asked_for(vision, pixels):
+    ran = []
+    hooks = [
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+        for number, block in enumerate(vision.encoder.layer, 1)
+    ]
+    try:
+        with torch.no_grad():
+            everything = dict(layer_features(vision, pixels, [1, 2, 3]))
+            ran.clear()
+            second = dict(layer_features(vision, pixels, {2}))
+            assert ran == [1, 2] and not dict(layer_features(vision, pixels, []))
+            ran.clear()
+            vision_features(vision, pixels)
+            assert ran == [1, 2, 3]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert list(second) == [2] and all(torch.equal(a, b) for a, b in zip(second[2], everything[2], strict=True))
+
+
+@pytest.mark.parametrize("layers", [[0], [4], [1, -1]])
+def test_layers_that_do_not_exist(vision, pixels, layers):
+    with pytest.raises(ValueError, match="layers of this encoder are 1 to 3"):
+        list(layer_features(vision, pixels, layers))
 
 
 def test_patches_are_rows_then_columns(vision):

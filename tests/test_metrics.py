@@ -7,10 +7,21 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, jaccard_score, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, jaccard_score, roc_auc_score, top_k_accuracy_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from tipsv2.metrics import accuracy, class_iou, confusion_matrix, mean_iou, recall_at_k
+from tipsv2.metrics import (
+    accuracy,
+    auroc,
+    class_iou,
+    confusion_matrix,
+    mask_iou,
+    mask_margin,
+    mean_iou,
+    peak_margins,
+    pointing_hit,
+    recall_at_k,
+)
 
 
 def test_a_table_by_hand():
@@ -116,3 +127,85 @@ def test_recall_sentences():
     ):
         with pytest.raises(ValueError):
             recall_at_k(scores, relevant, k)
+
+
+def blob(seed: int, shape=(13, 17)):
+    """Scores with many ties (one decimal), a mask that follows them loosely, both random."""
+    random = np.random.default_rng(seed)
+    scores = random.random(shape).round(1)
+    return scores, scores + random.normal(0, 0.3, shape) > 0.7
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_auroc_equals_scikit_learn_and_a_loop_over_pairs(seed):
+    scores, mask = blob(seed)
+    assert auroc(scores, mask) == pytest.approx(roc_auc_score(mask.ravel(), scores.ravel()), abs=1e-12)
+    pairs = [(a > b) + (a == b) / 2 for a in scores[mask] for b in scores[~mask]]
+    assert auroc(scores, mask) == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
+    assert auroc(np.exp(3 * scores), mask) == auroc(scores, mask)  # only the order counts
+    assert auroc(-scores, mask) == pytest.approx(1 - auroc(scores, mask))
+
+
+def test_auroc_limits():
+    mask = np.array([True, False, False])
+    assert auroc(np.array([3, 2, 1]), mask) == 1 and auroc(np.zeros(3), mask) == 0.5
+    assert math.isnan(auroc(np.zeros(3), ~np.zeros(3, bool))) and math.isnan(auroc(np.zeros(3), np.zeros(3, bool)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_iou_with_a_mask_is_the_jaccard_index(seed):
+    scores, mask = blob(seed)
+    tried = {
+        threshold: jaccard_score(mask.ravel(), (scores >= threshold).ravel(), zero_division=0)
+        for threshold in [*np.unique(scores), 0.55, 2.0]
+    }
+    for threshold, expected in tried.items():
+        assert mask_iou(scores, mask, threshold) == pytest.approx((expected, threshold))
+    iou, threshold = mask_iou(scores, mask)
+    assert iou == pytest.approx(max(tried.values())) and tried[threshold] == pytest.approx(iou)
+
+
+def test_iou_without_a_mask_to_meet():
+    assert all(math.isnan(value) for value in mask_iou(np.ones(4), np.zeros(4, bool)))
+
+
+@pytest.mark.parametrize("tolerance", [0, 1, 2.5, 15])
+def test_pointing_equals_a_loop(tolerance):
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(40):
+        scores, mask = random.random((20, 30)), random.random((20, 30)) > 0.99
+        peaks = [(y, x) for y in range(20) for x in range(30) if scores[y, x] == scores.max()]
+        near = [math.dist(peaks[0], (y, x)) <= tolerance for y in range(20) for x in range(30) if mask[y, x]]
+        found.append(pointing_hit(scores, mask, tolerance))
+        assert found[-1] == any(near)
+    assert len(set(found)) == 2 or tolerance in (0, 15)
+
+
+def test_pointing_margin_includes_its_rim():
+    scores, mask = np.zeros((1, 40)), np.zeros((1, 40), bool)
+    scores[0, 3] = mask[0, 18] = 1
+    assert pointing_hit(scores, mask) and not pointing_hit(scores, mask, 14.9)
+    assert pointing_hit(scores, scores > 0, 0) and not pointing_hit(scores, np.zeros((1, 40), bool))
+    with pytest.raises(ValueError, match="tolerance"):
+        pointing_hit(scores, mask, -1)
+
+
+def test_margins_by_hand():
+    assert mask_margin(np.array([[4.0, 2.0], [1.0, 0.0]]), np.array([[True, True], [False, False]])) == 2.5
+    assert math.isnan(mask_margin(np.ones(2), np.ones(2, bool)))
+    maps = np.array([[[5, 1, 0]], [[2, 1, 6]], [[3, 4, 7]]])
+    # peaks at 0, 2 and 2: 5 against 3, 6 against 7, 7 against 6
+    assert peak_margins(maps).tolist() == [2, -1, 1]
+    assert np.isnan(peak_margins(maps[:1])).tolist() == [True]
+
+
+def test_masks_that_do_not_fit():
+    for scores, mask in (
+        (np.ones(3), np.ones(3)),
+        (np.ones(3), np.ones(2, bool)),
+        (np.array([1, np.nan, 2]), np.array([True, False, True])),
+    ):
+        for metric in (auroc, mask_iou, mask_margin, pointing_hit):
+            with pytest.raises(ValueError, match="A mask must be bool"):
+                metric(scores, mask)

@@ -1,4 +1,4 @@
-"""Patch grids out of a transformers Tipsv2VisionModel: final layer and value features in one pass; sliding windows.
+"""Patch grids out of a transformers Tipsv2VisionModel: final layer (or any) and value features; sliding windows.
 
 Value features are what TIPSv2's zero-shot segmentation reads (google-deepmind/tips,
 pytorch/TIPS_zeroshot_segmentation.ipynb; the idea is MaskCLIP's, arXiv 2112.01071): in the last block each token keeps
@@ -9,6 +9,7 @@ Sizes: B images, h x w patches, D width, N windows, C maps.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,14 +28,31 @@ def vision_features(
     Returns cls [B, D], caption_cls [B, D], patches [B, h, w, D], values [B, h, w, D], all after the final LayerNorm,
     none normalised to unit length. Differentiable.
     """
-    height, width = _grid(vision_model, pixels)
+    grid = _grid(vision_model, pixels)
     hidden = before_last(vision_model, pixels, masked)
     last = vision_model.encoder.layer[-1]
-    final = vision_model.layernorm(last(hidden))
-    first_patch = 1 + vision_model.config.num_register_tokens  # the first register is the caption CLS
-    values = vision_model.layernorm(value_block(last, hidden[:, first_patch:]))
-    patches = final[:, first_patch:].unflatten(1, (height, width))
-    return final[:, 0], final[:, 1], patches, values.unflatten(1, (height, width))
+    return _both_ways(vision_model, last, hidden, last(hidden), grid)
+
+
+def layer_features(
+    vision_model: Tipsv2VisionModel, pixels: torch.Tensor, layers: Collection[int]
+) -> Iterator[tuple[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]]:
+    """What `vision_features` gives, as if the network ended after block k, for each k of `layers`, lowest first.
+
+    pixels: as in `vision_features`.   layers: numbers 1..L of L blocks, so that L is `vision_features` itself.
+    Yields (k, (cls, caption_cls, patches, values)): the tokens after block k, and those that enter it sent through it
+    with its attention replaced by its values; the final LayerNorm, which was trained for block L only, on both.
+    One pass, not further than the highest layer asked for. Raises ValueError on layers that do not exist.
+    """
+    blocks = vision_model.encoder.layer
+    if wrong := sorted(set(layers) - set(range(1, len(blocks) + 1))):
+        raise ValueError(f"There is no layer {wrong[0]}: the layers of this encoder are 1 to {len(blocks)}.")
+    grid = _grid(vision_model, pixels)
+    hidden = vision_model.embeddings(pixels)
+    for number in range(1, max(layers, default=0) + 1):
+        before, hidden = hidden, blocks[number - 1](hidden)
+        if number in layers:
+            yield number, _both_ways(vision_model, blocks[number - 1], before, hidden, grid)
 
 
 def before_last(
@@ -88,6 +106,20 @@ def stitch(maps: torch.Tensor, corners: list[tuple[int, int]], size: tuple[int, 
         total[:, top : top + height, left : left + width] += piece
         count[top : top + height, left : left + width] += 1
     return total / count
+
+
+def _both_ways(
+    vision_model: Tipsv2VisionModel,
+    layer: torch.nn.Module,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    grid: tuple[int, int],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The tokens before and after a block, [B, T, D] -> cls, caption_cls, patches and values of `vision_features`."""
+    final = vision_model.layernorm(after)
+    first_patch = 1 + vision_model.config.num_register_tokens  # the first register is the caption CLS
+    values = vision_model.layernorm(value_block(layer, before[:, first_patch:]))
+    return final[:, 0], final[:, 1], final[:, first_patch:].unflatten(1, grid), values.unflatten(1, grid)
 
 
 def _grid(vision_model: Tipsv2VisionModel, pixels: torch.Tensor) -> tuple[int, int]:

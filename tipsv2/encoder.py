@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from tipsv2.catalogue import ModelError, ModelInfo, fetch, find, read_config, vision_sizes
-from tipsv2.dense import vision_features
+from tipsv2.dense import layer_features, vision_features
 from tipsv2.images import fit_size, open_image, to_tensor
 from tipsv2.prompts import TEMPLATES
 from tipsv2.weights import read_model, read_tokenizer
@@ -55,6 +55,7 @@ class Encoder:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.vision_model.dtype  # the model's own first parameter is the temperature
         self.patch_size: int = model.config.vision_config.patch_size
+        self.num_layers: int = model.config.vision_config.num_hidden_layers
         self.temperature = float(model.temperature.detach())  # image-text logits are cosines divided by it
         self._texts: OrderedDict[tuple[str, tuple[str, ...]], torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
@@ -67,6 +68,24 @@ class Encoder:
         the aspect ratio kept; by default the training resolution. Raises ImageError.
         """
         return self.encode_images([image], resolution)[0]
+
+    @torch.no_grad()
+    def encode_layers(
+        self, image, layers: Collection[int] | None = None, resolution: int | None = None
+    ) -> dict[int, ImageFeatures]:
+        """As encode_image for every layer k of `layers` (1..num_layers, by default all): what it would return if the
+        network ended after block k. The highest layer is encode_image itself; see `tipsv2.dense.layer_features`.
+        Raises ImageError, and ValueError on layers that do not exist.
+        """
+        image = open_image(image)
+        resolution = self.info.resolution if resolution is None else resolution
+        size = fit_size(image.width, image.height, resolution, self.patch_size)
+        pixels = to_tensor(image, size)[None].to(self.device, self.dtype)
+        layers = range(1, self.num_layers + 1) if layers is None else layers
+        return {
+            number: ImageFeatures(*(value[0].float().cpu() for value in found), size=(image.height, image.width))
+            for number, found in layer_features(self.model.vision_model, pixels, layers)
+        }
 
     def encode_images(
         self, images: Sequence, resolution: int | None = None, batch_size: int = 16

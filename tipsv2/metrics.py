@@ -1,6 +1,6 @@
-"""Numbers out of label maps and similarity tables. A leaf: numpy in, floats out.
+"""Numbers out of label maps, similarity tables and heatmaps with masks. A leaf: numpy in, floats out.
 
-Sizes: C classes, Q queries, N candidates.
+Sizes: C classes, Q queries, N candidates, H x W pixels.
 """
 
 from __future__ import annotations
@@ -89,3 +89,87 @@ def chance_recall_at_k(relevant: np.ndarray, k: int) -> float:
     ways, many = np.unique(relevant.sum(axis=1), return_counts=True)
     misses = [math.comb(candidates - int(right), k) / math.comb(candidates, k) for right in ways]
     return float(1 - np.average(misses, weights=many))
+
+
+def auroc(scores: np.ndarray, mask: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that a pixel inside the mask scores higher than one outside, ties half.
+
+    scores, mask (bool): of one shape. 0.5 is chance, 1 perfect; no threshold and no scale enters, so encoders whose
+    cosines have different ranges can be compared. nan where the mask marks nothing or everything.
+    """
+    inside, outside = _inside_outside(scores, mask)
+    if not inside.size or not outside.size:
+        return float("nan")
+    inside, outside = np.sort(inside), np.sort(outside)  # the inside only because looking up in order is far faster
+    below, not_above = (np.searchsorted(outside, inside, side) for side in ("left", "right"))
+    return float((below.mean() + not_above.mean()) / (2 * outside.size))
+
+
+def mask_iou(scores: np.ndarray, mask: np.ndarray, threshold: float | None = None) -> tuple[float, float]:
+    """Intersection over union of `scores >= threshold` and the mask (bool, same shape) -> (IoU, the threshold used).
+
+    threshold: None takes the one that gives the highest IoU (of equals the highest), found with the mask's help: what
+    the map could reach, not what a user without the mask would get. (nan, nan) where the mask marks nothing.
+    """
+    inside, outside = _inside_outside(scores, mask)
+    if not inside.size:
+        return float("nan"), float("nan")
+    inside, outside = np.sort(inside), np.sort(outside)
+    # IoU can only fall from one pixel inside the mask to the next, so the best threshold is one of their values.
+    levels = inside[::-1] if threshold is None else np.array([threshold])
+    hits = inside.size - np.searchsorted(inside, levels)
+    iou = hits / (inside.size + outside.size - np.searchsorted(outside, levels))
+    best = int(iou.argmax())
+    return float(iou[best]), float(levels[best])
+
+
+def pointing_hit(scores: np.ndarray, mask: np.ndarray, tolerance: float = 15) -> bool:
+    """The pointing game: does the highest pixel of scores [H, W] lie in the mask [H, W] bool, or `tolerance` pixels
+    (Euclidean, inclusive) away from it at most? Of equally high pixels the first, row by row, points.
+
+    15 pixels are the game's own margin (Zhang et al., Top-down Neural Attention by Excitation Backprop, IJCV 2018,
+    arXiv 1608.00507); 0 asks for the mask itself.
+    """
+    scores, mask = _same_shape(scores, mask)
+    if tolerance < 0:
+        raise ValueError(f"The tolerance must be 0 pixels or more, not {tolerance}.")
+    row, col = np.unravel_index(int(scores.argmax()), scores.shape)
+    rows, cols = mask.nonzero()
+    return bool(((rows - row) ** 2 + (cols - col) ** 2 <= tolerance**2).any())
+
+
+def mask_margin(scores: np.ndarray, mask: np.ndarray) -> float:
+    """Mean score inside the mask (bool, same shape) minus the mean outside, in the scores' own units; nan where the
+    mask marks nothing or everything.
+    """
+    inside, outside = _inside_outside(scores, mask)
+    return float(inside.mean() - outside.mean()) if inside.size and outside.size else float("nan")
+
+
+def peak_margins(maps: np.ndarray) -> np.ndarray:
+    """Where each map is highest, by how much does it beat the best of the others there? maps [Q, H, W] -> [Q] float64.
+
+    Negative where another query scores higher at this query's own peak; nan if there is only one map.
+    """
+    maps = np.asarray(maps, dtype=np.float64).reshape(len(maps), -1)
+    if len(maps) < 2:
+        return np.full(len(maps), np.nan)
+    there = maps[:, maps.argmax(axis=1)]  # [Q, Q]: column q holds what every map says at q's peak
+    own = there.diagonal().copy()
+    np.fill_diagonal(there, -np.inf)
+    return own - there.max(axis=0)
+
+
+def _inside_outside(scores: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores, mask = _same_shape(scores, mask)
+    return scores[mask], scores[~mask]
+
+
+def _same_shape(scores: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores, mask = np.asarray(scores, dtype=np.float64), np.asarray(mask)
+    if mask.dtype != np.bool_ or scores.shape != mask.shape or not np.isfinite(scores).all():
+        raise ValueError(
+            f"A mask must be bool and have the shape of its finite scores {scores.shape}, "
+            f"not {mask.dtype} {mask.shape}."
+        )
+    return scores, mask

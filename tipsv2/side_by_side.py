@@ -1,0 +1,160 @@
+"""A comparison as one picture: both encoders' maps, what B sees more or less of, the sentence; the compare command.
+
+python -m tipsv2 compare dog.jpg --models tipsv2-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tipsv2.prompts import TEMPLATES
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from tipsv2.alignment import Comparison, MapScore
+
+UNITS = {"z": "standard deviations", "rank": "rank", "cosine": "cosine"}
+PANEL, DPI = 3.0, 100  # inches, and pixels per inch: the picture is about a thousand pixels wide
+COLORS, SIGNED, OPACITY = "viridis", "RdBu_r", 0.6
+
+
+def draw(image: np.ndarray, comparison: Comparison) -> np.ndarray:
+    """image uint8 [H, W, 3] and what `tipsv2.alignment.compare` found on it -> uint8 [h, w, 3].
+
+    A row per query: the map of A, the map of B, both in one range of colours and with their peaks marked, and B - A,
+    red where B responds more and blue where A does. Above them the sentence.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = len(comparison.queries)
+    height = PANEL * float(np.clip(image.shape[0] / image.shape[1], 0.4, 2.5)) + 0.5
+    figure = Figure(figsize=(3 * PANEL + 2, rows * height + 1), dpi=DPI, layout="compressed")
+    canvas = FigureCanvasAgg(figure)  # not pyplot, whose figures are one global list
+    figure.suptitle(textwrap.fill(comparison.sentence, 110), fontsize=10, parse_math=False)  # a query may hold a "$"
+    panels = figure.subplots(rows, 3, squeeze=False)
+    a, b = comparison.names
+    low, high = float(comparison.scaled.min()), float(comparison.scaled.max())
+    most = float(np.abs(comparison.difference).max()) or 1.0  # no difference at all is white, not an error
+    columns = (
+        (a, comparison.scaled[0], COLORS, low, high),
+        (b, comparison.scaled[1], COLORS, low, high),
+        ("difference, second minus first", comparison.difference, SIGNED, -most, most),
+    )
+    gray = np.asarray(image) @ (0.299, 0.587, 0.114)  # a blue sky would look like a difference
+    for column, (title, maps, colors, least, greatest) in enumerate(columns):
+        for row, panel in enumerate(panels[:, column]):
+            panel.imshow(gray, "gray", vmin=0, vmax=255)
+            shown = panel.imshow(maps[row], colors, vmin=least, vmax=greatest, alpha=OPACITY)
+            panel.set_xticks([])
+            panel.set_yticks([])
+            if column < 2:
+                score = comparison.scores[column][row]
+                panel.plot(score.x, score.y, "+", color="white", markersize=9)
+                panel.set_xlabel("\n".join(_caption(score)), fontsize=8)
+        panels[0, column].set_title(title, fontsize=9, parse_math=False)
+        if column:  # the first two columns share their range
+            figure.colorbar(shown, ax=panels[:, column], label=UNITS[comparison.scale], shrink=0.8)
+    for row, query in enumerate(comparison.queries):
+        panels[row, 0].set_ylabel(textwrap.shorten(query, 40), fontsize=9, parse_math=False)
+    canvas.draw()
+    picture = np.asarray(canvas.buffer_rgba())[..., :3]
+    inked = [np.flatnonzero((picture < 255).any(axis=(1 - side, 2))) for side in (0, 1)]
+    top, left, bottom, right = *(max(0, ink[0] - 12) for ink in inked), *(ink[-1] + 13 for ink in inked)
+    return picture[top:bottom, left:right].copy()
+
+
+def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `compare` to the command line. command: the function in tipsv2.__main__ that adds a sub-command."""
+    parser = command(
+        "compare",
+        run,
+        "Show the maps of two encoders side by side with their difference, and say who aligns better.",
+        'compare dog.jpg --models tipsv2-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png\n'
+        '  python -m tipsv2 compare dog.jpg --models A,B --queries "dog,grass" --masks dog_mask.png,none',
+    )
+    parser.add_argument("image", help="a picture")
+    parser.add_argument("--models", required=True, metavar="A,B", help="two encoders: names or folders")
+    parser.add_argument("--queries", required=True, metavar="PHRASES", help="what to look for, separated by commas")
+    parser.add_argument(
+        "--masks", metavar="FILES", help="a picture for each phrase, white where it is, or none if nobody knows"
+    )
+    parser.add_argument("--out", default="compare.png", metavar="FILE", help="picture to write (default: %(default)s)")
+    parser.add_argument("--features", choices=("values", "final"), default="values", help="(default: %(default)s)")
+    parser.add_argument("--templates", choices=tuple(TEMPLATES), default="none", help="(default: %(default)s)")
+    parser.add_argument("--resolution", type=int, help="short side that both see (default: each as trained)")
+    parser.add_argument(
+        "--scale", choices=tuple(UNITS), default="z", help="on which maps are subtracted (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """The compare command. Raises ValueError or OSError with one sentence for whoever typed it."""
+    import numpy as np
+    from PIL import Image
+
+    from tipsv2.alignment import compare
+    from tipsv2.encoder import load
+    from tipsv2.images import open_image
+
+    models, queries = _split(options.models), _split(options.queries)
+    if len(models) != 2:
+        raise ValueError(f"--models takes two encoders with a comma between them, not {len(models)}.")
+    out = Path(options.out)
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"--out is a picture to write: call it something like compare.png, not '{options.out}'.")
+    image = open_image(options.image)  # before the models: a wrong path should not cost their loading
+    masks = [None if name == "none" else _read_mask(name) for name in _split(options.masks)] if options.masks else None
+    encoders = []
+    for name in models:
+        encoders.append(load(name, options.device, options.dtype))
+        print(encoders[-1], file=sys.stderr)
+    found = compare(
+        *encoders,
+        image,
+        queries,
+        masks,
+        options.features,
+        options.templates,
+        (options.resolution, options.resolution),
+        options.scale,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw(np.asarray(image), found)).save(out)
+    wide = max(len(query) for query in queries)
+    for name, scores in zip(found.names, found.scores, strict=True):
+        print(name)
+        for score in scores:
+            print(f"  {score.query:<{wide}}  at ({score.x}, {score.y})  {'; '.join(_caption(score))}")
+    print(found.sentence)
+    print(f"written to {out}")
+
+
+def _caption(score: MapScore) -> list[str]:
+    lines = [f"peak {score.peak:.3f}, {score.sharpness:.1f} sd above the mean"]
+    if score.auroc is not None:
+        lines.append(f"AUROC {score.auroc:.3f}, IoU {score.iou:.2f}, pointing {'hit' if score.pointing else 'miss'}")
+    return lines
+
+
+def _read_mask(name: str) -> np.ndarray:
+    """A black-and-white picture -> bool [H, W]."""
+    import numpy as np
+
+    from tipsv2.images import open_image
+
+    return np.asarray(open_image(name).convert("L")) > 127
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
