@@ -18,7 +18,7 @@ import pytest
 from huggingface_hub import constants
 
 from tipsv2 import catalogue
-from tipsv2.catalogue import BUNDLED, HUB, ModelError, available, fetch, find, is_cached
+from tipsv2.catalogue import BUNDLED, DPT, HUB, ModelError, available, fetch, find, is_cached
 from tipsv2.encoder import load
 
 ROOT = Path(__file__).parent.parent
@@ -60,18 +60,18 @@ def lay_out(cache: Path, folder: Path, repo: str = "google/tipsv2-b14") -> Path:
     return root / "snapshots" / SHA
 
 
-def serve(folder: Path, extra: tuple[str, ...] = ()):
-    """A Hub with one model, google/tipsv2-b14: the files of `folder` and some others."""
+def serve(folder: Path, extra: tuple[str, ...] = (), repo: str = "google/tipsv2-b14"):
+    """A Hub with one model, `repo`: the files of `folder` and some others."""
     files = {path.name: path.read_bytes() for path in folder.iterdir()} | dict.fromkeys(extra, b"never fetched")
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         path = request.url.path
-        if path.startswith("/api/models/google/tipsv2-b14/tree/"):
+        if path.startswith(f"/api/models/{repo}/tree/"):
             tree = [{"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in files.items()]
             return httpx2.Response(200, json=tree)
-        if path.startswith("/api/models/google/tipsv2-b14"):
-            return httpx2.Response(200, json={"_id": "0", "id": "google/tipsv2-b14", "sha": SHA, "siblings": []})
-        if path.startswith("/google/tipsv2-b14/resolve/"):
+        if path.startswith(f"/api/models/{repo}"):
+            return httpx2.Response(200, json={"_id": "0", "id": repo, "sha": SHA, "siblings": []})
+        if path.startswith(f"/{repo}/resolve/"):
             data = files[Path(path).name]
             headers = {"ETag": f'"{Path(path).name}"', "X-Repo-Commit": SHA, "Content-Length": str(len(data))}
             return httpx2.Response(200, headers=headers, content=data if request.method == "GET" else b"")
@@ -93,6 +93,14 @@ def test_hub_names():
     assert [HUB[name].width for name in HUB] == [768, 1024, 1152, 1536]
     other = find("someone/my-tips")
     assert (other.source, other.location) == ("hub", "someone/my-tips")
+
+
+def test_names_with_heads():
+    assert list(DPT) == [f"{name}-dpt" for name in HUB]
+    for encoder, heads in zip(HUB.values(), DPT.values(), strict=True):
+        assert find(heads.name) == find(heads.location) == heads and heads.location == f"{encoder.location}-dpt"
+        assert (heads.width, heads.resolution) == (encoder.width, encoder.resolution)
+    assert not {*DPT} & {info.name for info in available()}  # a menu of encoders does not offer them
 
 
 def test_available_starts_with_the_bundled_one():
@@ -214,6 +222,22 @@ def test_download_takes_weights_tokenizer_and_json_only(hub_cache, hub, tiny_fol
     asked = len(requests)
     assert is_cached(find("tipsv2-b14")) and load("auto").info.name == "tipsv2-b14"
     assert len(requests) == asked  # what is on the disk is not asked for again
+
+
+def test_heads_are_downloaded_without_a_tokenizer(hub_cache, hub, tmp_path):
+    """Only files are checked here: tests/test_dpt.py loads such a folder."""
+    folder = tmp_path / "heads"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "tipsv2_dpt"}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    info = find("tipsv2-so400m14-dpt")
+    requests = hub(serve(folder, ("modeling_dpt.py",), info.location))
+    assert not is_cached(info)
+    assert sorted(path.name for path in fetch(info, progress=False).iterdir()) == ["config.json", "model.safetensors"]
+    assert is_cached(info) and not any("modeling" in request.url.path for request in requests)
+    (folder / "config.json").write_text(json.dumps({"model_type": "tipsv2"}))
+    with pytest.raises(ModelError, match=r"no tokenizer\.json"):
+        fetch(find(folder))
 
 
 def test_download_without_a_bar(hub_cache, hub, tiny_folder, capfd):

@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from tipsv2.render import COLORMAPS, PALETTE, colorize, legend, overlay, paint_labels
+from tipsv2.render import (
+    COLORMAPS,
+    PALETTE,
+    beside,
+    color_bar,
+    colorize,
+    label_colors,
+    legend,
+    overlay,
+    paint_labels,
+    paint_normals,
+    ticks,
+)
 
 
 @pytest.mark.parametrize("colormap", COLORMAPS)
@@ -98,3 +110,79 @@ def test_the_same_input_gives_the_same_bytes():
     image = np.zeros((20, 20, 3), np.uint8)
     assert overlay(image, values).tobytes() == overlay(image, values).tobytes()
     assert legend(["dog"]).tobytes() == legend(["dog"]).tobytes()
+
+
+def test_label_colors_are_the_palette_where_no_two_meet():
+    labels = np.array([[0, 5, 5], [2, -1, 5]])
+    assert label_colors(labels) == [PALETTE[index] for index in range(6)]
+    assert label_colors(np.full((2, 2), -1)) == []
+
+
+def test_labels_in_one_picture_do_not_share_a_colour():
+    colors = [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
+    # 0, 3 and 6 would all have the first colour; 3 is the most frequent; 1 has the second; so one is left over.
+    found = label_colors(np.array([3, 3, 3, 0, 0, 6, 1]), colors)
+    assert found[3] == (1, 1, 1) and found[1] == (2, 2, 2) and found[0] == (3, 3, 3)
+    assert found[6] == (1, 1, 1)  # no colour is left: as it was
+    everything = np.repeat(np.arange(150), np.arange(1, 151))
+    used = label_colors(everything)
+    assert len(used) == 150 and set(used) == set(PALETTE)
+    few = label_colors(np.arange(150)[::4])  # 38 labels up to 148, of which many meet at 48 colours
+    assert len({few[label] for label in range(0, 150, 4)}) == 38
+
+
+def test_paint_normals():
+    axes = np.array([[[1, 0, 0], [0, -1, 0], [0, 0, 1]], [[0, 0.96, -0.28], [0, 0, 0], [np.nan, 0, 2]]], np.float32)
+    assert paint_normals(axes).tolist() == [
+        [[255, 128, 128], [128, 0, 128], [128, 128, 255]],
+        [[128, 250, 92], [128, 128, 128], [128, 128, 255]],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count", "expected"),
+    [
+        (0, 10, 6, [0, 2, 4, 6, 8, 10]),
+        (0.746, 2.73, 5, [1, 1.5, 2, 2.5]),
+        (0.001, 10, 3, [5, 10]),
+        (-1, 1, 5, [-1, -0.5, 0, 0.5, 1]),
+        (0.1, 0.3, 5, [0.1, 0.15, 0.2, 0.25, 0.3]),
+        (7, 7, 5, [7]),
+    ],
+)
+def test_ticks(low, high, count, expected):
+    assert ticks(low, high, count) == pytest.approx(expected)
+
+
+def test_ticks_are_round_and_inside():
+    random = np.random.default_rng(0)
+    for low, width in zip(random.normal(size=200) * 50, 10 ** random.uniform(-3, 4, 200), strict=True):
+        found = np.array(ticks(low, low + width, 6))
+        assert 2 <= len(found) <= 6 and (found >= low - 1e-6 * width).all() and (found <= low + 1.000001 * width).all()
+        step = np.diff(found)[0]
+        assert np.allclose(np.diff(found), step) and np.allclose(found / step, np.round(found / step), atol=1e-6)
+        assert any(np.isclose(step / 10 ** np.floor(np.log10(step) + 1e-9), good) for good in (1, 2, 2.5, 5))
+    for low, high in ((1, 0), (np.nan, 1), (0, np.inf)):
+        with pytest.raises(ValueError, match="scale"):
+            ticks(low, high)
+
+
+def test_color_bar_has_the_colours_from_low_to_high_and_a_mark_at_each_tick():
+    bar = color_bar(0, 10, 301, "viridis", unit="m")
+    assert bar.dtype == np.uint8 and bar.shape[0] == 301
+    column = colorize(np.linspace(0, 10, 301)[:, None], "viridis", 0, 10)[::-1, 0]
+    assert (bar[:, 12] == column).all()  # greatest at the top
+    marks = np.flatnonzero((bar[:, 8 + 16 + 2] == 0).all(axis=1))
+    assert marks.tolist() == [300 - 30 * value for value in (10, 8, 6, 4, 2, 0)]
+    assert (bar[:, 40:].max(axis=2) < 60).sum() > 100  # writing
+    assert color_bar(0, 10, 301, unit="metres").shape[1] > bar.shape[1]
+    assert color_bar(3, 3, 1).shape[0] == 1 and color_bar(3, 3, 50).shape[0] == 50
+
+
+def test_beside():
+    tall, wide = np.full((5, 2, 3), 10, np.uint8), np.full((3, 4, 3), 20, np.uint8)
+    found = beside([tall, wide], gap=3)
+    assert found.shape == (5, 9, 3) and found.dtype == np.uint8
+    assert (found[:, :2] == 10).all() and (found[:3, 5:] == 20).all()
+    assert (found[:, 2:5] == 255).all() and (found[3:, 5:] == 255).all()
+    assert (beside([tall]) == tall).all()

@@ -3,6 +3,8 @@
 python -m tipsv2 heatmap dog.jpg "a dog" "grass" --out out
 python -m tipsv2 segment dog.jpg --classes "dog,grass,sky" --out out
 python -m tipsv2 compare dog.jpg --models tipsv2-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png
+python -m tipsv2 depth room.jpg --model google/tipsv2-b14-dpt --out room_depth.png
+python -m tipsv2 features dog.jpg --model tipsv2-nano --out features.png
 python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
 python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language de,fr
 python -m tipsv2 convert VISION.npz TEXT.npz OUT --tokenizer FOLDER
@@ -16,7 +18,7 @@ import re
 import sys
 from pathlib import Path
 
-from tipsv2 import side_by_side
+from tipsv2 import dpt_picture, feature_picture, side_by_side
 from tipsv2.prompts import TEMPLATES
 
 
@@ -81,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_picture(cut, templates="tips9")
 
     side_by_side.add_command(command)
+    dpt_picture.add_command(command)
+    feature_picture.add_command(command)
 
     judge = command(
         "evaluate",

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import struct
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 BUNDLED = "tipsv2-nano"
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
 AUTO_HUB = "tipsv2-b14"  # what "auto" takes when it is already on this machine
+DPT_TYPE = "tipsv2_dpt"  # model_type of vision encoders with DPT heads; an encoder's is "tipsv2"
 HUB_PATTERNS = ("*.json", "*.safetensors", "tokenizer*")
 REACH_SECONDS = 4.0  # to learn whether the Hub answers at all
 
@@ -29,13 +32,13 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known about an encoder before its weights are read."""
+    """What is known about an encoder, or about one with DPT heads, before its weights are read."""
 
     name: str
     title: str
     source: str  # "bundled" | "hub" | "folder" | "npz"
     location: str  # a path or a Hub id
-    parameters: str  # "86M + 110M": vision + text, or one total
+    parameters: str  # "86M + 110M": vision + text (or + heads), or one total
     width: int  # D of the embeddings, 0 if unknown
     resolution: int  # training pixels, 0 if unknown
     trained_on: str  # one sentence
@@ -68,11 +71,20 @@ HUB = {
         _hub("tipsv2-g14", "g/14", "1.1B + 389M", 1536, 6100),
     )
 }
+DPT = {  # the same vision encoders with heads and without text, for tipsv2.dpt
+    info.name: replace(info, trained_on="The encoder as its namesake; the heads on NYU Depth v2 and ADE20K.")
+    for info in (
+        _hub("tipsv2-b14-dpt", "B/14 with DPT heads", "86M + 72M", 768, 632),
+        _hub("tipsv2-l14-dpt", "L/14 with DPT heads", "304M + 102M", 1024, 1623),
+        _hub("tipsv2-so400m14-dpt", "So400m/14 with DPT heads", "413M + 120M", 1152, 2132),
+        _hub("tipsv2-g14-dpt", "g/14 with DPT heads", "1.1B + 185M", 1536, 5282),
+    )
+}
 
 
 def find(name: str | Path) -> ModelInfo:
     """Resolve a name: "auto" (tipsv2-b14 if already downloaded, else the bundled one), the bundled name, a Hub family
-    name with or without "google/", any other Hub "owner/name", or the path of a model folder.
+    or DPT name with or without "google/", any other Hub "owner/name", or the path of a model folder.
 
     Touches neither the network nor the weights. Raises ModelError with the near names on anything else.
     """
@@ -81,8 +93,8 @@ def find(name: str | Path) -> ModelInfo:
         return HUB[AUTO_HUB] if is_cached(HUB[AUTO_HUB]) else find(BUNDLED)
     if text == BUNDLED:
         return _bundled()
-    if text.removeprefix("google/") in HUB:
-        return HUB[text.removeprefix("google/")]
+    if info := (HUB | DPT).get(text.removeprefix("google/")):
+        return info
     path = Path(os.path.expanduser(text))  # Path's own raises on "~" and an unknown user
     if text.endswith(".npz") or path.suffix in (".bin", ".pt", ".pth", ".safetensors"):
         hint = "python -m tipsv2 convert makes such a folder from the official .npz pair"
@@ -92,16 +104,9 @@ def find(name: str | Path) -> ModelInfo:
     if text and os.path.isdir(path):
         return _folder(path)
     if _is_hub_id(text):
-        return replace(
-            _hub(text.split("/")[1], "", "unknown", 0, 0),
-            name=text,
-            title=text,
-            location=text,
-            resolution=0,
-            trained_on="Unknown: see its page on the Hub.",
-            licence="see the Hub",
-        )
-    known = [info.name for info in available()]
+        unknown = dict(parameters="unknown", width=0, resolution=0, download_mb=0, licence="see the Hub")
+        return ModelInfo(text, text, "hub", text, trained_on="Unknown: see its page on the Hub.", **unknown)
+    known = [info.name for info in (*available(), *DPT.values())]
     near = difflib.get_close_matches(text, [*known, "auto"], n=3, cutoff=0.5) or known
     raise ModelError(f"There is no model or folder '{text[:100]}': did you mean {', '.join(near)}?")
 
@@ -123,9 +128,8 @@ def available() -> list[ModelInfo]:
 
 def is_cached(info: ModelInfo) -> bool:
     """Can it be loaded without the network? Looks at the disk only."""
-    if info.source == "hub":
-        return cached_folder(info) is not None
-    return not _missing_parts(Path(info.location))
+    folder = cached_folder(info) if info.source == "hub" else Path(info.location)
+    return folder is not None and not _missing_parts(folder)
 
 
 def cached_folder(info: ModelInfo) -> Path | None:
@@ -163,7 +167,7 @@ def _download(info: ModelInfo, progress: bool) -> Path:
             kwargs.pop("name", None)
             super().__init__(*args, **{**kwargs, "disable": True})
 
-    instead = f"the bundled encoder {BUNDLED} works without a download"
+    instead = "give the folder of a copy" if info.name in DPT else f"the bundled encoder {BUNDLED} needs no download"
     if constants.HF_HUB_OFFLINE:
         raise ModelError(f"{info.location} is not on this machine and HF_HUB_OFFLINE is set: {instead}.")
     # A thread of its own, since neither a name server that never answers nor the Hub's retries obey a request's
@@ -200,7 +204,7 @@ def _download(info: ModelInfo, progress: bool) -> Path:
 
 
 def _missing_parts(folder: Path) -> str:
-    """What keeps a folder from being a loadable encoder, as half a sentence; empty if nothing."""
+    """What keeps a folder from being a loadable encoder or DPT model, as half a sentence; empty if nothing."""
     if not folder.is_dir():
         return "it does not exist"
     if not (folder / "config.json").is_file():
@@ -217,26 +221,31 @@ def _missing_parts(folder: Path) -> str:
         if any(any(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")):
             return "it holds pickled weights only, which may run code when opened: save them as safetensors"
         return "it has no model.safetensors"
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        return "it has no tokenizer.json"
-    return ""
+    if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        return ""
+    with suppress(ModelError):
+        read_config(folder, DPT_TYPE)
+        return ""  # heads read no text
+    return "it has no tokenizer.json"
 
 
-def read_config(folder: Path) -> dict:
-    """config.json of a model folder as a dict. Raises ModelError if it is unreadable or no TIPSv2 model's."""
+def read_config(folder: Path, wanted: str = "tipsv2") -> dict:
+    """config.json of a model folder as a dict. Raises ModelError if it is unreadable or not of the type `wanted`."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         kind = config["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"'{folder / 'config.json'}' is not a readable model configuration: get it again.") from error
-    if kind != "tipsv2":
-        raise ModelError(f"'{folder}' holds a model of type '{kind}', not 'tipsv2': give a TIPSv2 encoder.")
+    if kind != wanted:
+        give = "one with DPT heads" if wanted == DPT_TYPE else "a TIPSv2 encoder"
+        raise ModelError(f"'{folder}' holds a model of type '{kind}', not '{wanted}': give {give}.")
     return config
 
 
 def vision_sizes(config: dict) -> tuple[int, int]:
     """(width, training resolution) out of a model's configuration, 0 where it does not say."""
-    vision = config.get("vision_config") if isinstance(config.get("vision_config"), dict) else {}
+    vision = config.get("vision_config") or config.get("backbone_config")
+    vision = vision if isinstance(vision, dict) else {}
     width, resolution = vision.get("hidden_size", 0), vision.get("image_size", 0)
     if isinstance(resolution, list) and resolution:  # transformers allows [height, width]
         resolution = min(resolution)
@@ -282,12 +291,7 @@ def _count_parameters(folder: Path) -> str:
             with file.open("rb") as stream:
                 (length,) = struct.unpack("<Q", stream.read(8))
                 header = json.loads(stream.read(min(length, 100_000_000)))
-            for name, entry in header.items():
-                if name != "__metadata__":
-                    size = 1
-                    for side in entry["shape"]:
-                        size *= side
-                    total += size
+            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return "unknown"
     for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):

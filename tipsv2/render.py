@@ -106,6 +106,82 @@ def legend(
     return np.asarray(picture)
 
 
+def label_colors(labels: np.ndarray, colors: Sequence[tuple[int, int, int]] = PALETTE) -> list[tuple[int, int, int]]:
+    """A colour for each label from 0 to the greatest of `labels`, an integer map of any shape; negative ones need none.
+
+    Label i has colors[i], again from the start where there are more labels than colours. Of labels in this map that
+    would share one, the most frequent keeps it, and the others get the first colours nobody in the map has.
+    """
+    labels = np.asarray(labels)
+    counts = np.bincount(labels[labels >= 0].ravel())
+    chosen = [tuple(colors[index % len(colors)]) for index in range(len(counts))]
+    taken: set[tuple[int, int, int]] = set()
+    doubled = []
+    for label in np.argsort(-counts, kind="stable"):
+        if not counts[label]:
+            break
+        if chosen[label] in taken:
+            doubled.append(label)
+        taken.add(chosen[label])
+    spare = [tuple(color) for color in colors if tuple(color) not in taken]
+    for label, color in zip(doubled, spare, strict=False):
+        chosen[label] = color
+    return chosen
+
+
+def paint_normals(normals: np.ndarray) -> np.ndarray:
+    """Unit vectors [H, W, 3] -> uint8 [H, W, 3]: x, y and z from -1 to 1 as red, green and blue from 0 to 255."""
+    return ((np.clip(np.nan_to_num(normals), -1, 1) + 1) * 127.5 + 0.5).astype(np.uint8)
+
+
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
+    """At most `count` round numbers from low to high, evenly apart (1, 2, 2.5 or 5 times a power of ten)."""
+    from matplotlib.ticker import MaxNLocator
+
+    if not (np.isfinite([low, high]).all() and low <= high):
+        raise ValueError(f"A scale must go from a number to one that is not smaller, not from {low} to {high}.")
+    if low == high:
+        return [float(low)]
+    found = MaxNLocator(nbins=max(1, count - 1), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    slack = 1e-9 * (high - low)
+    return [float(value) for value in found if low - slack <= value <= high + slack]
+
+
+def color_bar(
+    low: float, high: float, height: int, colormap: str = "viridis", unit: str = "", text_size: int = 16
+) -> np.ndarray:
+    """The colours of `colorize` from low (at the bottom) to high, with round numbers -> uint8 [height, w, 3]."""
+    from PIL import Image, ImageDraw
+
+    font = _font(text_size)
+    values = ticks(low, high, max(2, height // (2 * text_size)))
+    rows = [f"{value:.6g} {unit}".strip() for value in values]
+    bar = text_size
+    width = 3 * bar + max((int(font.getlength(row)) for row in rows), default=0)
+    picture = Image.new("RGB", (width, height), "white")
+    column = colorize(np.linspace(high, low, height)[:, None], colormap, low, high)
+    picture.paste(Image.fromarray(np.repeat(column, bar, axis=1)), (bar // 2, 0))
+    draw = ImageDraw.Draw(picture)
+    for value, row in zip(values, rows, strict=True):
+        share = (value - low) / (high - low) if high > low else 0.0
+        y = round((1 - share) * (height - 1))
+        draw.line((bar // 2 + bar, y, bar // 2 + bar + bar // 2, y), fill="black")
+        inside = min(max(y, text_size // 2), max(text_size // 2, height - 1 - text_size // 2))
+        draw.text((bar // 2 + 2 * bar, inside), row, fill="black", font=font, anchor="lm")
+    return np.asarray(picture)
+
+
+def beside(pictures: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
+    """Pictures uint8 [h, w, 3] of any sizes from left to right, their tops in line, on white -> uint8 [H, W, 3]."""
+    height = max(picture.shape[0] for picture in pictures)
+    white = np.full((height, gap, 3), 255, np.uint8)
+    parts: list[np.ndarray] = []
+    for picture in pictures:
+        below = ((0, height - picture.shape[0]), (0, 0), (0, 0))
+        parts += [white, np.pad(np.asarray(picture, np.uint8), below, constant_values=255)]
+    return np.concatenate(parts[1:], axis=1)
+
+
 @lru_cache(maxsize=32)
 def _table(colormap: str) -> np.ndarray:
     """A colormap as uint8 [256, 3]."""

@@ -7,6 +7,7 @@ leave to the configuration.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,30 +17,50 @@ import torch
 from tipsv2.catalogue import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Tipsv2Model
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Tipsv2Model
 
 
 def read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
     """The network in inference attention (sdpa) with every weight from the folder. Raises ModelError otherwise."""
     from transformers import Tipsv2Model
 
-    try:
-        with quiet():
-            model, report = Tipsv2Model.from_pretrained(
-                folder,
-                dtype=dtype,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # so that they are reported below, with the missing ones, in one sentence
-                output_loading_info=True,
-            )
-            temperature = _stored_temperature(folder)
-    except Exception as error:  # configuration checks, safetensors and JSON each raise their own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The model in '{folder}' cannot be read ({reason}): get or save it again.") from error
-    missing = sorted(set(report["missing_keys"]) - {"temperature"})
+    model = read_whole(Tipsv2Model, folder, dtype, "sdpa", optional={"temperature"})
+    with readable(folder):
+        temperature = _stored_temperature(folder)
+    if not isinstance(model.config.vision_config.patch_size, int):
+        raise ModelError(f"The model in '{folder}' has patches that are not square: not a TIPSv2 encoder.")
+    if model.config.vision_config.num_register_tokens < 1:
+        raise ModelError(
+            f"The model in '{folder}' has no second CLS token (num_register_tokens is 0): not a TIPSv2 encoder."
+        )
+    temperature = model.config.temperature_init_value if temperature is None else temperature
+    model.temperature.data = torch.tensor(temperature)  # float32 whatever the rest: bfloat16 is off by up to 0.4 %
+    return model
+
+
+def read_whole(
+    network: type[PreTrainedModel],
+    folder: Path,
+    dtype: torch.dtype,
+    attention: str | None = None,
+    optional: Collection[str] = (),
+) -> PreTrainedModel:
+    """A `network` of transformers with every weight from the folder, bar the `optional` names, and none left over.
+
+    attention: as transformers' attn_implementation; None for its own choice. Raises ModelError otherwise.
+    """
+    with readable(folder), quiet():
+        model, report = network.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # so that they are reported below, with the missing ones, in one sentence
+            output_loading_info=True,
+        )
+    missing = sorted(set(report["missing_keys"]) - set(optional))
     foreign = sorted(report["unexpected_keys"])
     wrong = sorted(key for key, *_ in report["mismatched_keys"])
     if missing or foreign or wrong:
@@ -50,14 +71,6 @@ def read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
         raise ModelError(
             f"The weights in '{folder}' cover {covered:.1f} % of the model: {listed}. Get or save it again."
         )
-    if not isinstance(model.config.vision_config.patch_size, int):
-        raise ModelError(f"The model in '{folder}' has patches that are not square: not a TIPSv2 encoder.")
-    if model.config.vision_config.num_register_tokens < 1:
-        raise ModelError(
-            f"The model in '{folder}' has no second CLS token (num_register_tokens is 0): not a TIPSv2 encoder."
-        )
-    temperature = model.config.temperature_init_value if temperature is None else temperature
-    model.temperature.data = torch.tensor(temperature)  # float32 whatever the rest: bfloat16 is off by up to 0.4 %
     return model
 
 
@@ -89,8 +102,20 @@ def _stored_temperature(folder: Path) -> float | None:
 
 
 @contextmanager
+def readable(folder: Path):
+    """Whatever reading the folder's model raises (configuration checks, safetensors, JSON: each its own) becomes a
+    ModelError.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"The model in '{folder}' cannot be read ({reason}): get or save it again.") from error
+
+
+@contextmanager
 def quiet():
-    """Without transformers' loading bar and key report, which `read_model` replaces by one sentence."""
+    """Without transformers' loading bar and key report, which `read_whole` replaces by one sentence."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
