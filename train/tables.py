@@ -38,8 +38,8 @@ def read(out: Path, kind: str = "claim") -> Scores:
             for scores in record["scores"].values():
                 scores["foreign"] = statistics.fmean(scores[code] for code in LANGUAGES)
             values = {name: record["scores"][split][key] for name, (split, key) in columns.items()}
-            first = next(iter(record["scores"].values()))
-            found[record["row"]][record["seed"]] = values | {"chance": first["chance"]}
+            chances = {f"chance {split}": scores["chance"] for split, scores in record["scores"].items()}
+            found[record["row"]][record["seed"]] = values | chances
     return {name: dict(sorted(seeds.items())) for name, seeds in found.items() if seeds}
 
 
@@ -58,11 +58,12 @@ def write(out: Path) -> str:
             changes = differences(found[row.name], found[row.against])
             cells = [spread([change[c] for change in changes], "+") if changes else "" for c in shown]
             claims.append([row.claim, f"{row.against} -> {row.name}", str(len(changes)), *cells, row.paper])
-    chance = next(iter(next(iter(found.values())).values()))["chance"]
+    chances = [_any(found)[f"chance {split}"] for split in ("val", "style")]
     text = (
         f"# What the papers claim, at {NOUNS} nouns and {STEPS * BATCH:,} images a run\n\n"
         "Written by `python -m train reproduce`. Mean ± standard deviation over seeds; mIoU among the names present, "
-        f"chance {chance:.3f}.\n\n{_markdown(_rows(found, COLUMNS))}\n\n"
+        "chance {:.3f}, on the unseen style {:.3f}.\n\n".format(*chances)
+        + f"{_markdown(_rows(found, COLUMNS))}\n\n"
         "## Claims\n\nMean ± standard deviation of the differences within a seed. **Bold**: more than two standard "
         f"deviations from 0, over three seeds or more.\n\n{_markdown(claims)}\n"
     )
@@ -107,26 +108,29 @@ def plot(found: Scores, path: Path) -> None:
     """Patch-text mIoU of every row: bars are means, points are seeds."""
     from matplotlib.figure import Figure  # seconds to import, and only drawing needs it
 
-    figure = Figure(figsize=(10, 0.4 * len(found) + 1.3), layout="constrained")
-    seen, unseen = figure.subplots(1, 2, sharey=True, sharex=True)
-    for axis, columns, title in (
-        (seen, ("mIoU final", "mIoU values"), "drawing styles of the training"),
-        (unseen, ("unseen style, final", "unseen style, values"), "a style never seen"),
-    ):
-        for column, shift, color, label in zip(
-            columns, (0.2, -0.2), ("#56B4E9", "#0072B2"), ("final layer", "value features"), strict=True
-        ):
-            for place, seeds in enumerate(found.values()):
-                points = [scores[column] for scores in seeds.values()]
-                axis.barh(
-                    shift - place, statistics.fmean(points), 0.36, color=color, label=label if not place else None
-                )
-                axis.plot(points, [shift - place] * len(points), ".", color="#222222", markersize=4)
+    figure = Figure(figsize=(10, 0.4 * len(found) + 1.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True, sharex=True)
+    sides = (
+        ("mIoU final", "mIoU values", "chance val", "drawing styles of the training"),
+        ("unseen style, final", "unseen style, values", "chance style", "a style never seen"),
+    )
+    for axis, (final, values, chance, title) in zip(axes, sides, strict=True):
+        for column, shift, color in ((final, 0.2, "#56B4E9"), (values, -0.2, "#0072B2")):
+            points = [[scores[column] for scores in seeds.values()] for seeds in found.values()]
+            places = [shift - place for place in range(len(found))]
+            bars = axis.barh(places, [statistics.fmean(each) for each in points], 0.36, color=color)
+            bars.set_label("value features" if column == values else "final layer")
+            for place, each in zip(places, points, strict=True):
+                axis.plot(each, [place] * len(each), ".", color="#222222", markersize=4)
+        axis.axvline(_any(found)[chance], color="#888888", linewidth=1, linestyle="--", label="chance")
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("mIoU among the names present")
         axis.spines[["top", "right"]].set_visible(False)
-    chance = next(iter(next(iter(found.values())).values()))["chance"]
-    seen.axvline(chance, color="#888888", linewidth=1, linestyle="--", label="chance")
-    seen.set_yticks([-place for place in range(len(found))], list(found))
-    seen.legend(frameon=False, fontsize=8, loc="lower right")
+    axes[0].set_yticks([-place for place in range(len(found))], list(found))
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower right", ncols=3)
     figure.savefig(path, dpi=120)
+
+
+def _any(found: Scores) -> dict[str, float]:
+    """The numbers of some run: chance is the same in all."""
+    return next(iter(next(iter(found.values())).values()))
