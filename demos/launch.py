@@ -42,7 +42,7 @@ def launch(page: gr.Blocks, **options) -> tuple:
 
     settings = dict(
         theme=theme(),
-        css_paths=[WEB / "style.css"],
+        css_paths=[WEB / "style.css", *sorted(WEB.glob("tab-*.css"))],  # the common layout, then what one tab adds
         favicon_path=WEB / "favicon.svg",
         footer_links=["api", "settings"],
         max_file_size=MAX_UPLOAD,

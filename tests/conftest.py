@@ -1,4 +1,7 @@
-"""Shared fixtures: a tiny random encoder in a folder, as `save_pretrained` writes it, and the same one loaded.
+"""Shared fixtures: a tiny random encoder in a folder, the same one loaded, and pages in a real headless Chromium.
+
+Browser tests are skipped where no Chromium is found (on PATH, or playwright's own). Tabs that are not open are not
+mounted, so every check goes through playwright's retrying `expect`.
 
 python -m pytest tests
 """
@@ -6,12 +9,20 @@ python -m pytest tests
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may reach the network
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
 DATA = Path(__file__).parent / "data"
+PATIENCE = 60_000  # ms; a busy machine takes its time, an idle one needs two seconds
+ARGUMENTS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 
 WORDS = ("a", "the", "dog", "cat", "grass", "sky", "photo", "of", "red", "car", "on", "snow", "and", "tree", "hund")
 
@@ -75,3 +86,64 @@ def tiny_encoder(tiny_folder):
     from tipsv2.encoder import load
 
     return load(tiny_folder, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """`yield from serving(tabs, model)` in a fixture `url`: serve a page, give its address, close it."""
+    return _serve
+
+
+def _serve(tabs, model):
+    from demos.launch import launch
+    from demos.page import build
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    page = build(tabs, model=str(model), device="cpu")
+    _, address, _ = launch(page, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    yield address
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for path in map(shutil.which, names) if path), None)
+    with playwright.sync_playwright() as started:
+        try:
+            chromium = started.chromium.launch(executable_path=found, args=ARGUMENTS)
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium to test the page with: {str(error).splitlines()[0]}")
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, url):
+    """Opens the module's `url` at a width, once a model answers; fails on script errors and requests to other hosts."""
+    from playwright.sync_api import expect
+
+    troubles, contexts = [], []
+    expect.set_options(timeout=PATIENCE)
+
+    def opened(width=1440):
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: troubles.append(f"script error: {error}"))
+        page.on("request", lambda asked: local(asked.url) or troubles.append(f"asked for {asked.url}"))
+        page.goto(url)
+        expect(page.locator(".tips-status[data-state=ready]")).to_be_visible()
+        return page
+
+    def local(address):
+        return address.startswith((url, "data:", "blob:"))
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not troubles

@@ -1,15 +1,9 @@
 """The explorer in a real headless Chromium: what somebody does in the first minute, and a client of its API.
 
-    python -m pytest tests/test_app.py
-
-Skipped where no Chromium is found (on PATH, or playwright's own). Tabs that are not open are not mounted, so every
-check goes through playwright's retrying `expect`.
+python -m pytest tests/test_app.py
 """
 
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,70 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-expect = playwright.expect
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 60_000  # ms; a busy machine takes its time, an idle one needs two seconds
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 
 @pytest.fixture(scope="module")
-def url(tiny_folder):
-    from demos.launch import launch
-    from demos.page import build
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    page = build(["heatmap", "segmentation"], model=str(tiny_folder), device="cpu")
-    _, address, _ = launch(page, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
-    yield address
-    page.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for path in map(shutil.which, names) if path), None)
-    with playwright.sync_playwright() as started:
-        try:
-            chromium = started.chromium.launch(executable_path=found, args=ARGUMENTS)
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium to test the page with: {str(error).splitlines()[0]}")
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser, url):
-    """Opens the page at a width and waits for the first maps; fails on script errors and on requests to other hosts."""
-    troubles, contexts = [], []
-    expect.set_options(timeout=PATIENCE)
-
-    def opened(width=1440):
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: troubles.append(f"script error: {error}"))
-        page.on("request", lambda asked: local(asked.url) or troubles.append(f"asked for {asked.url}"))
-        page.goto(url)
-        expect(page.locator(".tips-maps .card").first).to_be_visible()
-        return page
-
-    def local(address):
-        return address.startswith((url, "data:", "blob:"))
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not troubles
+def url(serving, tiny_folder):
+    yield from serving(["heatmap", "segmentation"], tiny_folder)
 
 
 @pytest.fixture
@@ -109,6 +47,7 @@ def add_query(page, text):
 
 def test_the_page_opens_with_an_example_and_says_who_answers(visit):
     page = visit()
+    expect(names(page).first).to_be_visible()
     line = page.locator(".tips-status")
     expect(line).to_contain_text("trained at 56 px")
     expect(line).to_contain_text("cpu")
@@ -117,6 +56,7 @@ def test_the_page_opens_with_an_example_and_says_who_answers(visit):
 
 def test_upload_two_queries_and_read_their_maps(visit, picture):
     page = visit()
+    expect(names(page).first).to_be_visible()
     page.get_by_title("Clear", exact=True).click()
     expect(page.get_by_text("What are you looking for?")).to_be_visible()
     replace_image(page, picture)
@@ -132,6 +72,7 @@ def test_upload_two_queries_and_read_their_maps(visit, picture):
 
 def test_click_a_patch_and_hover_the_maps(visit):
     page = visit()
+    expect(names(page).first).to_be_visible()
     before = names(page).count()
     page.locator(".tips-image:visible .image-frame img").click(position={"x": 120, "y": 120})
     expect(names(page)).to_have_count(before + 1)
@@ -146,6 +87,7 @@ def test_click_a_patch_and_hover_the_maps(visit):
 
 def test_competing_shows_its_temperature_and_a_bad_query_is_a_sentence(visit):
     page = visit()
+    expect(names(page).first).to_be_visible()
     page.get_by_text("Competing", exact=True).click()
     expect(page.get_by_text("Temperature", exact=True)).to_be_visible()
     expect(page.locator(".range span:last-child").first).to_have_text("1.000")
