@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial import procrustes
 from scipy.stats import median_abs_deviation, ortho_group
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
@@ -46,6 +47,8 @@ def test_pca_equals_svd(grid):
 
 
 def test_components_do_not_turn_around(grid):
+    line = np.float32([-1, 0.9, 0.9]) * np.float32([0, 1, 5])[:, None]  # not the largest entry decides, all do
+    assert np.allclose(pca([line[None]]).components[0], np.float32([-1, 0.9, 0.9]) / np.sqrt(2.62))
     basis = pca([grid])
     noise = np.random.default_rng(2).normal(scale=1e-3, size=grid.shape)
     for other in (grid[:, ::-1], grid[::-1], grid + noise, torch.from_numpy(grid), torch.from_numpy(grid).double()):
@@ -78,6 +81,9 @@ def test_axes_that_do_not_exist_are_zero(grid):
         assert not basis.components.any() and not basis.explained.any() and not project(flat, basis).any()
         assert (components_as_rgb([project(flat, basis)])[0] == 0.5).all()
         assert foreground([project(flat, basis)])[0].all()
+    rounded = np.full((4, 3, 8), 3, np.float32)
+    rounded[1, 1, :4] = np.nextafter(np.float32(3), np.float32(4))
+    assert not pca([rounded]).components.any()
     two = pca([grid[:1, :2]])  # two points lie on a line
     assert two.explained.tolist() == pytest.approx([1, 0, 0]) and not two.components[1:].any()
     with pytest.raises(ValueError, match="at least one component"):
@@ -129,6 +135,22 @@ def test_align_undoes_a_rotation_into_another_width(grid):
     assert np.allclose(project(other, align(mine, grid, strange, other)[0]), project(grid, mine), atol=1e-4)
 
 
+def test_align_equals_procrustes(grid):
+    """Axes of other importance, and a basis that also belongs to another grid, so that the scores' mean is not 0."""
+    other = grid**2 * np.linspace(0.2, 3, 8, dtype=np.float32)
+    mine, theirs = pca([grid, grid + 1], count=4), pca([other], count=8)
+    turned, rest = align(mine, grid, theirs, other)
+    first, second = project(grid, mine).reshape(-1, 4), project(other, theirs)[..., :4].reshape(-1, 4)
+    first, second, expected = procrustes(first, second)
+    assert rest == pytest.approx(expected, abs=1e-5) and 0.01 < expected < 0.9
+    found = project(other, turned).reshape(-1, 4).astype(np.float64)
+    cosines = (found / np.linalg.norm(found) * second).sum() / np.linalg.norm(second)
+    assert cosines == pytest.approx(1, abs=1e-5)
+    axes = turned.components / np.linalg.norm(turned.components, axis=1, keepdims=True)
+    along = ((other.reshape(-1, 8) - theirs.mean) @ axes.T).var(axis=0)
+    assert np.allclose(turned.explained, along / other.reshape(-1, 8).var(axis=0).sum(), atol=1e-5)
+
+
 def test_align_across_grid_sizes():
     y, x = np.mgrid[0:1:24j, 0:1:24j]
     smooth = np.stack([y, 0.5 * x, 0.3 * np.sin(6 * y) * x, 0.1 * y * y], axis=-1)
@@ -153,10 +175,10 @@ def test_align_reports_what_differs(grid):
 
 def test_kmeans_finds_known_clusters():
     patches, centers = blobs(4, 30)
-    patches = np.concatenate([patches[0], patches[1], patches[2][:20], patches[3][:10]]).reshape(9, 10, 16)
+    patches = np.concatenate([patches[3][:10], patches[0], patches[1], patches[2][:20]]).reshape(9, 10, 16)
     patches *= np.random.default_rng(0).uniform(0.5, 5, size=(9, 10, 1))  # lengths do not matter
     found = kmeans(patches, 4)
-    assert found.labels.ravel().tolist() == [0] * 30 + [1] * 30 + [2] * 20 + [3] * 10
+    assert found.labels.ravel().tolist() == [3] * 10 + [0] * 30 + [1] * 30 + [2] * 20
     assert np.allclose(found.shares, [1 / 3, 1 / 3, 2 / 9, 1 / 9])
     assert ((found.centers * centers).sum(axis=1) > 0.99).all()
     assert np.allclose(np.linalg.norm(found.centers, axis=1), 1)
@@ -204,6 +226,11 @@ def test_norms_without_spread():
     for flat in (np.full((3, 3, 4), 0.3), np.zeros((2, 2, 4)), np.ones((1, 1, 4))):
         found = patch_norms(flat)
         assert not found.outliers.any() and not found.scores.any()
+    rounded = np.ones((5, 5, 3), np.float32)
+    rounded[0] = np.random.default_rng(0).normal(size=(5, 3))
+    rounded[0] *= np.sqrt(3) / np.linalg.norm(rounded[0], axis=-1, keepdims=True)
+    assert len(np.unique(np.linalg.norm(rounded.astype(np.float64), axis=-1))) > 2
+    assert not patch_norms(rounded).outliers.any()
     one = np.ones((3, 3, 4))
     one[1, 1] *= 2  # most are equal, so the median distance from the median is 0
     found = patch_norms(one)

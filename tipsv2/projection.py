@@ -225,7 +225,8 @@ def joint_map(
         Centring each modality is not offered: of one word it leaves nothing, and of few their differences only.
     Neighbours are searched exactly and the start is PCA: the same seed gives the same map on one machine, with equal
     patches too. Fewer than 4 different directions are drawn by that PCA alone. N may be 0.
-    The first call in a process also compiles UMAP (10 s of one core, once). Raises ValueError for a wrong width or gap.
+    The first call of a process compiles UMAP: 8 s of a core, 25 s the first time on a machine. Raises ValueError for a
+    wrong width or gap.
     """
     if gap not in GAPS:
         raise ValueError(f"Unknown gap '{gap}': use {' or '.join(GAPS)}.")
@@ -263,7 +264,6 @@ def _layout(rows: np.ndarray, anchors: int, neighbors: int, min_dist: float, see
     # UMAP wants each point as its own first neighbour, at distance 0.
     distances = np.hstack([np.zeros((len(rows), 1)), distances]).astype(np.float32)
     indices = np.hstack([np.arange(len(rows))[:, None], indices]).astype(np.int32)
-    noise = np.random.default_rng(seed).normal(scale=1e-3, size=start.shape)  # points that coincide could never part
     with warnings.catch_warnings():  # it says that new points cannot be added later, which nobody asks for
         warnings.simplefilter("ignore", UserWarning)
         from umap import UMAP
@@ -272,7 +272,7 @@ def _layout(rows: np.ndarray, anchors: int, neighbors: int, min_dist: float, see
             n_neighbors=distances.shape[1],
             min_dist=min_dist,
             metric="cosine",
-            init=start / start.std() + noise,
+            init=start / start.std(),
             precomputed_knn=(indices, distances),
             random_state=seed,
             n_jobs=1,
