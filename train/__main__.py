@@ -13,7 +13,7 @@
     python -m train curves runs/nano runs/nano-2 --out curves.png
 
 Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200.
---resume goes on exactly where a run stopped.
+--resume goes on exactly where a run stopped, --dry-run says what it would take.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--out", type=Path, required=True, help="the run's folder")
         command.add_argument("--resume", action="store_true", help="go on exactly where the run in --out stopped")
         command.add_argument(
-            "--dry-run", action="store_true", help="print the resolved recipe and sizes, train nothing"
+            "--dry-run",
+            action="store_true",
+            help="train nothing: print the recipe and what it takes",
         )
         if name == "distill":
             command.add_argument("--teacher", required=True, help="a model folder, a bundled name or a Hub id")
