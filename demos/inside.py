@@ -1,0 +1,310 @@
+"""Tab: what is inside the patches, layer by layer: principal components, clusters, norms, a map of patches and words.
+
+python -m demos.inside --model google/tipsv2-b14
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+import numpy as np
+
+from demos import common, inside_views, inside_work, views
+from demos.common import MODEL_WORK, answered, toasted, visitor
+from demos.inside_work import AXES, MAX_CLUSTERS
+from demos.layer_memory import LayerMemory
+from demos.page import Page
+from demos.studio import Seen, Studio
+
+TITLE = "Inside"
+VIEWS = {"pca": "PCA", "clusters": "Clusters", "map": "Map", "norms": "Norms"}
+MAX_WORDS = 24
+MAP_WORK = dict(concurrency_id="map", concurrency_limit=1)  # beside the encoder's work, which it must not hold up
+
+
+class Insides:
+    """The handlers of this tab. They share the studio with the other tabs and remember layers and maps themselves."""
+
+    def __init__(self, studio: Studio):
+        self.studio = studio
+        self.memory = LayerMemory()
+        self.mapper = inside_work.Mapper()
+
+    def patches(self, image, layer, model, features, resolution, who):
+        """-> (Seen, patches [h, w, D], layer number). layer: 1 to the encoder's last, which is also what 0 means."""
+        encoder = self.studio.encoder(model)
+        seen = self.studio.encode(who, encoder, image, resolution)
+        layer = int(layer) or encoder.num_layers
+        return seen, self.memory.grid(who, seen, encoder, layer, features), layer
+
+    def map(self, seen: Seen, grid, layer, model, features, words, neighbors, gap, who, ask=False, progress=None):
+        """-> (places of the patches [h, w, 2], places of the words [N, 2]), remembered or drawn; None if drawing would
+        take long and nobody asked for it.
+        """
+        key = (layer, features, tuple(words), int(neighbors), gap)
+        found = self.memory.map(who, seen, key)
+        if found is None and (ask or self.mapper.quick(grid.shape[0] * grid.shape[1] + len(words))):
+            text = self.studio.encoder(model).encode_text(words)
+            found = self.mapper.draw(grid, text, int(neighbors), gap, progress)
+            self.memory.keep_map(who, seen, key, found)
+        return found
+
+    @toasted
+    def draw(
+        self,
+        image: str | None,
+        view: str,
+        layer: float,
+        model: str | None,
+        features: str,
+        resolution: float,
+        red: int,
+        green: int,
+        blue: int,
+        foreground: bool,
+        k: float,
+        words: list[str] | None,
+        colors: str,
+        neighbors: float,
+        gap: str,
+        request: gr.Request = None,
+        ask: bool = False,
+        progress=None,
+    ) -> tuple[str, str]:
+        """-> (view, resolution note). ask: draw a map even if that takes long; progress: told about it."""
+        if image is None:
+            return views.empty(*common.NO_IMAGE), ""
+        who = visitor(request)
+        seen, grid, layer = self.patches(image, layer, model, features, resolution, who)
+        shape = tuple(grid.shape[:2])
+        note = common.resolution_note(shape, seen.resolution, int(resolution), self.studio.info(model).resolution)
+        if view == "pca":
+            shown = [int(each) - 1 for each in (red, green, blue)]
+            basis, scores, painted = inside_work.principal(grid, shown, foreground)
+            return inside_views.components(seen.image, painted, scores, basis.explained, shown), note
+        if view == "clusters":
+            found = inside_work.clusters(grid, k)
+            palette = inside_work.palette(len(found.shares))
+            return inside_views.clusters(seen.image, found.labels, found.shares, palette), note
+        if view == "norms":
+            return inside_views.norms(seen.image, *inside_work.norms(grid)), note
+        words = common.texts(words, "word", MAX_WORDS)
+        found = self.map(seen, grid, layer, model, features, words, neighbors, gap, who, ask, progress)
+        if found is None:
+            return inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.mapper.ready), note
+        painted = inside_work.pixel_colors(seen.image, shape) if colors == "pixels" else inside_work.principal(grid)[2]
+        cosines = self._cosines(grid, words, model)
+        return inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines), note
+
+    def draw_map(self, request: gr.Request, progress=gr.Progress(), *inputs) -> tuple[str, str]:  # noqa: B008
+        """As `draw` with the same inputs; draws the map whatever it takes."""
+        return self.draw(*inputs, request=request, ask=True, progress=progress)
+
+    def _cosines(self, grid, words, model) -> np.ndarray:
+        from tipsv2.heatmap import similarity
+
+        return similarity(grid, self.studio.encoder(model).encode_text(words)).numpy()
+
+    @toasted
+    def depth(self, model: str | None):
+        """A model is ready: its layers, the last one chosen."""
+        layers = self.studio.encoder(model).num_layers
+        return gr.update(maximum=layers, value=layers)
+
+    @toasted
+    def arrive(self, model: str | None, image: str | None):
+        """A model is ready: its examples and resolutions; on an empty page, its first example.
+        -> (field, image, words, examples, resolution).
+        """
+        info = self.studio.info(model)
+        strip = common.strip_html(self.studio, model)
+        resolution = gr.update(**common.resolution_range(info.resolution))
+        if image is not None or not strip:
+            return gr.skip(), gr.skip(), gr.skip(), strip, resolution
+        return *self.take_example(model, 0), strip, resolution
+
+    def take_example(self, model: str | None, index: int):
+        """-> (field, image, words)."""
+        example = common.pick_example(self.studio, model, index)
+        path = common.keep(example.path)
+        return path, path, list(example.queries)
+
+    @answered
+    def features(
+        self,
+        image: str,
+        view: str,
+        layer: float,
+        model: str,
+        features: str,
+        resolution: float,
+        red: int,
+        green: int,
+        blue: int,
+        foreground: bool,
+        k: float,
+        words: list[str],
+        neighbors: float,
+        gap: str,
+        request: gr.Request = None,
+    ) -> tuple[np.ndarray, dict]:
+        """What do the patches of one layer hold? Returns a picture as large as the image (PNG) and the numbers behind
+        it, patches row by row.
+
+        image: the picture. view: "pca" (scores along three components as colours), "clusters" (k-means of directions),
+        "norms" (lengths, with outliers) or "map" (places in the plane by UMAP; the picture has the points' colours, by
+        PCA). layer: 1 to the encoder's last, or 0 for the last. model: an encoder on offer. features: "final" or
+        "values". resolution: short side in pixels. red, green, blue: numbers of components from 1; foreground: leave
+        the background's patches out. k: clusters. words, neighbors, gap ("bridge" or "keep"): of the map.
+        """
+        from tipsv2.feature_picture import shown_at
+
+        if image is None:
+            raise ValueError("Give an image.")
+        if view not in VIEWS:
+            raise ValueError(f"Unknown view '{view}': use {', '.join(VIEWS)}.")
+        who = visitor(request)
+        seen, grid, layer = self.patches(image, layer, model, features, resolution, who)
+        told = {"view": view, "layer": layer, "grid": list(grid.shape[:2])}
+        if view == "pca":
+            shown = [int(each) - 1 for each in (red, green, blue)]
+            basis, scores, picture = inside_work.principal(grid, shown, foreground)
+            told |= {"explained": _rounded(basis.explained), "scores": _rounded(scores[..., shown])}
+        elif view == "clusters":
+            found = inside_work.clusters(grid, k)
+            picture = inside_work.palette(len(found.shares))[found.labels]
+            told |= {"shares": _rounded(found.shares), "labels": found.labels.tolist()}
+        elif view == "norms":
+            found, picture, _ = inside_work.norms(grid)
+            told |= {"norms": _rounded(found.norms), "limit": round(found.limit, 5)}
+            told |= {"outliers": np.argwhere(found.outliers).tolist()}
+        else:
+            words = common.texts(words, "word", MAX_WORDS)
+            places, placed = self.map(seen, grid, layer, model, features, words, neighbors, gap, who, ask=True)
+            picture = inside_work.principal(grid)[2]
+            told |= {"patches": _rounded(places), "words": dict(zip(words, _rounded(placed), strict=True))}
+        return shown_at(picture, seen.features.size), told
+
+
+def _rounded(values: np.ndarray) -> list:
+    return np.round(values.astype(float), 5).tolist()
+
+
+def _parts() -> dict:
+    """The settings that belong to one view each, in columns of which one is seen."""
+    numbers = list(range(1, AXES + 1))
+    part = dict(min_width=0, elem_classes="tips-part")
+    with gr.Column(**part) as pca:
+        with gr.Row(elem_classes="tips-channels"):
+            red, green, blue = (
+                gr.Dropdown(numbers, value=value, label=label, filterable=False, min_width=0)
+                for value, label in enumerate(inside_views.CHANNELS, 1)
+            )
+        foreground = gr.Checkbox(
+            False, label="Foreground only", info="Leaves the background out and tells apart what remains."
+        )
+    with gr.Column(visible=False, **part) as clusters:
+        k = gr.Slider(2, MAX_CLUSTERS, value=6, step=1, label="Clusters", elem_classes="tips-slider")
+    with gr.Column(visible=False, **part) as maps:
+        colors = gr.Radio([("Components", "pca"), ("Image", "pixels")], value="pca", label="Colours of the points")
+        gap = gr.Radio(
+            [("Among patches", "bridge"), ("Apart", "keep")],
+            value="bridge",
+            label="Words",
+            info="At the patches that answer them, or across the gap between text and images that the encoder leaves.",
+        )
+        neighbors = gr.Slider(
+            5, 50, value=15, step=1, label="Neighbours", info="Few keep what is near, many the whole.",
+            elem_classes="tips-slider",
+        )  # fmt: skip
+    return dict(
+        columns={"pca": pca, "clusters": clusters, "map": maps},
+        settings=(red, green, blue, foreground, k),
+        map=(colors, neighbors, gap),
+    )
+
+
+def tab(page: Page) -> None:
+    """Build the tab inside the current Blocks."""
+    handlers = Insides(page.studio)
+    info = page.studio.info()
+    with gr.Row(elem_classes="tips-work"):
+        with gr.Column(elem_classes="tips-source"):
+            field, image = common.image_field()
+            strip = common.example_strip(page.studio)
+        with gr.Column(elem_classes="tips-result"):
+            choices = [(title, name) for name, title in VIEWS.items()]
+            view = gr.Radio(choices, value="pca", show_label=False, container=False, elem_classes="tips-view")
+            words = common.chips("Words on the map", "Press Enter after each; × takes one away.")
+            words.visible = False
+            shown = gr.HTML(
+                views.empty(*common.LOADING),
+                js_on_load=common.script("inside.js"),
+                apply_default_css=False,
+                elem_classes="tips-output",
+            )
+        with gr.Column(elem_classes="tips-settings"):
+            layer = gr.Slider(1, 12, value=12, step=1, label="Layer", elem_classes="tips-slider")
+            parts = _parts()
+            features = gr.Radio(
+                [("Layer's output", "final"), ("Values", "values")],
+                value="final",
+                label="Patch features",
+                info="Values skip the layer's attention; the last layer's follow words more closely.",
+            )
+            resolution = common.resolution_slider(info.resolution)
+            note = gr.HTML("", apply_default_css=False, js_on_load=None, elem_classes="tips-under")
+            opacity = gr.Slider(0, 1, value=1, step=0.05, label="Opacity", elem_classes="tips-slider")
+
+    settings = [*parts["settings"], words, *parts["map"]]
+    inputs = [image, view, layer, page.model, features, resolution, *settings]
+    drawing = dict(fn=handlers.draw, inputs=inputs, outputs=[shown, note], api_visibility="private", **MODEL_WORK)
+    minimal = dict(show_progress="minimal", show_progress_on=shown, trigger_mode="always_last")
+    quiet = dict(api_visibility="private", show_progress="hidden")
+
+    @toasted
+    def example(event: gr.EventData, model: str | None):
+        return handlers.take_example(model, event.index)
+
+    def turn(chosen: str):
+        mapped = gr.update(visible=chosen == "map")
+        return (
+            mapped,
+            gr.update(visible=chosen != "map"),
+            *(gr.update(visible=chosen == name) for name in parts["columns"]),
+        )
+
+    field.upload(common.accept_upload, field, [field, image], preprocess=False, **quiet).then(**drawing, **minimal)
+    field.clear(lambda: None, None, image, **quiet).then(**drawing, **minimal)
+    strip.select(example, page.model, [field, image, words], **quiet).then(**drawing, **minimal)
+    view.change(turn, view, [words, opacity, *parts["columns"].values()], **quiet)
+    changes = [each.input for each in (view, layer, features, resolution, *parts["settings"], *parts["map"])]
+    gr.on([words.change, *changes], **drawing, **minimal)
+    shown.submit(
+        handlers.draw_map,
+        inputs,
+        [shown, note],
+        show_progress="full",
+        show_progress_on=shown,
+        trigger_mode="once",
+        api_visibility="private",
+        **MAP_WORK,
+    )
+    opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-inside', v)")
+    page.on_arrival(handlers.depth, page.model, layer)  # on its own: new words draw at once, with the layer of the page
+    page.on_arrival(handlers.arrive, [page.model, image], [field, image, words, strip, resolution])
+    page.on_arrival(handlers.draw, inputs, [shown, note])
+
+    last = gr.Number(0, visible=False, precision=0, label="layer")  # the slider's own value is one model's last layer
+    gr.Button(visible=False).click(
+        handlers.features,
+        [common.api_image(), view, last, page.choice, features, resolution, *settings[:6], *parts["map"][1:]],
+        [gr.Image(visible=False, format="png", label="picture"), gr.JSON(visible=False, label="numbers")],
+        api_name="features",
+        **MODEL_WORK,
+    )
+
+
+if __name__ == "__main__":
+    from demos.launch import run
+
+    run(["inside"], program="python -m demos.inside")
