@@ -1,0 +1,291 @@
+"""Tab: two encoders, or two kinds of features of one, on the same image and queries: maps, difference, scores, layers.
+
+python -m demos.compare --model google/tipsv2-b14
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+import numpy as np
+
+from demos import common, compare_mask, compare_views, views
+from demos.common import MODEL_WORK, toasted, visitor
+from demos.compare_api import endpoints
+from demos.compare_sides import MAX_QUERIES, Both, asked, every_layer, farthest, joint_colors, look, measure, partner
+from demos.page import Page
+from demos.studio import Studio
+
+TITLE = "Compare"
+COLORS, SIGNED = "viridis", "RdBu_r"
+RESOLUTIONS = (112, 168, 224, 336, 448, 672, 896)
+NO_QUERY = ("What should both look for?", "Type a few words and press Enter.")
+
+
+class Compares:
+    """The handlers of this tab; they hold nothing but the studio they share with the other tabs."""
+
+    def __init__(self, studio: Studio):
+        self.studio = studio
+
+    @toasted
+    def draw(
+        self,
+        image: str | None,
+        model_a: str | None,
+        features_a: str,
+        model_b: str | None,
+        features_b: str,
+        resolution: float,
+        queries: list[str] | None,
+        templates: str,
+        mask: np.ndarray | None,
+        masked: str | None,
+        scale: str,
+        request: gr.Request = None,
+    ) -> tuple[str, str]:
+        """-> (sentence, cards and table; resolution note)."""
+        if image is None:
+            return views.empty(*common.NO_IMAGE), ""
+        queries = asked(queries)
+        if not queries:
+            return views.empty(*NO_QUERY), ""
+        who = visitor(request)
+        both = look(self.studio, who, image, (model_a, model_b), (features_a, features_b), resolution)
+        masks = compare_mask.for_queries(queries, masked, mask)
+        found = measure(both, queries, templates, scale, masks)
+        low, high, most = float(found.scaled.min()), float(found.scaled.max()), farthest(found)
+        cards = [
+            compare_views.PairCard(
+                query,
+                (_color(a, COLORS, low, high), _color(b, COLORS, low, high), _color(signed, SIGNED, -most, most)),
+                scores,
+                agreement,
+                None if truth is None else compare_mask.outline(truth),
+            )
+            for query, a, b, signed, scores, agreement, truth in zip(
+                queries,
+                *found.scaled,
+                found.difference,
+                zip(*found.scores, strict=True),
+                found.agreement,
+                masks,
+                strict=True,
+            )
+        ]
+        picture = both.seen[0].image.resize(both.size[::-1])  # peaks and masks are in the pixels drawn
+        ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
+        bars = _color(ramp, COLORS, 0, 1), _color(ramp, SIGNED, 0, 1)
+        drawn = compare_views.pairs(picture, found.names, found.sentence, cards, scale, (low, high, most), bars)
+        return drawn, _note(both)
+
+    @toasted
+    def paint(
+        self,
+        image: str | None,
+        model_a: str | None,
+        features_a: str,
+        model_b: str | None,
+        features_b: str,
+        resolution: float,
+        request: gr.Request = None,
+    ) -> str:
+        """Both sides' principal components in comparable colours."""
+        if image is None:
+            return ""
+        who = visitor(request)
+        both = look(self.studio, who, image, (model_a, model_b), (features_a, features_b), resolution)
+        pictures, note = joint_colors(both)
+        return compare_views.colors(both.names, pictures, both.seen[0].image.size, note)
+
+    @toasted
+    def layers(
+        self,
+        image: str | None,
+        model_a: str | None,
+        features_a: str,
+        model_b: str | None,
+        features_b: str,
+        resolution: float,
+        queries: list[str] | None,
+        templates: str,
+        mask: np.ndarray | None,
+        masked: str | None,
+        request: gr.Request = None,
+    ) -> str:
+        """The two charts of the layer view."""
+        queries = asked(queries)
+        if image is None or not queries:
+            raise ValueError("Give an image and at least one query first.")
+        who = visitor(request)
+        both = look(self.studio, who, image, (model_a, model_b), (features_a, features_b), resolution)
+        masks = compare_mask.for_queries(queries, masked, mask)
+        cka, measured, scores = every_layer(both, queries, templates, masks)
+        return compare_views.layers(both.names, cka, _color(cka, COLORS, 0, 1), measured, scores, queries)
+
+    def choose(self, name: str, current: str | None):
+        """-> (picker, model on this side). A model that cannot be loaded is a toast and the one before it stays."""
+        try:
+            self.studio.encoder(name)
+        except Exception as error:
+            if (told := common.sentence(error)) is None:
+                raise
+            common.warn(told)
+            return gr.update(value=current), current
+        return gr.update(choices=self.studio.choices(), value=name), name
+
+    @toasted
+    def arrive(self, model: str | None, image: str | None, model_b: str | None):
+        """The page's model is ready: it becomes A, and B stays if it is another one. On an empty page, its first
+        example. -> (picker A, model A, picker B, model B, features B, field, image, queries, examples).
+        """
+        own = gr.update(choices=self.studio.choices(), value=model), self.studio.info(model).name
+        other = gr.skip(), gr.skip(), gr.skip()
+        if model_b in (None, own[1]):
+            name, kind = partner(self.studio, model)
+            picker, loaded = self.choose(name, own[1])
+            other = picker, loaded, kind if loaded == name else "final"
+        strip = common.strip_html(self.studio, model)
+        if image is not None or not strip:
+            return *own, *other, gr.skip(), gr.skip(), gr.skip(), strip
+        return *own, *other, *self.take_example(model, 0), strip
+
+    def take_example(self, model: str | None, index: int):
+        """-> (field, image, queries)."""
+        example = common.pick_example(self.studio, model, index)
+        path = common.keep(example.path)
+        return path, path, list(example.queries)[:MAX_QUERIES]
+
+
+def _color(values: np.ndarray, colormap: str, low: float, high: float) -> np.ndarray:
+    from tipsv2.render import colorize
+
+    return colorize(values, colormap, low, high)
+
+
+def _note(both: Both) -> str:
+    if both.names[0] == both.names[1] and both.encoders[0] is both.encoders[1]:
+        return views.note("Both sides are the same: choose another encoder or other features for one of them.", "warn")
+    rows = (
+        f"{side} sees {seen.resolution} px, {grid.shape[0]} × {grid.shape[1]} patches."
+        for side, seen, grid in zip("AB", both.seen, both.grids, strict=True)
+    )
+    return views.note(" ".join(rows))
+
+
+def _side(studio: Studio, side: str, features: str) -> tuple[gr.Dropdown, gr.Radio]:
+    """The pickers of one side."""
+    picker = gr.Dropdown(
+        studio.choices(), value=studio.first, label=side, filterable=False, elem_classes=f"tips-side-{side.lower()}"
+    )
+    kinds = [("Values", "values"), ("Final layer", "final")]
+    return picker, gr.Radio(kinds, value=features, show_label=False, label=f"Features of {side}")
+
+
+def tab(page: Page) -> None:
+    """Build the tab inside the current Blocks."""
+    handlers = Compares(page.studio)
+    html = dict(apply_default_css=False)
+    model_a, model_b, mask = gr.State(None), gr.State(None), gr.State(None)
+    with gr.Row(elem_classes="tips-work"):
+        with gr.Column(elem_classes="tips-source"):
+            field, image = common.image_field()
+            strip = common.example_strip(page.studio)
+        with gr.Column(elem_classes="tips-result"):
+            queries = common.chips(
+                "Look for", "Press Enter after each; × takes one away. Both sides get the same words."
+            )
+            waiting = views.empty(*common.LOADING)
+            maps = gr.HTML(waiting, js_on_load=common.script("compare.js"), elem_classes="tips-output", **html)
+            colors = gr.HTML("", js_on_load=None, **html)
+            run = gr.Button("Compare layer by layer", size="md", elem_classes="tips-run")
+            layers = gr.HTML("", js_on_load=None, elem_classes="tips-output", **html)
+        with gr.Column(elem_classes="tips-settings"):
+            pick_a, features_a = _side(page.studio, "A", "values")
+            pick_b, features_b = _side(page.studio, "B", "final")
+            resolution = gr.Dropdown(
+                [("Each as trained", 0), *((f"{side} px", side) for side in RESOLUTIONS)],
+                value=0,
+                label="Resolution",
+                filterable=False,
+            )
+            note = gr.HTML("", js_on_load=None, elem_classes="tips-under", **html)
+            masked = gr.Dropdown(
+                [(compare_mask.NO_MASK, "")],
+                value="",
+                label="Mask of",
+                info="Show where one query really is, and the scores say who is right.",
+                filterable=False,
+            )
+            script = common.script("compare-mask.js")
+            drawing = gr.HTML("", js_on_load=script, visible=False, elem_classes="tips-under", **html)
+            upload = gr.UploadButton(
+                "Upload a mask", file_types=["image"], size="sm", visible=False, elem_classes="tips-run"
+            )
+            scale = gr.Radio(
+                [("Deviations", "z"), ("Rank", "rank"), ("Cosine", "cosine")],
+                value="z",
+                label="Scale of the maps",
+                info="Cosines of two encoders have different ranges; deviations from the mean and ranks compare.",
+            )
+            sets = [("None", "none"), ("TIPS 9", "tips9"), ("CLIP 80", "clip80")]
+            templates = gr.Radio(sets, value="none", label="Prompt templates")
+            opacity = gr.Slider(0, 1, value=0.7, step=0.05, label="Opacity", elem_classes="tips-slider")
+
+    sides = [image, model_a, features_a, model_b, features_b, resolution]
+    words = [queries, templates, mask, masked]
+    quiet = dict(api_visibility="private", show_progress="hidden")
+    busy = dict(api_visibility="private", show_progress="minimal", trigger_mode="always_last", **MODEL_WORK)
+    drawn = dict(fn=handlers.draw, inputs=[*sides, *words, scale], outputs=[maps, note], show_progress_on=maps, **busy)
+    painted = dict(fn=handlers.paint, inputs=sides, outputs=colors, show_progress_on=colors, **busy)
+
+    def all_again(event) -> None:
+        event.then(**drawn).then(**painted)
+
+    def fresh(payload: dict | None):
+        return *common.accept_upload(payload), None
+
+    @toasted
+    def example(event: gr.EventData, model: str | None):
+        return *handlers.take_example(model, event.index), None
+
+    all_again(field.upload(fresh, field, [field, image, mask], preprocess=False, **quiet))
+    all_again(field.clear(lambda: (None, None), None, [image, mask], **quiet))
+    all_again(strip.select(example, page.model, [field, image, queries, mask], **quiet))
+    for picker, model in ((pick_a, model_a), (pick_b, model_b)):
+        loading = dict(api_visibility="private", show_progress="full", show_progress_on=maps, **MODEL_WORK)
+        all_again(picker.select(handlers.choose, [picker, model], [picker, model], **loading))
+    gr.on([each.input for each in (features_a, features_b, resolution)], **drawn).then(**painted)
+    gr.on([queries.change, templates.input, scale.input, masked.change], **drawn)
+    opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-pair', v)")
+
+    @toasted
+    def draw_mask(event: gr.EventData, image: str | None):
+        return compare_mask.take(event.png, image, drawn=True)
+
+    @toasted
+    def upload_mask(path: str, image: str | None):
+        found = compare_mask.take(path, image, drawn=False)
+        return found, compare_mask.canvas(image, found)
+
+    queries.change(compare_mask.choices, [queries, masked], masked, **quiet)
+    masked.change(lambda chosen: [gr.update(visible=bool(chosen))] * 2, masked, [drawing, upload], **quiet)
+    image.change(compare_mask.canvas, image, drawing, **quiet)
+    drawing.input(draw_mask, image, mask, **quiet).then(**drawn)
+    upload.upload(upload_mask, [upload, image], [mask, drawing], **quiet).then(**drawn)
+
+    asking = dict(api_visibility="private", show_progress="full", show_progress_on=layers, **MODEL_WORK)
+    run.click(handlers.layers, [*sides, *words], layers, **asking)
+    stale = [image, model_a, features_a, model_b, features_b, resolution, queries, templates, masked]
+    gr.on([each.change for each in stale], lambda: "", None, layers, queue=False, **quiet)
+
+    outputs = [pick_a, model_a, pick_b, model_b, features_b, field, image, queries, strip]
+    page.on_arrival(handlers.arrive, [page.model, image, model_b], outputs)
+    page.on_arrival(handlers.draw, drawn["inputs"], [maps, note])
+    page.on_arrival(handlers.paint, sides, colors)
+    endpoints(page.studio, queries, [pick_a, features_a, pick_b, features_b], resolution, templates, scale)
+
+
+if __name__ == "__main__":
+    from demos.launch import run
+
+    run(["compare"], program="python -m demos.compare")

@@ -1,0 +1,86 @@
+"""The mask of the Compare tab: where one chosen query really is, drawn on the image or uploaded as a picture."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from demos import compare_views, views
+from tipsv2.images import ImageError, open_image
+
+MAX_DRAWING = 2_000_000  # characters of a drawing's data URI; a mask of 320 pixels has some thousand
+NO_MASK = "No mask"
+SAME_SHAPE = 0.03  # relative difference of the aspect ratios up to which a mask is taken for one of the image
+
+
+def read_mask(source: str | bytes, image: Image.Image) -> np.ndarray:
+    """A picture, white where the thing is -> bool [H, W] at the size at which the image is drawn. Raises ImageError."""
+    mask = open_image(source)
+    if abs(mask.width * image.height / (mask.height * image.width) - 1) > SAME_SHAPE:
+        raise ImageError(
+            f"The mask has {mask.width} × {mask.height} pixels and the image {image.width} × {image.height}: "
+            "give a mask of the same shape."
+        )
+    height, width = views.display_size(*image.size)
+    return np.asarray(mask.convert("L").resize((width, height), Image.Resampling.NEAREST)) > 127
+
+
+def read_drawing(uri: str, image: Image.Image) -> np.ndarray:
+    """What the canvas sends, a PNG as a data URI, as `read_mask`."""
+    start = "data:image/png;base64,"
+    if not isinstance(uri, str) or not uri.startswith(start) or len(uri) > MAX_DRAWING:
+        raise ImageError("The drawing did not arrive whole: draw it again.")
+    try:
+        return read_mask(base64.b64decode(uri.removeprefix(start), validate=True), image)
+    except binascii.Error:
+        raise ImageError("The drawing did not arrive whole: draw it again.") from None
+
+
+def take(source: str, image: str | None, drawn: bool) -> np.ndarray | None:
+    """A drawing or an uploaded file -> the mask; None if nothing is marked. Raises ImageError."""
+    if image is None:
+        raise ValueError("Give an image first, then its mask.")
+    read = read_drawing if drawn else read_mask
+    mask = read(source, open_image(image))
+    return mask if mask.any() else None
+
+
+def canvas(image: str | None, mask: np.ndarray | None = None) -> str:
+    """The image to draw a mask on."""
+    return compare_views.canvas(None if image is None else open_image(image), mask)
+
+
+def choices(queries: list[str] | None, masked: str | None):
+    """The queries a mask can be of; whose query was taken away, that mask counts no longer."""
+    offered = [(NO_MASK, ""), *((query, query) for query in queries or ())]
+    return gr.update(choices=offered, value=masked if masked in (queries or ()) else "")
+
+
+def for_queries(queries: Sequence[str], masked: str | None, mask: np.ndarray | None) -> list[np.ndarray | None]:
+    """The mask beside the query it belongs to, None beside the others."""
+    return [mask if query == masked else None for query in queries]
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """The border of a mask, bool [H, W] -> uint8 [H, W, 4], white with a dark rim, else transparent."""
+    drawn = np.zeros((*mask.shape, 4), np.uint8)
+    drawn[_edge(mask, 3)] = (0, 0, 0, 160)
+    drawn[_edge(mask, 2)] = 255
+    return drawn
+
+
+def _edge(mask: np.ndarray, width: int) -> np.ndarray:
+    """Pixels of the mask that lie within `width` of its outside."""
+    inner = np.pad(mask, 1)
+    for _ in range(width):
+        core = inner.copy()
+        for axis in (0, 1):
+            for step in (-1, 1):
+                core &= np.roll(inner, step, axis)
+        inner = core
+    return mask & ~inner[1:-1, 1:-1]

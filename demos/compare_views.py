@@ -1,0 +1,288 @@
+"""What the Compare tab draws: numbers and pictures in, HTML out; as demos.views, whose pieces it uses.
+
+A is blue and B red everywhere: in the difference (the ends of RdBu), in the table and in the charts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from demos.views import data_uri, photo_uri
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tipsv2.alignment import MapScore
+
+UNITS = {"z": "standard deviations", "rank": "rank", "cosine": "cosine"}
+MEASURES = {"auroc": "AUROC", "sharpness": "peak, in sd above the mean"}
+DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 4", "4 2", "1 4", "6 2 1 2")  # a query's line where colour says A or B
+WIDE, TALL = 460, 300  # of a chart, in its own units
+
+
+@dataclass(frozen=True)
+class PairCard:
+    """One query on both sides. pictures: [H, W, 3] uint8 of A, of B and of B - A; outline: [H, W, 4] of its mask."""
+
+    query: str
+    pictures: tuple[np.ndarray, np.ndarray, np.ndarray]
+    scores: tuple[MapScore, MapScore]
+    agreement: float
+    outline: np.ndarray | None = None
+
+
+def pairs(
+    image: Image.Image,
+    names: Sequence[str],
+    sentence: str,
+    cards: Sequence[PairCard],
+    scale: str,
+    spans: tuple[float, float, float],
+    bars: tuple[np.ndarray, np.ndarray],
+) -> str:
+    """The sentence, a card per query and the table.
+
+    spans: the least and greatest value of the maps' colours, and that of the difference's, which is symmetric.
+    bars: [1, 256, 3] uint8, the colours of the maps and of the difference from low to high.
+    """
+    style = f"--photo:url({photo_uri(image)});--ratio:{image.width / image.height:.6f}"
+    size = image.width, image.height
+    ranges = _ranges(UNITS[scale], spans, bars)
+    figures = "".join(_card(card, size, ranges) for card in cards)
+    return (
+        f'<div class="tips-compare" style="{style}"><p class="verdict" role="status">{escape(sentence)}</p>'
+        f"{_key(names)}{figures}{table(names, [card.scores for card in cards])}</div>"
+    )
+
+
+def _key(names: Sequence[str]) -> str:
+    parts = (f'<span class="{s}"><b>{s.upper()}</b> {escape(name)}</span>' for s, name in zip("ab", names, strict=True))
+    return f'<p class="key">{"".join(parts)}</p>'
+
+
+def _ranges(unit: str, spans, bars) -> tuple[str, str]:
+    low, high, most = spans
+    maps, signed = (f'<img src="{data_uri(bar)}" alt="" draggable="false">' for bar in bars)
+    return (
+        f'<div class="range"><span>{low:.2f}</span>{maps}<span>{high:.2f}</span></div><small>{unit}</small>',
+        f'<div class="range"><span>−{most:.2f}</span>{signed}<span>+{most:.2f}</span></div>'
+        f'<small><span class="a">A responds more</span><span class="b">B responds more</span></small>',
+    )
+
+
+def _card(card: PairCard, size: tuple[int, int], ranges: tuple[str, str]) -> str:
+    name = escape(card.query, quote=True)
+    layers = "".join(
+        f'<div class="layer {side}"><img src="{data_uri(picture)}" alt="" draggable="false">'
+        f'<i class="peak" style="left:{100 * (score.x + 0.5) / size[0]:.3f}%;'
+        f'top:{100 * (score.y + 0.5) / size[1]:.3f}%"></i></div>'
+        for side, picture, score in zip("ab", card.pictures, card.scores, strict=False)
+    )
+    outline = ""
+    if card.outline is not None:
+        outline = f'<img class="outline" src="{data_uri(card.outline)}" alt="" draggable="false">'
+    signed = f'<img src="{data_uri(card.pictures[2])}" alt="Where B responds more to {name} than A" draggable="false">'
+    return (
+        f'<figure class="pair"><figcaption><b title="{name}">{name}</b></figcaption>'
+        f'<div class="side"><div class="stage swipe">{layers}{outline}<span class="tag a">A</span>'
+        f'<span class="tag b">B</span><i class="line"></i><input type="range" min="0" max="100" step="1" value="50" '
+        f'aria-label="{name}: how much of A is shown beside B"></div>{ranges[0]}</div>'
+        f'<div class="side"><div class="stage gray">{signed}{outline}<span class="tag">B − A</span></div>'
+        f"{ranges[1]}</div>"
+        f"{_numbers(card)}</figure>"
+    )
+
+
+def _numbers(card: PairCard) -> str:
+    rows = [
+        ("peak cosine", [f"{score.peak:.3f}" for score in card.scores]),
+        ("above the mean", [f"{score.sharpness:.1f} sd" for score in card.scores]),
+    ]
+    if card.scores[0].auroc is not None:
+        rows += [
+            ("AUROC", [f"{score.auroc:.3f}" for score in card.scores]),
+            ("best IoU", [f"{score.iou:.2f}" for score in card.scores]),
+        ]
+    body = "".join(f"<tr><th>{what}</th><td>{a}</td><td>{b}</td></tr>" for what, (a, b) in rows)
+    return (
+        '<div class="numbers"><table><thead><tr><th></th><th class="a">A</th><th class="b">B</th></tr></thead>'
+        f"<tbody>{body}</tbody></table><p>The maps correlate <b>{card.agreement:.2f}</b>.</p></div>"
+    )
+
+
+def table(names: Sequence[str], scores: Sequence[tuple[MapScore, MapScore]]) -> str:
+    """A row per query, each measure for A and B with the better one bold; the mask's measures only if there is one."""
+    columns = [
+        ("peak cosine", "peak", "{:.3f}", "Highest cosine; the range differs from encoder to encoder"),
+        ("peak, sd", "sharpness", "{:.2f}", "How far the peak stands above the map's mean, in standard deviations"),
+        ("margin, sd", "margin", "{:.2f}", "The query's cosine minus the best other query's, at the peak"),
+    ]
+    if any(a.auroc is not None for a, _ in scores):
+        columns += [
+            ("pointing", "pointing", "", "Is the peak in the mask, or at most 15 pixels away?"),
+            ("AUROC", "auroc", "{:.3f}", "The chance that a pixel inside scores higher than one outside"),
+            ("best IoU", "iou", "{:.2f}", "At the threshold that suits this map best: an upper bound"),
+        ]
+    heads = "".join(f'<th colspan="2" title="{escape(why, quote=True)}">{title}</th>' for title, _, _, why in columns)
+    sides = '<th class="a">A</th><th class="b">B</th>' * len(columns)
+    rows = "".join(
+        f'<tr><th scope="row" title="{escape(pair[0].query, quote=True)}">{escape(pair[0].query)}</th>'
+        + "".join(_cells(*(getattr(score, field) for score in pair), form, field) for _, field, form, _ in columns)
+        + "</tr>"
+        for pair in scores
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Scores per query"><table class="scores">'
+        f"<caption>A is {escape(names[0])}, B is {escape(names[1])}</caption>"
+        f'<thead><tr><th rowspan="2">query</th>{heads}</tr><tr>{sides}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _cells(a, b, form: str, field: str) -> str:
+    if a is None or b is None:
+        return "<td>–</td><td>–</td>"
+    texts = [form.format(value) if form else "hit" if value else "miss" for value in (a, b)]
+    # Cosines of two encoders have different ranges: the higher one is not the better one.
+    best = [field != "peak" and texts[0] != texts[1] and mine > other for mine, other in ((a, b), (b, a))]
+    return "".join(f"<td>{f'<b>{text}</b>' if top else text}</td>" for text, top in zip(texts, best, strict=True))
+
+
+def colors(names: Sequence[str], pictures: Sequence[np.ndarray], size: tuple[int, int], note: str) -> str:
+    """Both sides' principal components, uint8 [h, w, 3] each, a pixel per patch. size: (width, height) of the image."""
+    figures = "".join(
+        f'<figure><div class="stage"><img src="{data_uri(picture)}" draggable="false" '
+        f'alt="Principal components of {escape(name, quote=True)}"><span class="tag {side}">{side.upper()}</span></div>'
+        f"<figcaption>{escape(name)}</figcaption></figure>"
+        for side, name, picture in zip("ab", names, pictures, strict=True)
+    )
+    return (
+        f'<section class="tips-joint" style="--ratio:{size[0] / size[1]:.6f}"><h3>The same colours on both sides</h3>'
+        f"<p>{escape(note)}</p><div>{figures}</div></section>"
+    )
+
+
+def layers(
+    names: Sequence[str],
+    cka: np.ndarray,
+    cells: np.ndarray,
+    measure: str,
+    scores: tuple[np.ndarray, np.ndarray],
+    queries: Sequence[str],
+) -> str:
+    """Two charts. cka: [L of A, L of B]; cells: its colours, uint8 [L of A, L of B, 3]; scores: [L, N] of A and B."""
+    return (
+        '<section class="tips-layers"><div>'
+        f"<figure><figcaption>How alike the layers are <small>linear CKA of their patches, 1 is the same but for a "
+        f"rotation</small></figcaption>{_matrix(cka, cells, names)}</figure>"
+        f"<figure><figcaption>Where patches follow the words <small>{MEASURES[measure]}, per layer</small></figcaption>"
+        f"{_lines(scores, measure)}{_legend(names, queries)}</figure></div></section>"
+    )
+
+
+def _matrix(cka: np.ndarray, cells: np.ndarray, names: Sequence[str]) -> str:
+    rows, columns = cka.shape
+    left, top = 58, 8
+    width, height = (WIDE - left - 8) / columns, (TALL - top - 46) / rows
+    parts = []
+    for row in range(rows):
+        for column in range(columns):
+            value = cka[row, column]
+            fill = "#{:02x}{:02x}{:02x}".format(*map(int, cells[row, column])) if np.isfinite(value) else "none"
+            text = f"{value:.2f}" if np.isfinite(value) else "undefined"
+            # From the bottom up, as axes go; a hair larger than the step, so that no seams show
+            parts.append(
+                f'<rect x="{left + column * width:.1f}" y="{top + (rows - 1 - row) * height:.1f}" '
+                f'width="{width + 0.3:.1f}" height="{height + 0.3:.1f}" fill="{fill}">'
+                f"<title>layer {row + 1} of A, layer {column + 1} of B: {text}</title></rect>"
+            )
+            if max(rows, columns) <= 12 and np.isfinite(value):
+                tone = "dark" if cells[row, column] @ (0.299, 0.587, 0.114) > 140 else "light"
+                parts.append(
+                    f'<text class="in {tone}" x="{left + (column + 0.5) * width:.1f}" '
+                    f'y="{top + (rows - 0.5 - row) * height + 4:.1f}">{value:.2f}</text>'
+                )
+    for index in _steps(rows):
+        parts.append(f'<text class="y" x="{left - 8}" y="{top + (rows - index + 0.5) * height + 4:.1f}">{index}</text>')
+    for index in _steps(columns):
+        parts.append(f'<text x="{left + (index - 0.5) * width:.1f}" y="{TALL - 24}">{index}</text>')
+    return _svg(parts, f"CKA of the layers of {names[0]} and {names[1]}", "layer of B", "layer of A", ("b", "a"))
+
+
+def _lines(scores: tuple[np.ndarray, np.ndarray], measure: str) -> str:
+    """Lines over depth: A's and B's layers may differ in number, so both run from their first to their last."""
+    left, top, right, bottom = 58, 12, WIDE - 14, TALL - 46
+    values = np.concatenate([each.ravel() for each in scores])
+    values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 1.0])
+    low, high = float(values.min()), float(values.max())
+    low, high = (min(low, 0.5), max(high, 1.0)) if measure == "auroc" else (min(low, 0.0), high or 1.0)
+
+    def place(depth: float, value: float) -> str:
+        return f"{left + depth * (right - left):.1f},{bottom - (value - low) / (high - low) * (bottom - top):.1f}"
+
+    parts = []
+    for tick in np.linspace(low, high, 5):
+        y = place(0, tick).split(",")[1]
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="y" x="{left - 8}" y="{float(y) + 4:.1f}">{tick:.2f}</text>')
+    for side, each in zip("ab", scores, strict=True):
+        count = len(each)
+        depths = [index / max(1, count - 1) for index in range(count)]
+        for number, line in enumerate(each.T):
+            points = [place(depth, value) for depth, value in zip(depths, line, strict=True) if np.isfinite(value)]
+            dash = DASHES[number % len(DASHES)]
+            parts.append(f'<polyline class="{side}" stroke-dasharray="{dash}" points="{" ".join(points)}"/>')
+            parts += [
+                f'<circle class="{side}" cx="{x}" cy="{y}" r="3.2"><title>layer {index} of {side.upper()}: {value:.3f}'
+                "</title></circle>"
+                for index, (value, (x, y)) in enumerate(
+                    ((v, place(d, v).split(",")) for d, v in zip(depths, line, strict=True) if np.isfinite(v)), 1
+                )
+            ]
+    ends = " and ".join(sorted({str(len(each)) for each in scores}, key=int))
+    parts.append(f'<text x="{left}" y="{TALL - 24}">1</text><text class="y" x="{right}" y="{TALL - 24}">{ends}</text>')
+    return _svg(parts, f"{MEASURES[measure]} of each layer", "layer, from the first to the last", "", ("", ""))
+
+
+def _legend(names: Sequence[str], queries: Sequence[str]) -> str:
+    dashes = "".join(
+        f'<li><svg viewBox="0 0 30 8" aria-hidden="true"><line x1="0" x2="30" y1="4" y2="4" '
+        f'stroke-dasharray="{DASHES[number % len(DASHES)]}"/></svg>{escape(query)}</li>'
+        for number, query in enumerate(queries)
+    )
+    return f"{_key(names)}<ul>{dashes}</ul>"
+
+
+def _svg(parts: Sequence[str], title: str, across: str, up: str, sides: tuple[str, str]) -> str:
+    middle = (TALL - 38) / 2
+    return (
+        f'<svg viewBox="0 0 {WIDE} {TALL}" role="img" aria-label="{escape(title, quote=True)}">{"".join(parts)}'
+        f'<text class="name {sides[0]}" x="{(WIDE + 44) / 2}" y="{TALL - 4}">{across}</text>'
+        f'<text class="name {sides[1]}" transform="translate(14 {middle}) rotate(-90)">{up}</text></svg>'
+    )
+
+
+def _steps(count: int) -> list[int]:
+    """Layer numbers to write along an axis: all of a dozen, of more every fourth."""
+    return list(range(1, count + 1)) if count <= 12 else [1, *range(4, count + 1, 4)]
+
+
+def canvas(image: Image.Image | None, mask: np.ndarray | None) -> str:
+    """The image to draw a mask on, with the mask there is so far (bool [H, W]); works by demos/web/compare-mask.js."""
+    if image is None:
+        return ""
+    shown = f' data-mask="{data_uri(mask.astype(np.uint8) * 255)}"' if mask is not None else ""
+    tools = "".join(
+        f'<button type="button" data-tool="{tool}" aria-pressed="{str(tool == "outline").lower()}">{title}</button>'
+        for tool, title in (("outline", "Outline"), ("brush", "Brush"), ("erase", "Erase"))
+    )
+    return (
+        f'<div class="tips-mask"{shown} style="--photo:url({photo_uri(image)});'
+        f'--ratio:{image.width / image.height:.6f}">'
+        '<div class="stage"><canvas aria-label="Draw the mask here"></canvas></div>'
+        f'<div class="tools">{tools}<button type="button" data-tool="clear">Clear</button></div></div>'
+    )
