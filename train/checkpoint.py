@@ -8,31 +8,37 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from tipsv2.weights import quiet
+from train import distributed
 from train.tuning import plain_state
 from train.words import folded
 
 KEEP = 2  # checkpoints of a run that stay on disk
 
 
-def save(run: Path, step: int, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+def save(
+    run: Path, step: int, objective: nn.Module, optimizer: torch.optim.Optimizer, main: bool = True
+) -> Path | None:
     """Write checkpoints/step-<step>: the state of objective, optimiser and random numbers after `step` steps.
 
     `objective.fixed` names what is left out: parts of a fine-tuned base that stay as they are.
+    A divided objective (sharding=full) gives the same file: every process calls this, and the one with `main` writes.
     """
-    names = {parameter: name for name, parameter in objective.named_parameters()}
-    state = {k: v for k, v in objective.state_dict().items() if k not in objective.fixed}
-    tensors = {f"objective.{k}": v.detach().contiguous() for k, v in state.items()}
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            tensors[f"optimizer.{names[parameter]}.{key}"] = torch.as_tensor(value).contiguous()
+    tensors = {}
+    for name, value in _entries(objective, optimizer):
+        value = distributed.whole(value)
+        if main:
+            tensors[name] = value.contiguous()
+    if not main:
+        return None
     tensors["rng"] = torch.get_rng_state()
     place = run / "checkpoints" / f"step-{step:07d}"
     with _whole(place) as folder:
@@ -59,20 +65,36 @@ def load(place: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
 
     Raises ValueError if the checkpoint is of another recipe (keys or shapes differ).
     """
-    tensors = load_file(place / "state.safetensors")
-    state = {k: v for k, v in objective.state_dict().items() if k in objective.fixed}
-    state |= {k.removeprefix("objective."): v for k, v in tensors.items() if k.startswith("objective.")}
-    try:
-        objective.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{place} belongs to another recipe: {str(error).splitlines()[-1].strip()}") from error
-    for name, parameter in objective.named_parameters():
-        prefix = f"optimizer.{name}."
-        entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if entries:
-            optimizer.state[parameter] = {k: v.clone() for k, v in entries.items()}
-    torch.set_rng_state(tensors["rng"])
+    with safe_open(place / "state.safetensors", "pt") as file:
+        kept = list(file.keys())
+        own = objective.state_dict()
+        state = {k: v for k, v in own.items() if k in objective.fixed}
+        for key in (k.removeprefix("objective.") for k in kept if k.startswith("objective.")):
+            value = file.get_tensor(f"objective.{key}")
+            state[key] = distributed.part(value, own[key]) if key in own else value
+        try:
+            objective.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"{place} belongs to another recipe: {str(error).splitlines()[-1].strip()}") from error
+        for name, parameter in objective.named_parameters():
+            prefix = f"optimizer.{name}."
+            entries = {k.removeprefix(prefix): file.get_tensor(k) for k in kept if k.startswith(prefix)}
+            if entries:
+                optimizer.state[parameter] = {k: distributed.part(v, parameter).clone() for k, v in entries.items()}
+        torch.set_rng_state(file.get_tensor("rng"))
     return json.loads((place / "trainer.json").read_text())["step"]
+
+
+def _entries(objective: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """What a checkpoint holds of both, by name."""
+    state = objective.state_dict()  # before the names: it takes apart again what FSDP had put together for a step
+    for name, value in state.items():
+        if name not in objective.fixed:
+            yield f"objective.{name}", value.detach()
+    names = {parameter: name for name, parameter in objective.named_parameters()}
+    for parameter, moments in optimizer.state.items():
+        for key, value in moments.items():
+            yield f"optimizer.{names[parameter]}.{key}", torch.as_tensor(value)
 
 
 def export(folder: Path, model, tokenizer) -> Path:

@@ -39,6 +39,26 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def is_part(value: Tensor) -> bool:
+    """Whether `value` is a DTensor: of what it says it is, this process holds a part (see train/sharding.py)."""
+    return hasattr(value, "full_tensor")
+
+
+def whole(value: Tensor) -> Tensor:
+    """All of a divided tensor, in host memory, and any other tensor as it is; every process must call it."""
+    return value.full_tensor().cpu() if is_part(value) else value
+
+
+def part(value: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole tensor, where `like` is divided and of its shape; else `value`."""
+    if not is_part(like) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor  # not in every build of torch
+
+    divided = distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return divided.clone()  # a part is a view, which would keep the whole in memory
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from transformers import AutoTokenizer
 
 from tipsv2.encoder import native_bf16
@@ -42,9 +42,12 @@ def fit(
     """
     # stages may leave heads or the mask token out of the graph
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    precision, sharded = _precision(recipe.precision), choose("sharding", recipe.sharding, "none", "full") == "full"
+    if sharded and precision == "fp16":
+        raise ValueError("sharding=full trains without fp16's loss scaling: set precision to bf16 or fp32.")
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else accelerate does not join processes that have no accelerator
-        mixed_precision=_precision(recipe.precision),
+        mixed_precision=precision,
         kwargs_handlers=[unused],
         log_with=_trackers(recipe.trackers) or None,
         project_dir=run,
@@ -52,6 +55,11 @@ def fit(
     main = accelerator.is_main_process
     batches = Batches(recipe, tokenizer, distributed.rank(), distributed.world())  # data may fail: before the folder is
     torch.manual_seed(recipe.seed)
+    shards = None
+    if sharded and distributed.world() > 1:
+        from train.sharding import Shards  # torch's FSDP takes time to import, and not every build has it
+
+        shards = Shards(objective, accelerator.device)
     optimizer = _optimizer(recipe, objective)
     if main:
         _claim_folder(recipe, run, resume)
@@ -64,13 +72,18 @@ def fit(
         batches.remember(run / "data.jsonl")
     place = checkpoint.latest(run)
     done = checkpoint.load(place, objective, optimizer) if place else 0
-    objective, optimizer = accelerator.prepare(objective, optimizer)
+    if shards:  # no engine around it: what is divided averages its gradients itself; this only adds autocast
+        accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)  # a cast weight must not outlive its block
+        objective = accelerator.prepare_model(objective, device_placement=False, evaluation_mode=True)
+        optimizer = accelerator.prepare(optimizer)
+    else:
+        objective, optimizer = accelerator.prepare(objective, optimizer)
     inner = accelerator.unwrap_model(objective)
     stop = _StopFlag()
 
     def save(step: int) -> None:
-        if main:
-            checkpoint.save(run, step, inner, optimizer.optimizer)
+        if main or shards:
+            checkpoint.save(run, step, inner, optimizer.optimizer, main)
         accelerator.wait_for_everyone()
 
     def refuse_infinities(step: int, values: dict[str, float]) -> None:
@@ -103,7 +116,7 @@ def fit(
             values, asked = _agree({"loss": loss, **terms, **counts}, stop.asked)
             refuse_infinities(step, values)
             accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(objective.parameters(), recipe.clip)
+            norm = shards.clip(recipe.clip) if shards else accelerator.clip_grad_norm_(inner.parameters(), recipe.clip)
             if accelerator.scaler is None:  # fp16's scaler expects an overflow now and then and skips that step
                 refuse_infinities(step, {"gradient_norm": float(norm)})
             optimizer.step()
@@ -128,12 +141,16 @@ def fit(
                     f"data.unreadable={recipe.data.unreadable} allows. {' '.join(problems)} `train check` lists "
                     "them all. Mend them where they are, then go on with --resume."
                 )
-            if main and (last or (step + 1) % recipe.sample_every == 0):
-                accelerator.log(monitor.sample(step + 1, inner.model, tokenizer, stage.size), step=step + 1)
+            if last or (step + 1) % recipe.sample_every == 0:
+                encoder = shards.encoder() if shards else inner.model
+                if main:
+                    accelerator.log(monitor.sample(step + 1, encoder, tokenizer, stage.size), step=step + 1)
+                del encoder
             if asked and not last:
                 raise Stopped(f"stopped after step {step + 1}; go on with --resume.")
+    encoder = shards.encoder() if shards else inner.model
     if main:
-        checkpoint.export(run / "model", inner.model, tokenizer)
+        checkpoint.export(run / "model", encoder, tokenizer)
     accelerator.end_training()
     return run / "model"
 
