@@ -1,16 +1,32 @@
-"""python -m train from outside: what --dry-run says."""
+"""python -m train from outside: what --dry-run says, and chains of generations that stop and go on."""
 
 import json
+import os
 import re
+import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from shapes import write
+from small import save_teacher
 
-from train import cost
+from train import cost, monitor
 from train.__main__ import main
+from train.objectives import Objective
 
+TINY = [
+    *("tower.width=48", "tower.vision_layers=2", "tower.text_layers=1", "tower.heads=2", "tower.table=56"),
+    *("stages.0.steps=4", "stages.0.size=56", "stages.0.batch_size=4", "warmup=1", "precision=fp32"),
+    *("trackers=", "workers=1", "save_every=1000", "sample_every=1000"),
+]
 NUMBER = r"([\d.]+ [MGTPE])"
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A teacher 64 wide, of which a student 48 wide must guess the words."""
+    return str(save_teacher(tmp_path_factory.mktemp("teacher") / "wide", "tower.width=64"))
 
 
 def dry(capsys, *arguments):
@@ -81,3 +97,62 @@ def test_a_dry_run_of_a_giant_needs_no_memory(capsys, tmp_path, monkeypatch):
 def test_numbers_have_prefixes():
     found = [cost.in_units(n, "FLOP") for n in (6.1e11, 2.5e7, 1.2e13, 3e18)]
     assert found == ["0.61 TFLOP", "25.00 MFLOP", "12.0 TFLOP", "3.00 EFLOP"]
+
+
+def test_a_chain_is_killed_goes_on_and_ends_as_if_it_never_was(wide, tmp_path, capsys, monkeypatch):
+    """The first student is narrower than its teacher and learns through a projection; the second needs none."""
+    monkeypatch.setattr(monitor, "SCENES", 1)
+    after_step = Objective.after_step
+    command = ["distill", "--teacher", wide, *TINY, "distillation.text=random", "distillation.generations=2"]
+
+    def chain(name, *more, stop_in=0):
+        """Run it; with `stop_in`, SIGTERM comes in that step of those it takes, counted from 1."""
+        steps = []
+
+        def stopping(objective, done):
+            after_step(objective, done)
+            steps.append(done)
+            if len(steps) == stop_in:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(Objective, "after_step", stopping)
+        assert main([*command, "--out", str(tmp_path / name), *more]) == 0
+        return steps, capsys.readouterr().err
+
+    whole, said = chain("whole")
+    assert whole == [0, 1, 2, 3] * 2 and "generation 2 of 2, taught by" in said
+    steps, said = chain("parts", stop_in=4)  # too late to stop the first student, who is done
+    assert steps == [0, 1, 2, 3] and "stopped after generation 1; go on with --resume" in said
+    assert not (tmp_path / "parts" / "generation-2").exists()
+    steps, said = chain("parts", "--resume", stop_in=1)
+    assert steps == [0, 1] and "generation 1 of 2 is done" in said and "stopped after step 2; go on" in said
+    steps, said = chain("parts", "--resume")
+    assert steps == [2, 3]
+    for number in (1, 2):
+        folders = [tmp_path / name / f"generation-{number}" for name in ("whole", "parts")]
+        models = [load_file(folder / "model" / "model.safetensors") for folder in folders]
+        assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+        recipe = json.loads((folders[1] / "recipe.json").read_text())["distillation"]
+        assert recipe["generations"] == 1
+        assert recipe["teacher"] == (wide if number == 1 else str(tmp_path / "parts" / "generation-1" / "model"))
+        state = load_file(folders[1] / "checkpoints" / "step-0000004" / "state.safetensors")
+        assert any("distillation.project" in key for key in state) == (number == 1)
+    models = [load_file(tmp_path / "whole" / f"generation-{n}" / "model" / "model.safetensors") for n in (1, 2)]
+    assert any(not torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+    assert main([*command, "--out", str(tmp_path / "parts")]) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "parts"), "--resume", "seed=1"]) == 2
+    assert "seed differ" in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "whole" / "generation-1"), "--resume"]) == 2
+    assert "no generation of a chain" in capsys.readouterr().err
+
+
+def test_chains_that_cannot_be_are_refused(wide, tmp_path, capsys):
+    for field in ("distillation.generations=0", "distillation.weight=0"):
+        command = ["distill", "--teacher", wide, "--out", str(tmp_path / "x"), "distillation.generations=2", field]
+        assert main(command) == 2
+        assert "distillation.generations=" in capsys.readouterr().err
+    _, said = dry(capsys, *command[:-2], *TINY, "distillation.text=random", "distillation.generations=3")
+    assert "each of 3 generations" in said and re.search(rf"teachers {NUMBER}B", said)
+    assert not (tmp_path / "x").exists()

@@ -14,6 +14,7 @@
 
 Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200.
 --resume goes on exactly where a run stopped, --dry-run says what it would take.
+distill ... distillation.generations=3 makes three students in a row, each the next one's teacher.
 """
 
 from __future__ import annotations

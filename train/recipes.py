@@ -43,6 +43,9 @@ def nano_distill() -> Recipe:
     """Value distillation: a fresh vision tower learns its teacher's value features, patch by patch.
 
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
+    python -m train distill --recipe nano-distill --teacher tipsv2-nano --out runs/chain distillation.generations=3
+
+    The second makes three students in a row, each the next one's teacher, in runs/chain/generation-1 and so on.
     """
     return Recipe(
         name="nano-distill",

@@ -1,10 +1,15 @@
-"""From a recipe to a finished run: tokenizer, towers (new, or a base's), objective, then the loop."""
+"""From a recipe to a finished run, or a chain of them: tokenizer, towers (new, or a base's), objective, the loop.
+
+python -m train distill --recipe nano-distill --teacher tipsv2-nano --out runs/chain distillation.generations=3
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Tipsv2Model
 
 import tipsv2
@@ -20,8 +26,8 @@ from train import cost
 from train.cost import in_units
 from train.data.batches import Batches
 from train.data.samples import open_data
-from train.distributed import rank
-from train.loop import Stopped, _precision, fit
+from train.distributed import rank, total, world
+from train.loop import Stopped, _claim_folder, _precision, fit
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.settings import Data, Recipe, to_dict
@@ -39,17 +45,90 @@ def start(recipe: Recipe, out: Path, resume: bool = False, dry_run: bool = False
 
     `dry_run` prints the resolved recipe (JSON, stdout) and what it will cost (stderr), and leaves nothing behind.
     """
+    count = recipe.distillation.generations
+    if count < 1 or (count > 1 and not recipe.distillation.weight):
+        raise ValueError(
+            f"distillation.generations={count}: a whole number from 1, and above 1 only where a student has a teacher "
+            "(distillation.weight, as in python -m train distill)."
+        )
     if dry_run:
         _dry_run(recipe, out, resume, show)
-        return
+    elif count == 1:
+        _train(recipe, out, resume, show)
+    else:
+        _chain(recipe, out, resume, show)
+
+
+def _train(recipe: Recipe, out: Path, resume: bool, show: bool) -> bool:
+    """One run; whether it came to its end."""
     parts = prepare(recipe, out, resume)
     _say(show, _size(parts))
     try:
         folder = fit(parts.recipe, parts.objective, parts.tokenizer, out, resume, show)
     except Stopped as stopped:
         _say(show, str(stopped))
-        return
+        return False
     _say(show, f"the encoder is in {folder}: python app.py --model {folder}")
+    return True
+
+
+def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> None:
+    """Students in a row, each with the one before as its teacher: out/generation-1, out/generation-2, ...
+
+    Each is the ordinary run of its teacher, with the same seed. One that has its model is not trained again.
+    Raises ValueError where `out` holds something else, or a generation was made by another recipe.
+    """
+    if out.is_dir() and (strange := [path.name for path in out.iterdir() if not path.name.startswith("generation-")]):
+        raise ValueError(f"{out} holds {strange[0]}, which is no generation of a chain; choose another --out.")
+    if "WORLD_SIZE" in os.environ:  # accelerate would part the processes after the first generation, for good
+        os.environ["FORK_LAUNCHED"] = "1"
+    count, teacher = recipe.distillation.generations, recipe.distillation.teacher
+    with _Heard() as heard:
+        for number in range(1, count + 1):
+            folder = out / f"generation-{number}"
+            student = replace(recipe, distillation=replace(recipe.distillation, teacher=teacher, generations=1))
+            if (folder / "model").is_dir():
+                _claim_folder(student, folder, resume)
+                _say(show, f"generation {number} of {count} is done")
+            else:
+                _say(show, f"generation {number} of {count}, taught by {teacher}")
+                if not _train(student, folder, resume, show):
+                    return
+                if _any(heard.asked()) and number < count:
+                    _say(show, f"stopped after generation {number}; go on with --resume.")
+                    return
+            teacher = str(folder / "model")
+    if world() > 1:
+        torch.distributed.destroy_process_group()
+
+
+def _any(here: bool) -> bool:
+    """Whether it is so in any process. Waits for all of them, so that all find what the first one wrote."""
+    device = PartialState().device if world() > 1 else None
+    return bool(total(torch.tensor(float(here), device=device)))
+
+
+class _Heard:
+    """Whether Ctrl-C or SIGTERM came, even if a generation in its last step took it and had nothing left to stop."""
+
+    def __enter__(self) -> _Heard:
+        self._ends = socket.socketpair()
+        for end in self._ends:
+            end.setblocking(False)
+        self._before = signal.set_wakeup_fd(self._ends[1].fileno(), warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_) -> None:
+        signal.set_wakeup_fd(self._before)
+        for end in self._ends:
+            end.close()
+
+    def asked(self) -> bool:
+        try:
+            numbers = self._ends[0].recv(1 << 16)  # a byte a signal
+        except BlockingIOError:
+            return False
+        return signal.SIGINT in numbers or signal.SIGTERM in numbers
 
 
 @dataclass(frozen=True)
@@ -132,9 +211,11 @@ def _dry_run(recipe: Recipe, out: Path, resume: bool, show: bool) -> None:
         * (cost.operations(recipe, stage, *towers) + cost.teaching(recipe, stage, parts.teacher, parts.unimodal))
         for stage in recipe.stages
     ]
-    total = sum(work * stage.steps for work, stage in zip(steps, recipe.stages, strict=True))
+    whole = sum(work * stage.steps for work, stage in zip(steps, recipe.stages, strict=True))
     by_stage = ", ".join(f"{in_units(work, 'FLOP')} (stage {k})" for k, work in enumerate(steps))
-    _say(show, f"arithmetic of a step{each}: {by_stage}; {in_units(total, 'FLOP')} in all")
+    _say(show, f"arithmetic of a step{each}: {by_stage}; {in_units(whole, 'FLOP')} in all")
+    if (count := recipe.distillation.generations) > 1:
+        _say(show, f"all that for each of {count} generations, the first one's teacher apart")
 
 
 def _epochs(recipe: Recipe, batches: Batches) -> str:
