@@ -163,3 +163,16 @@ def test_infinite_gradients_stop_before_they_reach_the_weights(recipe, tokenizer
         fit(recipe, objective, tokenizer, tmp_path / "run", show=False)
     assert all(torch.equal(v, before[k]) for k, v in objective.state_dict().items())
     assert checkpoint.latest(tmp_path / "run").name == "step-0000000"
+
+
+def test_a_run_older_than_some_fields_goes_on_and_one_with_fields_that_are_gone_is_refused(recipe, tokenizer, tmp_path):
+    fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", show=False)
+    record = tmp_path / "run" / "recipe.json"
+    values = json.loads(record.read_text())
+    older = {key: value for key, value in values.items() if key not in ("sharding", "sparc")}
+    older["stages"] = [{k: v for k, v in stage.items() if k != "restyle"} for stage in values["stages"]]
+    record.write_text(json.dumps(older))
+    fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", resume=True, show=False)
+    record.write_text(json.dumps(values | {"tower": values["tower"] | {"gone": 1}, "seed": 7}))
+    with pytest.raises(ValueError, match=r"another recipe: (tower.gone, seed|seed, tower.gone) differ"):
+        fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", resume=True, show=False)

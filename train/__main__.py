@@ -157,7 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted at once; the last checkpoint stands, go on with --resume.", file=sys.stderr)
+        how = "the same command" if options.command == "reproduce" else "--resume"
+        print(f"interrupted at once; the last checkpoint stands, go on with {how}.", file=sys.stderr)
         return 130
     return 0
 

@@ -23,7 +23,7 @@ from train import checkpoint, distributed
 from train.data.batches import Batches, stream
 from train.monitor import Monitor
 from train.schedules import warmup_cosine
-from train.settings import Recipe, choose, to_dict
+from train.settings import Recipe, choose, from_dict, to_dict
 
 
 class Stopped(Exception):
@@ -224,6 +224,12 @@ def _claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
     if not resume:
         raise ValueError(f"{run} already holds a run; add --resume to go on with it, or choose another --out.")
     before = json.loads(record.read_text())
+    try:
+        before = json.loads(
+            json.dumps(to_dict(from_dict(before)))
+        )  # fields that are newer than the run: their defaults
+    except TypeError:
+        pass  # fields that are gone: they are named below
     if before != values:
         changed = _differing(before, values)
         raise ValueError(
@@ -234,10 +240,11 @@ def _claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
 def _differing(before: dict, now: dict, prefix: str = "") -> list[str]:
     """The fields, nested ones with dots, whose values are not what they were."""
     found = []
-    for key, value in now.items():
-        if before.get(key) != value:
-            nested = isinstance(value, dict) and isinstance(before.get(key), dict)
-            found += _differing(before[key], value, f"{prefix}{key}.") if nested else [prefix + key]
+    for key in {**now, **before}:
+        one, other = before.get(key), now.get(key)
+        if one != other:
+            nested = isinstance(one, dict) and isinstance(other, dict)
+            found += _differing(one, other, f"{prefix}{key}.") if nested else [prefix + key]
     return found
 
 

@@ -281,6 +281,6 @@ def from_dict(values: dict) -> Recipe:
     """The inverse of `to_dict`, for `recipe.json`."""
     values = dict(values)
     for name, kind in typing.get_type_hints(Recipe).items():
-        if dataclasses.is_dataclass(kind):
+        if dataclasses.is_dataclass(kind) and name in values:  # an older record may lack a family, or fields of it
             values[name] = kind(**values[name])
     return Recipe(**values | {"stages": tuple(Stage(**s) for s in values["stages"])})
