@@ -8,10 +8,21 @@ from __future__ import annotations
 import gradio as gr
 import numpy as np
 
-from demos import common, compare_mask, compare_views, views
+from demos import common, compare_charts, compare_mask, compare_views, views
 from demos.common import MODEL_WORK, toasted, visitor
 from demos.compare_api import endpoints
-from demos.compare_sides import MAX_QUERIES, Both, asked, every_layer, farthest, joint_colors, look, measure, partner
+from demos.compare_sides import (
+    MAX_QUERIES,
+    asked,
+    coarse,
+    every_layer,
+    farthest,
+    joint_colors,
+    look,
+    measure,
+    partner,
+    sights,
+)
 from demos.page import Page
 from demos.studio import Studio
 
@@ -58,6 +69,7 @@ class Compares:
             compare_views.PairCard(
                 query,
                 (_color(a, COLORS, low, high), _color(b, COLORS, low, high), _color(signed, SIGNED, -most, most)),
+                coarse(np.stack([a, b])),
                 scores,
                 agreement,
                 None if truth is None else compare_mask.outline(truth),
@@ -73,10 +85,9 @@ class Compares:
             )
         ]
         picture = both.seen[0].image.resize(both.size[::-1])  # peaks and masks are in the pixels drawn
-        ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
-        bars = _color(ramp, COLORS, 0, 1), _color(ramp, SIGNED, 0, 1)
+        bars = _bar(COLORS), _bar(SIGNED)
         drawn = compare_views.pairs(picture, found.names, found.sentence, cards, scale, (low, high, most), bars)
-        return drawn, _note(both)
+        return drawn, sights(both)
 
     @toasted
     def paint(
@@ -120,7 +131,9 @@ class Compares:
         both = look(self.studio, who, image, (model_a, model_b), (features_a, features_b), resolution)
         masks = compare_mask.for_queries(queries, masked, mask)
         cka, measured, scores = every_layer(both, queries, templates, masks)
-        return compare_views.layers(both.names, cka, _color(cka, COLORS, 0, 1), measured, scores, queries)
+        return compare_charts.layers(
+            both.names, cka, _color(cka, COLORS, 0, 1), _bar(COLORS), measured, scores, queries
+        )
 
     def choose(self, name: str, current: str | None):
         """-> (picker, model on this side). A model that cannot be loaded is a toast and the one before it stays."""
@@ -162,14 +175,8 @@ def _color(values: np.ndarray, colormap: str, low: float, high: float) -> np.nda
     return colorize(values, colormap, low, high)
 
 
-def _note(both: Both) -> str:
-    if both.names[0] == both.names[1] and both.encoders[0] is both.encoders[1]:
-        return views.note("Both sides are the same: choose another encoder or other features for one of them.", "warn")
-    rows = (
-        f"{side} sees {seen.resolution} px, {grid.shape[0]} × {grid.shape[1]} patches."
-        for side, seen, grid in zip("AB", both.seen, both.grids, strict=True)
-    )
-    return views.note(" ".join(rows))
+def _bar(colormap: str) -> np.ndarray:
+    return _color(np.linspace(0, 1, 256, dtype=np.float32)[None], colormap, 0, 1)
 
 
 def _side(studio: Studio, side: str, features: str) -> tuple[gr.Dropdown, gr.Radio]:
@@ -255,23 +262,23 @@ def tab(page: Page) -> None:
         loading = dict(api_visibility="private", show_progress="full", show_progress_on=maps, **MODEL_WORK)
         all_again(picker.select(handlers.choose, [picker, model], [picker, model], **loading))
     gr.on([each.input for each in (features_a, features_b, resolution)], **drawn).then(**painted)
-    gr.on([queries.change, templates.input, scale.input, masked.change], **drawn)
+    gr.on([queries.change, templates.input, scale.input], **drawn)
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-pair', v)")
 
     @toasted
     def draw_mask(event: gr.EventData, image: str | None):
-        return compare_mask.take(event.png, image, drawn=True)
+        return compare_mask.take(event.png, image, drawn=True), ""
 
     @toasted
-    def upload_mask(path: str, image: str | None):
+    def upload_mask(path: str, image: str | None, masked: str | None):
         found = compare_mask.take(path, image, drawn=False)
-        return found, compare_mask.canvas(image, found)
+        return found, compare_mask.canvas(image, masked, found), ""
 
     queries.change(compare_mask.choices, [queries, masked], masked, **quiet)
-    masked.change(lambda chosen: [gr.update(visible=bool(chosen))] * 2, masked, [drawing, upload], **quiet)
-    image.change(compare_mask.canvas, image, drawing, **quiet)
-    drawing.input(draw_mask, image, mask, **quiet).then(**drawn)
-    upload.upload(upload_mask, [upload, image], [mask, drawing], **quiet).then(**drawn)
+    masked.change(compare_mask.begin, [image, masked], [drawing, upload, mask], **quiet).then(**drawn)
+    image.change(compare_mask.canvas, [image, masked], drawing, **quiet)
+    drawing.input(draw_mask, image, [mask, layers], **quiet).then(**drawn)
+    upload.upload(upload_mask, [upload, image, masked], [mask, drawing, layers], **quiet).then(**drawn)
 
     asking = dict(api_visibility="private", show_progress="full", show_progress_on=layers, **MODEL_WORK)
     run.click(handlers.layers, [*sides, *words], layers, **asking)

@@ -50,9 +50,15 @@ def take(source: str, image: str | None, drawn: bool) -> np.ndarray | None:
     return mask if mask.any() else None
 
 
-def canvas(image: str | None, mask: np.ndarray | None = None) -> str:
-    """The image to draw a mask on."""
-    return compare_views.canvas(None if image is None else open_image(image), mask)
+def canvas(image: str | None, masked: str | None, mask: np.ndarray | None = None) -> str:
+    """The image to draw a mask on, if there is a query it would be of."""
+    return compare_views.canvas(open_image(image), mask) if image and masked else ""
+
+
+def begin(image: str | None, masked: str | None):
+    """A query was chosen: the mask of the one before is none of its own. -> (drawing, upload button, mask)."""
+    shown = bool(image and masked)
+    return gr.update(value=canvas(image, masked), visible=shown), gr.update(visible=shown), None
 
 
 def choices(queries: list[str] | None, masked: str | None):
@@ -69,8 +75,9 @@ def for_queries(queries: Sequence[str], masked: str | None, mask: np.ndarray | N
 def outline(mask: np.ndarray) -> np.ndarray:
     """The border of a mask, bool [H, W] -> uint8 [H, W, 4], white with a dark rim, else transparent."""
     drawn = np.zeros((*mask.shape, 4), np.uint8)
-    drawn[_edge(mask, 3)] = (0, 0, 0, 160)
-    drawn[_edge(mask, 2)] = 255
+    width = max(2, round(max(mask.shape) / 130))
+    drawn[_edge(mask, width + 1)] = (0, 0, 0, 160)
+    drawn[_edge(mask, width)] = 255
     return drawn
 
 

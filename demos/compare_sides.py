@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_QUERIES = 8
 FEATURES = {"values": "values", "final": "final layer"}
+POINTER = 40
 AXES = 8  # of each model's components that may be turned to find the three that are shown
 
 
@@ -108,9 +109,30 @@ def joint_colors(both: Both) -> tuple[list[np.ndarray], str]:
     return [(color * 255 + 0.5).astype(np.uint8) for color in colors], note
 
 
+def coarse(maps: np.ndarray) -> np.ndarray:
+    """Maps [N, H, W] at POINTER places of the long side, for reading values under the pointer: [N, h, w]."""
+    rows, columns = (min(side, max(1, round(POINTER * side / max(maps.shape[1:])))) for side in maps.shape[1:])
+    ys, xs = (
+        ((np.arange(count) + 0.5) * side / count).astype(int)
+        for count, side in zip((rows, columns), maps.shape[1:], strict=True)
+    )
+    return maps[:, ys[:, None], xs[None]]
+
+
 def farthest(found: Comparison) -> float:
     """The end of the difference's colours, one for all queries; no difference at all is white, not an error."""
     return float(np.abs(found.difference).max()) or 1.0
+
+
+def sights(both: Both) -> str:
+    """What each side saw of the image, or that there is nothing to compare."""
+    if both.names[0] == both.names[1] and both.encoders[0] is both.encoders[1]:
+        return views.note("Both sides are the same: choose another encoder or other features for one of them.", "warn")
+    rows = (
+        f"{side} sees {seen.resolution} px, {grid.shape[0]} × {grid.shape[1]} patches."
+        for side, seen, grid in zip("AB", both.seen, both.grids, strict=True)
+    )
+    return views.note(" ".join(rows))
 
 
 def partner(studio: Studio, model: str | None) -> tuple[str, str]:

@@ -5,6 +5,7 @@ A is blue and B red everywhere: in the difference (the ends of RdBu), in the tab
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
     from tipsv2.alignment import MapScore
 
 UNITS = {"z": "standard deviations", "rank": "rank", "cosine": "cosine"}
-MEASURES = {"auroc": "AUROC", "sharpness": "peak, in sd above the mean"}
-DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 4", "4 2", "1 4", "6 2 1 2")  # a query's line where colour says A or B
-WIDE, TALL = 460, 300  # of a chart, in its own units
 
 
 @dataclass(frozen=True)
 class PairCard:
-    """One query on both sides. pictures: [H, W, 3] uint8 of A, of B and of B - A; outline: [H, W, 4] of its mask."""
+    """One query on both sides. pictures: [H, W, 3] uint8 of A, of B and of B - A; values: [2, h, w], both maps
+    coarsely, for the pointer; outline: [H, W, 4] of its mask.
+    """
 
     query: str
     pictures: tuple[np.ndarray, np.ndarray, np.ndarray]
+    values: np.ndarray
     scores: tuple[MapScore, MapScore]
     agreement: float
     outline: np.ndarray | None = None
@@ -56,11 +57,11 @@ def pairs(
     figures = "".join(_card(card, size, ranges) for card in cards)
     return (
         f'<div class="tips-compare" style="{style}"><p class="verdict" role="status">{escape(sentence)}</p>'
-        f"{_key(names)}{figures}{table(names, [card.scores for card in cards])}</div>"
+        f"{key(names)}{figures}{table(names, [card.scores for card in cards])}</div>"
     )
 
 
-def _key(names: Sequence[str]) -> str:
+def key(names: Sequence[str]) -> str:
     parts = (f'<span class="{s}"><b>{s.upper()}</b> {escape(name)}</span>' for s, name in zip("ab", names, strict=True))
     return f'<p class="key">{"".join(parts)}</p>'
 
@@ -69,10 +70,14 @@ def _ranges(unit: str, spans, bars) -> tuple[str, str]:
     low, high, most = spans
     maps, signed = (f'<img src="{data_uri(bar)}" alt="" draggable="false">' for bar in bars)
     return (
-        f'<div class="range"><span>{low:.2f}</span>{maps}<span>{high:.2f}</span></div><small>{unit}</small>',
+        f'<div class="range"><span>{_minus(low)}</span>{maps}<span>{_minus(high)}</span></div><small>{unit}</small>',
         f'<div class="range"><span>−{most:.2f}</span>{signed}<span>+{most:.2f}</span></div>'
         f'<small><span class="a">A responds more</span><span class="b">B responds more</span></small>',
     )
+
+
+def _minus(value: float, form: str = "{:.2f}") -> str:
+    return form.format(value).replace("-", "−")
 
 
 def _card(card: PairCard, size: tuple[int, int], ranges: tuple[str, str]) -> str:
@@ -87,8 +92,10 @@ def _card(card: PairCard, size: tuple[int, int], ranges: tuple[str, str]) -> str
     if card.outline is not None:
         outline = f'<img class="outline" src="{data_uri(card.outline)}" alt="" draggable="false">'
     signed = f'<img src="{data_uri(card.pictures[2])}" alt="Where B responds more to {name} than A" draggable="false">'
+    values = json.dumps([round(float(value), 3) for value in card.values.ravel()], separators=(",", ":"))
     return (
-        f'<figure class="pair"><figcaption><b title="{name}">{name}</b></figcaption>'
+        f'<figure class="pair" data-grid="{"x".join(map(str, card.values.shape[1:]))}" data-values="{values}">'
+        f'<figcaption><b title="{name}">{name}</b></figcaption>'
         f'<div class="side"><div class="stage swipe">{layers}{outline}<span class="tag a">A</span>'
         f'<span class="tag b">B</span><i class="line"></i><input type="range" min="0" max="100" step="1" value="50" '
         f'aria-label="{name}: how much of A is shown beside B"></div>{ranges[0]}</div>'
@@ -100,7 +107,7 @@ def _card(card: PairCard, size: tuple[int, int], ranges: tuple[str, str]) -> str
 
 def _numbers(card: PairCard) -> str:
     rows = [
-        ("peak cosine", [f"{score.peak:.3f}" for score in card.scores]),
+        ("peak cosine", [_minus(score.peak, "{:.3f}") for score in card.scores]),
         ("above the mean", [f"{score.sharpness:.1f} sd" for score in card.scores]),
     ]
     if card.scores[0].auroc is not None:
@@ -109,9 +116,10 @@ def _numbers(card: PairCard) -> str:
             ("best IoU", [f"{score.iou:.2f}" for score in card.scores]),
         ]
     body = "".join(f"<tr><th>{what}</th><td>{a}</td><td>{b}</td></tr>" for what, (a, b) in rows)
+    body += '<tr class="here"><th>under the pointer</th><td>–</td><td>–</td></tr>'
     return (
         '<div class="numbers"><table><thead><tr><th></th><th class="a">A</th><th class="b">B</th></tr></thead>'
-        f"<tbody>{body}</tbody></table><p>The maps correlate <b>{card.agreement:.2f}</b>.</p></div>"
+        f"<tbody>{body}</tbody></table><p>The maps correlate <b>{_minus(card.agreement)}</b>.</p></div>"
     )
 
 
@@ -146,7 +154,7 @@ def table(names: Sequence[str], scores: Sequence[tuple[MapScore, MapScore]]) -> 
 def _cells(a, b, form: str, field: str) -> str:
     if a is None or b is None:
         return "<td>–</td><td>–</td>"
-    texts = [form.format(value) if form else "hit" if value else "miss" for value in (a, b)]
+    texts = [_minus(value, form) if form else "hit" if value else "miss" for value in (a, b)]
     # Cosines of two encoders have different ranges: the higher one is not the better one.
     best = [field != "peak" and texts[0] != texts[1] and mine > other for mine, other in ((a, b), (b, a))]
     return "".join(f"<td>{f'<b>{text}</b>' if top else text}</td>" for text, top in zip(texts, best, strict=True))
@@ -166,115 +174,8 @@ def colors(names: Sequence[str], pictures: Sequence[np.ndarray], size: tuple[int
     )
 
 
-def layers(
-    names: Sequence[str],
-    cka: np.ndarray,
-    cells: np.ndarray,
-    measure: str,
-    scores: tuple[np.ndarray, np.ndarray],
-    queries: Sequence[str],
-) -> str:
-    """Two charts. cka: [L of A, L of B]; cells: its colours, uint8 [L of A, L of B, 3]; scores: [L, N] of A and B."""
-    return (
-        '<section class="tips-layers"><div>'
-        f"<figure><figcaption>How alike the layers are <small>linear CKA of their patches, 1 is the same but for a "
-        f"rotation</small></figcaption>{_matrix(cka, cells, names)}</figure>"
-        f"<figure><figcaption>Where patches follow the words <small>{MEASURES[measure]}, per layer</small></figcaption>"
-        f"{_lines(scores, measure)}{_legend(names, queries)}</figure></div></section>"
-    )
-
-
-def _matrix(cka: np.ndarray, cells: np.ndarray, names: Sequence[str]) -> str:
-    rows, columns = cka.shape
-    left, top = 58, 8
-    width, height = (WIDE - left - 8) / columns, (TALL - top - 46) / rows
-    parts = []
-    for row in range(rows):
-        for column in range(columns):
-            value = cka[row, column]
-            fill = "#{:02x}{:02x}{:02x}".format(*map(int, cells[row, column])) if np.isfinite(value) else "none"
-            text = f"{value:.2f}" if np.isfinite(value) else "undefined"
-            # From the bottom up, as axes go; a hair larger than the step, so that no seams show
-            parts.append(
-                f'<rect x="{left + column * width:.1f}" y="{top + (rows - 1 - row) * height:.1f}" '
-                f'width="{width + 0.3:.1f}" height="{height + 0.3:.1f}" fill="{fill}">'
-                f"<title>layer {row + 1} of A, layer {column + 1} of B: {text}</title></rect>"
-            )
-            if max(rows, columns) <= 12 and np.isfinite(value):
-                tone = "dark" if cells[row, column] @ (0.299, 0.587, 0.114) > 140 else "light"
-                parts.append(
-                    f'<text class="in {tone}" x="{left + (column + 0.5) * width:.1f}" '
-                    f'y="{top + (rows - 0.5 - row) * height + 4:.1f}">{value:.2f}</text>'
-                )
-    for index in _steps(rows):
-        parts.append(f'<text class="y" x="{left - 8}" y="{top + (rows - index + 0.5) * height + 4:.1f}">{index}</text>')
-    for index in _steps(columns):
-        parts.append(f'<text x="{left + (index - 0.5) * width:.1f}" y="{TALL - 24}">{index}</text>')
-    return _svg(parts, f"CKA of the layers of {names[0]} and {names[1]}", "layer of B", "layer of A", ("b", "a"))
-
-
-def _lines(scores: tuple[np.ndarray, np.ndarray], measure: str) -> str:
-    """Lines over depth: A's and B's layers may differ in number, so both run from their first to their last."""
-    left, top, right, bottom = 58, 12, WIDE - 14, TALL - 46
-    values = np.concatenate([each.ravel() for each in scores])
-    values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 1.0])
-    low, high = float(values.min()), float(values.max())
-    low, high = (min(low, 0.5), max(high, 1.0)) if measure == "auroc" else (min(low, 0.0), high or 1.0)
-
-    def place(depth: float, value: float) -> str:
-        return f"{left + depth * (right - left):.1f},{bottom - (value - low) / (high - low) * (bottom - top):.1f}"
-
-    parts = []
-    for tick in np.linspace(low, high, 5):
-        y = place(0, tick).split(",")[1]
-        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="y" x="{left - 8}" y="{float(y) + 4:.1f}">{tick:.2f}</text>')
-    for side, each in zip("ab", scores, strict=True):
-        count = len(each)
-        depths = [index / max(1, count - 1) for index in range(count)]
-        for number, line in enumerate(each.T):
-            points = [place(depth, value) for depth, value in zip(depths, line, strict=True) if np.isfinite(value)]
-            dash = DASHES[number % len(DASHES)]
-            parts.append(f'<polyline class="{side}" stroke-dasharray="{dash}" points="{" ".join(points)}"/>')
-            parts += [
-                f'<circle class="{side}" cx="{x}" cy="{y}" r="3.2"><title>layer {index} of {side.upper()}: {value:.3f}'
-                "</title></circle>"
-                for index, (value, (x, y)) in enumerate(
-                    ((v, place(d, v).split(",")) for d, v in zip(depths, line, strict=True) if np.isfinite(v)), 1
-                )
-            ]
-    ends = " and ".join(sorted({str(len(each)) for each in scores}, key=int))
-    parts.append(f'<text x="{left}" y="{TALL - 24}">1</text><text class="y" x="{right}" y="{TALL - 24}">{ends}</text>')
-    return _svg(parts, f"{MEASURES[measure]} of each layer", "layer, from the first to the last", "", ("", ""))
-
-
-def _legend(names: Sequence[str], queries: Sequence[str]) -> str:
-    dashes = "".join(
-        f'<li><svg viewBox="0 0 30 8" aria-hidden="true"><line x1="0" x2="30" y1="4" y2="4" '
-        f'stroke-dasharray="{DASHES[number % len(DASHES)]}"/></svg>{escape(query)}</li>'
-        for number, query in enumerate(queries)
-    )
-    return f"{_key(names)}<ul>{dashes}</ul>"
-
-
-def _svg(parts: Sequence[str], title: str, across: str, up: str, sides: tuple[str, str]) -> str:
-    middle = (TALL - 38) / 2
-    return (
-        f'<svg viewBox="0 0 {WIDE} {TALL}" role="img" aria-label="{escape(title, quote=True)}">{"".join(parts)}'
-        f'<text class="name {sides[0]}" x="{(WIDE + 44) / 2}" y="{TALL - 4}">{across}</text>'
-        f'<text class="name {sides[1]}" transform="translate(14 {middle}) rotate(-90)">{up}</text></svg>'
-    )
-
-
-def _steps(count: int) -> list[int]:
-    """Layer numbers to write along an axis: all of a dozen, of more every fourth."""
-    return list(range(1, count + 1)) if count <= 12 else [1, *range(4, count + 1, 4)]
-
-
-def canvas(image: Image.Image | None, mask: np.ndarray | None) -> str:
+def canvas(image: Image.Image, mask: np.ndarray | None) -> str:
     """The image to draw a mask on, with the mask there is so far (bool [H, W]); works by demos/web/compare-mask.js."""
-    if image is None:
-        return ""
     shown = f' data-mask="{data_uri(mask.astype(np.uint8) * 255)}"' if mask is not None else ""
     tools = "".join(
         f'<button type="button" data-tool="{tool}" aria-pressed="{str(tool == "outline").lower()}">{title}</button>'

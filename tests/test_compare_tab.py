@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import compare_mask, compare_views
+from demos import compare_charts, compare_mask
 from demos.compare import Compares
 from demos.compare_api import Endpoints
-from demos.compare_sides import look, partner
+from demos.compare_sides import look, measure, partner
 from demos.studio import Studio
 from tipsv2.catalogue import BUNDLED, ModelError
 from tipsv2.images import ImageError
@@ -66,7 +66,11 @@ def cells(page):
     body = re.search(r'<table class="scores">.*?<tbody>(.*?)</tbody>', page, re.S).group(1)
     rows = re.findall(r"<tr>(.*?)</tr>", body)
     return [
-        [unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)] for row in rows
+        [
+            unescape(re.sub("<[^>]+>", "", cell)).replace("−", "-")
+            for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)
+        ]
+        for row in rows
     ]
 
 
@@ -100,8 +104,6 @@ def test_the_difference_is_red_where_b_responds_more(studio, picture):
     pictures = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="Where B', page)
     (shown,) = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code)))) for code in pictures]
     both = look(studio, "a", picture, (None, None), ("values", "final"), 0)
-    from demos.compare_sides import measure
-
     found = measure(both, ["dog"], "none", "z", [None])
     most = np.abs(found.difference).max()
     np.testing.assert_array_equal(shown, colorize(found.difference[0], "RdBu_r", -most, most))
@@ -158,8 +160,14 @@ def test_layers_are_those_of_the_library(studio, picture, mask, sides):
 def test_layers_of_a_blank_image_have_no_likeness(studio, tmp_path):
     Image.new("RGB", (40, 40), "white").save(tmp_path / "blank.png")
     cka = np.full((2, 2), np.nan)
-    page = compare_views.layers(
-        ("a", "b"), cka, np.zeros((2, 2, 3), np.uint8), "sharpness", (np.zeros((2, 1)),) * 2, [""]
+    page = compare_charts.layers(
+        ("a", "b"),
+        cka,
+        np.zeros((2, 2, 3), np.uint8),
+        np.zeros((1, 256, 3), np.uint8),
+        "sharpness",
+        (np.zeros((2, 1)),) * 2,
+        [""],
     )
     assert page.count("undefined") == 4
     assert "verdict" in draw(studio, str(tmp_path / "blank.png"))[0]
@@ -227,6 +235,15 @@ def test_a_mask_counts_only_while_its_query_is_there():
     assert compare_mask.choices(WORDS, "dog")["value"] == "dog"
     gone = compare_mask.choices(["cat"], "dog")
     assert gone["value"] == "" and gone["choices"][1] == ("cat", "cat")
+
+
+def test_another_query_gets_a_mask_of_its_own(picture, mask):
+    drawing, upload, begun = compare_mask.begin(picture, "dog")
+    assert drawing["visible"] and upload["visible"] and begun is None
+    assert "<canvas" in drawing["value"] and "data-mask" not in drawing["value"]
+    assert "data-mask" in compare_mask.canvas(picture, "dog", mask)
+    for nobody in (compare_mask.begin(picture, ""), compare_mask.begin(None, "dog")):
+        assert not nobody[0]["visible"] and nobody[0]["value"] == ""
 
 
 def test_the_side_opposite(studio, monkeypatch):
