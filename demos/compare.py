@@ -267,7 +267,7 @@ def tab(page: Page) -> None:
 
     @toasted
     def draw_mask(event: gr.EventData, image: str | None):
-        return compare_mask.take(event.png, image, drawn=True), ""
+        return compare_mask.take(getattr(event, "png", None), image, drawn=True), ""
 
     @toasted
     def upload_mask(path: str, image: str | None, masked: str | None):
