@@ -6,19 +6,17 @@ python -m demos.inside --model google/tipsv2-b14
 from __future__ import annotations
 
 import gradio as gr
-import numpy as np
 
 from demos import common, inside_views, inside_work, views
-from demos.common import MODEL_WORK, answered, toasted, visitor
-from demos.inside_work import AXES, MAX_CLUSTERS
+from demos.common import MODEL_WORK, toasted, visitor
+from demos.inside_api import endpoints
+from demos.inside_work import AXES, MAP_WORK, MAX_CLUSTERS, MAX_WORDS
 from demos.layer_memory import LayerMemory
 from demos.page import Page
 from demos.studio import Seen, Studio
 
 TITLE = "Inside"
 VIEWS = {"pca": "PCA", "clusters": "Clusters", "map": "Map", "norms": "Norms"}
-MAX_WORDS = 24
-MAP_WORK = dict(concurrency_id="map", concurrency_limit=1)  # beside the encoder's work, which it must not hold up
 
 
 class Insides:
@@ -87,22 +85,19 @@ class Insides:
             return inside_views.clusters(seen.image, found.labels, found.shares, palette), note
         if view == "norms":
             return inside_views.norms(seen.image, *inside_work.norms(grid)), note
+        from tipsv2.heatmap import similarity
+
         words = common.texts(words, "word", MAX_WORDS)
         found = self.map(seen, grid, layer, model, features, words, neighbors, gap, who, ask, progress)
         if found is None:
             return inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.mapper.ready), note
         painted = inside_work.pixel_colors(seen.image, shape) if colors == "pixels" else inside_work.principal(grid)[2]
-        cosines = self._cosines(grid, words, model)
-        return inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines), note
+        cosines = similarity(grid, self.studio.encoder(model).encode_text(words)).numpy()
+        return inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines, features == "final"), note
 
     def draw_map(self, request: gr.Request, progress=gr.Progress(), *inputs) -> tuple[str, str]:  # noqa: B008
         """As `draw` with the same inputs; draws the map whatever it takes."""
         return self.draw(*inputs, request=request, ask=True, progress=progress)
-
-    def _cosines(self, grid, words, model) -> np.ndarray:
-        from tipsv2.heatmap import similarity
-
-        return similarity(grid, self.studio.encoder(model).encode_text(words)).numpy()
 
     @toasted
     def depth(self, model: str | None):
@@ -128,66 +123,6 @@ class Insides:
         path = common.keep(example.path)
         return path, path, list(example.queries)
 
-    @answered
-    def features(
-        self,
-        image: str,
-        view: str,
-        layer: float,
-        model: str,
-        features: str,
-        resolution: float,
-        red: int,
-        green: int,
-        blue: int,
-        foreground: bool,
-        k: float,
-        words: list[str],
-        neighbors: float,
-        gap: str,
-        request: gr.Request = None,
-    ) -> tuple[np.ndarray, dict]:
-        """What do the patches of one layer hold? Returns a picture as large as the image (PNG) and the numbers behind
-        it, patches row by row.
-
-        image: the picture. view: "pca" (scores along three components as colours), "clusters" (k-means of directions),
-        "norms" (lengths, with outliers) or "map" (places in the plane by UMAP; the picture has the points' colours, by
-        PCA). layer: 1 to the encoder's last, or 0 for the last. model: an encoder on offer. features: "final" or
-        "values". resolution: short side in pixels. red, green, blue: numbers of components from 1; foreground: leave
-        the background's patches out. k: clusters. words, neighbors, gap ("bridge" or "keep"): of the map.
-        """
-        from tipsv2.feature_picture import shown_at
-
-        if image is None:
-            raise ValueError("Give an image.")
-        if view not in VIEWS:
-            raise ValueError(f"Unknown view '{view}': use {', '.join(VIEWS)}.")
-        who = visitor(request)
-        seen, grid, layer = self.patches(image, layer, model, features, resolution, who)
-        told = {"view": view, "layer": layer, "grid": list(grid.shape[:2])}
-        if view == "pca":
-            shown = [int(each) - 1 for each in (red, green, blue)]
-            basis, scores, picture = inside_work.principal(grid, shown, foreground)
-            told |= {"explained": _rounded(basis.explained), "scores": _rounded(scores[..., shown])}
-        elif view == "clusters":
-            found = inside_work.clusters(grid, k)
-            picture = inside_work.palette(len(found.shares))[found.labels]
-            told |= {"shares": _rounded(found.shares), "labels": found.labels.tolist()}
-        elif view == "norms":
-            found, picture, _ = inside_work.norms(grid)
-            told |= {"norms": _rounded(found.norms), "limit": round(found.limit, 5)}
-            told |= {"outliers": np.argwhere(found.outliers).tolist()}
-        else:
-            words = common.texts(words, "word", MAX_WORDS)
-            places, placed = self.map(seen, grid, layer, model, features, words, neighbors, gap, who, ask=True)
-            picture = inside_work.principal(grid)[2]
-            told |= {"patches": _rounded(places), "words": dict(zip(words, _rounded(placed), strict=True))}
-        return shown_at(picture, seen.features.size), told
-
-
-def _rounded(values: np.ndarray) -> list:
-    return np.round(values.astype(float), 5).tolist()
-
 
 def _parts() -> dict:
     """The settings that belong to one view each, in columns of which one is seen."""
@@ -207,10 +142,10 @@ def _parts() -> dict:
     with gr.Column(visible=False, **part) as maps:
         colors = gr.Radio([("Components", "pca"), ("Image", "pixels")], value="pca", label="Colours of the points")
         gap = gr.Radio(
-            [("Among patches", "bridge"), ("Apart", "keep")],
+            [("Patches", "bridge"), ("Words too", "keep")],
             value="bridge",
-            label="Words",
-            info="At the patches that answer them, or across the gap between text and images that the encoder leaves.",
+            label="Neighbours of a word",
+            info="With words among them, a gap between text and images shows where the encoder leaves one.",
         )
         neighbors = gr.Slider(
             5, 50, value=15, step=1, label="Neighbours", info="Few keep what is near, many the whole.",
@@ -243,7 +178,8 @@ def tab(page: Page) -> None:
                 elem_classes="tips-output",
             )
         with gr.Column(elem_classes="tips-settings"):
-            layer = gr.Slider(1, 12, value=12, step=1, label="Layer", elem_classes="tips-slider")
+            # Until the encoder tells how deep it is, 1: a layer that every encoder has.
+            layer = gr.Slider(1, 12, value=1, step=1, label="Layer", buttons=[], elem_classes="tips-slider")
             parts = _parts()
             features = gr.Radio(
                 [("Layer's output", "final"), ("Values", "values")],
@@ -294,14 +230,7 @@ def tab(page: Page) -> None:
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, words, strip, resolution])
     page.on_arrival(handlers.draw, inputs, [shown, note])
 
-    last = gr.Number(0, visible=False, precision=0, label="layer")  # the slider's own value is one model's last layer
-    gr.Button(visible=False).click(
-        handlers.features,
-        [common.api_image(), view, last, page.choice, features, resolution, *settings[:6], *parts["map"][1:]],
-        [gr.Image(visible=False, format="png", label="picture"), gr.JSON(visible=False, label="numbers")],
-        api_name="features",
-        **MODEL_WORK,
-    )
+    endpoints(handlers, page, [view, features, resolution], parts["settings"], [words, *parts["map"][1:]])
 
 
 if __name__ == "__main__":

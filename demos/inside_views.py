@@ -103,9 +103,10 @@ def scatter(
     words: Sequence[str],
     word_places: np.ndarray,
     cosines: np.ndarray,
+    advise: bool = False,
 ) -> str:
     """places: [h, w, 2] and word_places [N, 2], of one plane.   colors: uint8 [h, w, 3], the points'.
-    cosines: [N, h, w], of every word with every patch.
+    cosines: [N, h, w], of every word with every patch.   advise: say that value features follow words more closely.
     """
     shape = places.shape[:2]
     points = np.concatenate([places.reshape(-1, 2), word_places.reshape(-1, 2)])
@@ -135,6 +136,7 @@ def scatter(
     said = "Each point is a patch; patches that are alike lie close together."
     if len(words):
         said += " A word lies among the patches that answer it most; point at it to find the one."
+        said += " Value features follow words more closely." if advise else ""
     return _pair("map", image, shape, stage, f'<p class="hint">{said}</p>', columns)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 AXES = 9  # principal components on offer
 MAX_CLUSTERS = 20
+MAX_WORDS = 24  # on a map
+MAP_WORK = dict(concurrency_id="map", concurrency_limit=1)  # beside the encoder's work, which it must not hold up
 QUICK = 2.0  # seconds: a map that takes longer is drawn only when somebody asks for it
 
 
@@ -37,7 +39,7 @@ class Mapper:
 
     def quick(self, points: int) -> bool:
         """Would a map of so many points be there in QUICK seconds?"""
-        return self._pace is not None and self._pace * points < QUICK
+        return self._pace is not None and self._pace * points < QUICK and not self._lock.locked()
 
     def draw(
         self, patches, text: torch.Tensor, neighbors: int, gap: str, progress: Callable | None = None

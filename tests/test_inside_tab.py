@@ -9,6 +9,9 @@ import html
 import io
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -16,10 +19,13 @@ import pytest
 from PIL import Image
 
 from demos import inside_views, inside_work, layer_memory
-from demos.inside import MAX_WORDS, Insides
+from demos.inside import Insides
+from demos.inside_api import Endpoints
+from demos.inside_work import MAX_WORDS
 from demos.studio import Studio
 from tipsv2 import projection
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES = "image view layer model features resolution red green blue foreground k words colors neighbors gap".split()
 USUAL = dict(view="pca", layer=0, model=None, features="final", resolution=56, red=1, green=2, blue=3)
 USUAL |= dict(foreground=False, k=3, words=["dog"], colors="pca", neighbors=5, gap="bridge")
@@ -64,9 +70,8 @@ def draw(tab, image, who="a", ask=False, **changes):
 
 
 def asked(tab, image, **changes):
-    given = dict(USUAL, image=image) | changes
-    given.pop("colors")
-    return tab.features(**given, request=Visitor("a"))
+    given = {name: value for name, value in USUAL.items() if name not in ("words", "colors", "neighbors", "gap")}
+    return Endpoints(tab).features(**given | dict(image=image) | changes, request=Visitor("a"))
 
 
 def told(page):
@@ -247,7 +252,9 @@ def test_the_api_gives_a_picture_and_numbers(tab, picture, maps):
     assert sum(numbers["shares"]) == pytest.approx(1) and np.max(numbers["labels"]) == 3
     assert {tuple(color) for color in image.reshape(-1, 3)} == set(map(tuple, inside_work.palette(4).tolist()))
     assert np.shape(asked(tab, picture, view="norms")[1]["norms"]) == (4, 6)
-    numbers = asked(tab, picture, view="map", words=["dog", "sky"])[1]
+    given = dict(layer=2, model=None, features="final", resolution=56, neighbors=5, gap="bridge")
+    image, numbers = Endpoints(tab).feature_map(picture, ["dog", "sky"], **given, request=Visitor("a"))
+    assert image.shape == (60, 90, 3) and numbers["layer"] == 2
     assert list(numbers["words"]) == ["dog", "sky"] and np.shape(numbers["patches"]) == (4, 6, 2)
     for changes, sentence in ((dict(view="x"), "Unknown view"), (dict(layer=7), "no layer 7")):
         with pytest.raises(gr.Error, match=sentence):
@@ -364,3 +371,15 @@ def test_a_client_of_the_api(url, picture):
         assert (drawn.format, drawn.size) == ("PNG", (90, 60))
     with pytest.raises(AppError, match="no layer 8"):
         client.predict(image=handle_file(picture), layer=8, api_name="/features")
+
+
+def test_serving_the_tab_loads_nothing_heavy(tiny_folder):
+    code = (
+        "import json, sys; from demos.page import build; from demos.launch import launch\n"
+        f"page = build(['inside'], model={str(tiny_folder)!r}, device='cpu')\n"
+        "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'numba', 'skimage', 'sklearn', 'scipy'}\n"
+        "print(json.dumps(sorted(heavy & set(sys.modules))))"
+    )
+    served = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert json.loads(served.stdout.splitlines()[-1]) == []

@@ -124,21 +124,24 @@ function plot(at, chosen) {
   }
 }
 
-// Each label on the first of four sides of its mark where it covers no other label and stays inside.
+// Each label at the first place near its mark where it stays inside and covers neither a mark nor another label.
 function label(at) {
   const box = { width: at.plane.clientWidth, height: at.plane.clientHeight };
   if (!box.width) return;
-  const taken = [];
-  for (const word of at.plane.querySelectorAll(".word")) {
-    const x = MARGIN + Number(word.dataset.x) * (box.width - 2 * MARGIN);
-    const y = MARGIN + Number(word.dataset.y) * (box.height - 2 * MARGIN);
+  const words = [...at.plane.querySelectorAll(".word")].map((word) => ({
+    word,
+    x: MARGIN + Number(word.dataset.x) * (box.width - 2 * MARGIN),
+    y: MARGIN + Number(word.dataset.y) * (box.height - 2 * MARGIN),
+  }));
+  const taken = words.map(({ x, y }) => [x - 8, y - 8, x + 8, y + 8]);
+  for (const { word, x, y } of words) {
     word.style.left = `${x}px`;
     word.style.top = `${y}px`;
     const text = word.querySelector("span"), width = text.offsetWidth, height = text.offsetHeight;
     const inside = (left) => Math.min(Math.max(left, 2), Math.max(2, box.width - width - 2));
     const sides = [];
     for (let step = 0; step < 6; step++) {
-      const away = 9 + step * (height + 2);
+      const away = 10 + step * (height + 2);
       sides.push([inside(x - width / 2), y - away - height], [inside(x - width / 2), y + away]);
       if (step === 0) sides.push([x + 11, y - height / 2], [x - 11 - width, y - height / 2]);
     }
