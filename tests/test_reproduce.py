@@ -83,7 +83,7 @@ def small(monkeypatch):
     tiny = (
         "stages.0.steps=3", "stages.0.size=28", "stages.0.batch_size=8", "stages.0.local_size=14", "warmup=1",
         "tower.width=64", "tower.heads=1", "tower.vision_layers=1", "tower.text_layers=1", "tower.vocabulary=400",
-        "tower.table=28", "save_every=2",
+        "tower.table=28", "save_every=2", "precision=fp32",
     )  # fmt: skip
     rows = [row for row in claims.ROWS if row.name in ("ibot", "values-1")]
     rows = tuple(claims.Row(**{**row.__dict__, "fields": (*row.fields, *tiny)}) for row in rows)
