@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from tipsv2.catalogue import AUTO_HUB, DPT_TYPE, HUB, ModelError, ModelInfo, fetch, find, read_config, vision_sizes
-from tipsv2.encoder import _pick_device
+from tipsv2.encoder import pick_device
 from tipsv2.heatmap import to_pixels
 from tipsv2.images import fit_size, open_image, to_tensor
 from tipsv2.segmentation import label_map
@@ -162,7 +162,7 @@ def load_dpt(
     if info.name in HUB or info.source == "bundled":
         instead = f"{info.name if info.name in HUB else AUTO_HUB}-dpt"
         raise ModelError(f"{info.name} is an encoder without depth, normals or segmentation heads: take {instead}.")
-    where, kind = _pick_device(device), _pick_dtype(dtype)
+    where, kind = pick_device(device), _pick_dtype(dtype)
     folder = fetch(info, progress)
     width, resolution = vision_sizes(read_config(folder, DPT_TYPE))
     heads, network = _heads(folder)

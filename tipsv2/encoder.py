@@ -190,7 +190,7 @@ def load(
     info = find(name)
     folder = fetch(info, progress)
     info = _with_sizes(info, read_config(folder))
-    where = _pick_device(device)
+    where = pick_device(device)
     model = read_model(folder, _pick_dtype(dtype, where))
     return Encoder(info, model.to(where).eval(), read_tokenizer(folder, model.config.text_config.vocab_size))
 
@@ -207,7 +207,7 @@ def native_bf16(device: torch.device) -> bool:
     return False
 
 
-def _pick_device(device: str) -> torch.device:
+def pick_device(device: str) -> torch.device:
     if device == "auto":
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"

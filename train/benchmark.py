@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from train import cost, recipes
 from train.data.batches import Batches, stream
-from train.loop import _optimizer, _precision
+from train.loop import _optimizer, chosen_precision
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.settings import Recipe, SelfDistillation, Stage
@@ -42,7 +42,7 @@ class Trainer:
         self.objective = Objective(self.recipe, build(self.recipe, recipe.tower.vocabulary))
         self.optimizer = _optimizer(self.recipe, self.objective)
         self.batches = stream(Batches(self.recipe, tokenizer), 0, recipe.workers)
-        self.half = _precision(recipe.precision) == "bf16"
+        self.half = chosen_precision(recipe.precision) == "bf16"
         self.done = 0
 
     def step(self) -> tuple[float, float]:

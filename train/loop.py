@@ -42,7 +42,8 @@ def fit(
     """
     # stages may leave heads or the mask token out of the graph
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    precision, sharded = _precision(recipe.precision), choose("sharding", recipe.sharding, "none", "full") == "full"
+    precision = chosen_precision(recipe.precision)
+    sharded = choose("sharding", recipe.sharding, "none", "full") == "full"
     if sharded and precision == "fp16":
         raise ValueError("sharding=full trains without fp16's loss scaling: set precision to bf16 or fp32.")
     accelerator = Accelerator(
@@ -62,7 +63,7 @@ def fit(
         shards = Shards(objective, accelerator.device)
     optimizer = _optimizer(recipe, objective)
     if main:
-        _claim_folder(recipe, run, resume)
+        claim_folder(recipe, run, resume)
         tokenizer.save_pretrained(run / "tokenizer")
         batches.remember(run / "data.jsonl")
     accelerator.init_trackers("tracked")
@@ -183,7 +184,8 @@ def _trackers(names: str) -> list[str]:
     return wanted
 
 
-def _precision(choice: str) -> str:
+def chosen_precision(choice: str) -> str:
+    """A recipe's `precision` in accelerate's words: "bf16", "fp16" or "no". Raises ValueError for an unknown one."""
     if choice == "auto":
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return "bf16" if native_bf16(device) else "no"
@@ -211,7 +213,7 @@ def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
     )
 
 
-def _claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
+def claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
     """Make the run's folder, or see that this recipe may go on in it."""
     record = run / "recipe.json"
     values = json.loads(json.dumps(to_dict(recipe)))

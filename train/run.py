@@ -27,7 +27,7 @@ from train.cost import in_units
 from train.data.batches import Batches
 from train.data.samples import open_data
 from train.distributed import rank, total, world
-from train.loop import Stopped, _claim_folder, _precision, fit
+from train.loop import Stopped, chosen_precision, claim_folder, fit
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.settings import Data, Recipe, to_dict
@@ -88,7 +88,7 @@ def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> None:
             folder = out / f"generation-{number}"
             student = replace(recipe, distillation=replace(recipe.distillation, teacher=teacher, generations=1))
             if (folder / "model").is_dir():
-                _claim_folder(student, folder, resume)
+                claim_folder(student, folder, resume)
                 _say(show, f"generation {number} of {count} is done")
             else:
                 _say(show, f"generation {number} of {count}, taught by {teacher}")
@@ -194,7 +194,7 @@ def _dry_run(recipe: Recipe, out: Path, resume: bool, show: bool) -> None:
     _say(show, _epochs(recipe, batches))
     unimodal = [teacher.model for teacher in (parts.unimodal.vision, parts.unimodal.text) if teacher]
     frozen = unimodal + ([parts.teacher] if parts.teacher else [])
-    precision = "fp32" if _precision(recipe.precision) == "no" else _precision(recipe.precision)
+    precision = "fp32" if chosen_precision(recipe.precision) == "no" else chosen_precision(recipe.precision)
     need = cost.memory(replace(recipe, precision=precision), parts.objective, processes, frozen)
     at, each = recipe.stages[need.stage], f" a process, of {processes}" if processes > 1 else ""
     teachers = f"teachers {in_units(need.teachers, 'B')}, " if need.teachers else ""

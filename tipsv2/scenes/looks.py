@@ -1,7 +1,7 @@
 """A drawing in another look, for training: other colours, flatter shades, other proportions, the same thing.
 
-Two drawings of a noun are too few to tell what of them is the thing and what the artist; an encoder that saw each in
-many looks names a third artist's drawing better (the figures are in `python -m train reproduce`, row restyle).
+Two drawings of a noun are too few to tell what of them is the thing and what the artist. Whether many looks help with a
+third artist's drawings is the row restyle of `python -m train reproduce`.
 """
 
 from __future__ import annotations
