@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Tipsv2Model
 
+from tipsv2 import scenes
 from train import checkpoint, curves, recipes, settings
 from train.__main__ import main
 from train.data.batches import Batches
@@ -371,3 +372,20 @@ def test_curves_place_every_number_at_the_images_seen(recipe, tokenizer, tmp_pat
     assert series["miou_values"][0].tolist() == [80]
     assert main(["curves", str(tmp_path / "run"), "--out", str(tmp_path / "c.png")]) == 0
     assert Image.open(tmp_path / "c.png").width > 800
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_web_weight_shares_out_the_two_contrastive_terms(recipe, tokenizer, share):
+    recipe = settings.override(recipe, [f"web_weight={share}"])
+    loss, terms = pretraining(recipe)(Batches(recipe, tokenizer)[0], recipe.stages[0])
+    expected = share * terms["contrastive_web"] + (1 - share) * terms["contrastive_synthetic"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_scenes_of_few_nouns_show_only_those(recipe, tokenizer):
+    recipe = settings.override(recipe, ["data.nouns=3"])
+    among = scenes.some_nouns(3)
+    for image, number in zip(Batches(recipe, tokenizer)[0]["image"], range(8), strict=True):
+        drawn = scenes.draw(number, recipe.stages[0].size, among=among)
+        assert {o.noun for o in drawn.objects} <= set(among)
+        assert torch.equal((image * 255).round().byte().permute(1, 2, 0), torch.from_numpy(drawn.image))
