@@ -168,6 +168,13 @@ def test_the_target_is_the_teachers_values_or_its_final_layer(recipe, tokenizer,
     assert larger.shape[1:3] == (4, 4)  # the teacher saw 8 x 8 patches, the student has 4 x 4
 
 
+def test_the_teacher_goes_where_the_images_are(recipe):
+    """In a run of several accelerators every process has its own copy, beside its own images."""
+    term = distillation(distilling(recipe)).terms["distillation"]
+    assert term._teacher[0].device.type == "cpu"
+    assert term.targets(torch.empty(2, 3, 56, 56, device="meta"), recipe.stages[0]).device.type == "meta"
+
+
 def test_a_student_that_starts_as_its_teacher_has_nothing_to_learn_from_the_final_layer(recipe, tokenizer):
     recipe = distilling(recipe, "distillation.vision=teacher", "distillation.target=final")
     _, terms = distillation(recipe)(Batches(recipe, tokenizer)[0], recipe.stages[0])

@@ -60,7 +60,7 @@ class VisionTeacher:
                 f"{self.field}={self.name!r} has patches of {self.patch} px: teacher_size={size} is no multiple of it."
             )
         with torch.no_grad():
-            _move(self.model, images.device)
+            move(self.model, images.device)
             if images.shape[-1] != size:
                 images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
             mean, deviation = self.mean.to(images), self.deviation.to(images)
@@ -128,7 +128,7 @@ class TextTeacher:
     def read(self, ids: Tensor, mask: Tensor) -> Tensor:
         """A feature per token of clean texts: ids and mask [B, L] -> [B, L, W] float32, no gradient."""
         with torch.no_grad():
-            _move(self.model, ids.device)
+            move(self.model, ids.device)
             return self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
 
 
@@ -207,7 +207,8 @@ def _place(name: str) -> str:
     return str(path.resolve()) if looks_like_a_path else name
 
 
-def _move(model: nn.Module, device: torch.device) -> None:
+def move(model: nn.Module, device: torch.device) -> None:
+    """Bring a frozen teacher to where the images are: in a run of several accelerators every process has its own."""
     if model.device != device:
         model.to(device)
 

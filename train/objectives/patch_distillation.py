@@ -17,6 +17,7 @@ from tipsv2.dense import vision_features
 from train import losses
 from train.objectives.view import View
 from train.settings import PatchDistillation, Stage, choose
+from train.teachers import move
 
 
 class PatchDistilling(nn.Module):
@@ -54,6 +55,7 @@ class PatchDistilling(nn.Module):
     @torch.no_grad()
     def targets(self, images: Tensor, stage: Stage) -> Tensor:
         """The teacher's patches [B, h, w, D] on the student's grid, at the stage's `teacher_size` if it has one."""
+        move(self._teacher[0], images.device)
         vision = self._teacher[0].vision_model
         size = stage.teacher_size or stage.size
         if size != stage.size:
