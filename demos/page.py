@@ -7,14 +7,16 @@ is ready. The page opens at once; the first model loads when the first visitor's
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import gradio as gr
 
 from demos import views
 from demos.common import MODEL_WORK, WEB, sentence, visitor, warn
+from demos.depth_memory import with_heads
 from demos.studio import Studio
+from tipsv2.catalogue import ModelInfo
 
 SWEEP = (3600, 6 * 3600)  # every hour, files older than six are deleted from Gradio's cache
 
@@ -26,7 +28,9 @@ class Page:
     studio: Studio
     model: gr.State
     choice: gr.Dropdown
+    heads: ModelInfo | None = None  # the model with DPT heads that was given instead of an encoder
     arrivals: list[dict] = field(default_factory=list)
+    leavings: list[Callable[[str], None]] = field(default_factory=list)  # called with the visitor who leaves
 
     def on_arrival(self, fn, inputs, outputs) -> None:
         """Run fn, after those registered before it, whenever a model has become ready."""
@@ -35,7 +39,8 @@ class Page:
 
 def build(tabs: Sequence[str], model: str = "auto", device: str = "auto") -> gr.Blocks:
     """The page with these tab modules of demos/, opening with this model. Raises ModelError on an unknown name."""
-    studio = Studio(model, device)
+    heads = with_heads(model) if "depth" in tabs else None
+    studio = Studio("auto" if heads else model, device)
     modules = [importlib.import_module(f"demos.{name}") for name in tabs]
     with gr.Blocks(title="TIPSv2 explorer", analytics_enabled=False, delete_cache=SWEEP, fill_width=True) as blocks:
         with gr.Row(elem_classes="tips-top", equal_height=True):
@@ -44,7 +49,7 @@ def build(tabs: Sequence[str], model: str = "auto", device: str = "auto") -> gr.
                 studio.choices(), value=studio.first, label="Encoder", filterable=False, elem_classes="tips-model"
             )
         line = gr.HTML(loading_html(studio), apply_default_css=False, js_on_load=None, elem_classes="tips-line")
-        page = Page(studio, gr.State(None), choice)
+        page = Page(studio, gr.State(None), choice, heads)
         if len(modules) == 1:
             modules[0].tab(page)
         else:
@@ -73,7 +78,8 @@ def build(tabs: Sequence[str], model: str = "auto", device: str = "auto") -> gr.
                 ready = ready.then(**arrival, **quiet, **MODEL_WORK)
 
         def leave(request: gr.Request) -> None:
-            studio.forget(visitor(request))
+            for forget in (studio.forget, *page.leavings):
+                forget(visitor(request))
 
         blocks.unload(leave)
     return blocks

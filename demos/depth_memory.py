@@ -1,0 +1,153 @@
+"""DPT heads and what they predicted: one loaded model (everyone's), the last predictions (each visitor's own), bounded.
+
+The heads bring an encoder of their own, in float32 up to 5 GB, so one model is in memory at a time: another one takes
+its place. Only `fetch` downloads, and only when a visitor has asked for it. No gradio in here.
+
+    memory = DepthMemory("auto")
+    memory.fetch("tipsv2-b14-dpt")
+    scene = memory.predict("visitor", "tipsv2-b14-dpt", "room.jpg", 448)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tipsv2.catalogue import DPT, DPT_TYPE, ModelError, ModelInfo, fetch, find, is_cached, read_config
+from tipsv2.images import open_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tipsv2.dpt import Dpt, DptResult
+
+KEEP_SCENES = 2  # per visitor: an image and the one before it, or two resolutions
+KEEP_BYTES = 600_000_000  # of predictions, all visitors together: one of 2048 x 1536 pixels takes 57 MB
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image and what a model with DPT heads predicted of it."""
+
+    image: Image.Image  # RGB
+    found: DptResult
+    model: str
+    resolution: int  # short side in pixels that was asked for
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory the predictions take."""
+        parts = (self.found.depth, self.found.normals, self.found.labels)
+        return sum(part.nbytes for part in parts if part is not None)
+
+
+def with_heads(name: str | Path) -> ModelInfo | None:
+    """The model of this name if it is one with DPT heads, else None. Raises ModelError on an unknown name."""
+    info = find(name)
+    if info.source != "folder":
+        return info if info.name in DPT else None
+    try:
+        read_config(Path(info.location), DPT_TYPE)
+    except ModelError:
+        return None
+    return info
+
+
+class DepthMemory:
+    """The models with heads on offer. device: as in `tipsv2.load`; own: offered first, beside the released ones."""
+
+    def __init__(self, device: str = "auto", own: ModelInfo | None = None):
+        self.device = device
+        self._infos: dict[str, ModelInfo] = {own.name: own} if own else {}
+        for name, info in DPT.items():
+            self._infos.setdefault(name, info)  # a folder may carry the name of what it is a copy of
+        self.first = next(iter(self._infos))
+        self._dpt: Dpt | None = None
+        self._scenes: OrderedDict[tuple, Scene] = OrderedDict()  # (visitor, path, model, resolution)
+        self._loading = threading.Lock()
+        self._visiting = threading.Lock()
+
+    def info(self, name: str | None = None) -> ModelInfo:
+        """What is known of a model on offer without loading it. Raises ModelError on any other name."""
+        name = (name or self.first).removeprefix("google/")
+        if name not in self._infos:
+            raise ModelError(f"The heads '{name[:80]}' are not on offer here: choose among {', '.join(self._infos)}.")
+        return self._infos[name]
+
+    def choices(self) -> list[tuple[str, str]]:
+        """(label, name) of every model on offer; the label says how large it is and what choosing it costs."""
+        return [(f"{_size(info)} · {self._cost(info)}", name) for name, info in self._infos.items()]
+
+    def where(self, name: str | None = None) -> str:
+        """ "loaded", "folder" (a local one), "cached" (downloaded before) or "hub" (to download)."""
+        info, dpt = self.info(name), self._dpt
+        if dpt is not None and dpt.info.name == info.name:
+            return "loaded"
+        if info.source != "hub":
+            return "folder"
+        return "cached" if is_cached(info) else "hub"
+
+    def fetch(self, name: str | None = None) -> None:
+        """Download a model that is not on this machine. Raises ModelError."""
+        if self.where(name) != "loaded":
+            fetch(self.info(name))
+
+    def heads(self, name: str | None = None) -> Dpt:
+        """The model of this name, loaded in place of the one before. Never downloads. Raises ModelError."""
+        info = self.info(name)
+        with self._loading:
+            where = self.where(info.name)
+            if where == "hub":
+                raise ModelError(f"{info.location} is not on this machine: load it first, or run {command(info)}.")
+            if where != "loaded":
+                from tipsv2.dpt import load_dpt
+
+                self._dpt = None  # before the next one is read: two of them may not fit
+                self._dpt = load_dpt(info.location, device=self.device, progress=False)
+            return self._dpt
+
+    def predict(self, visitor: str, name: str | None, path: str | Path, resolution: int) -> Scene:
+        """What this model says of an image file, from this visitor's memory if it is there. Raises ImageError."""
+        key = (visitor, str(path), self.info(name).name, int(resolution))  # Gradio's paths hold the content's hash
+        with self._visiting:
+            scene = self._scenes.get(key)
+        if scene is None:
+            image = open_image(path)
+            scene = Scene(image, self.heads(name).predict(image, int(resolution)), key[2], key[3])
+        with self._visiting:
+            self._scenes[key] = scene
+            self._scenes.move_to_end(key)
+            own = [each for each in self._scenes if each[0] == visitor]
+            for old in own[:-KEEP_SCENES]:
+                del self._scenes[old]
+            while len(self._scenes) > 1 and sum(each.num_bytes for each in self._scenes.values()) > KEEP_BYTES:
+                self._scenes.popitem(last=False)
+        return scene
+
+    def forget(self, visitor: str) -> None:
+        """Drop a visitor's predictions."""
+        with self._visiting:
+            for key in [each for each in self._scenes if each[0] == visitor]:
+                del self._scenes[key]
+
+    def _cost(self, info: ModelInfo) -> str:
+        words = {"loaded": "loaded", "folder": "local folder", "cached": "on this machine"}
+        return words.get(self.where(info.name)) or f"downloads {download_size(info)}"
+
+
+def command(info: ModelInfo) -> str:
+    """The command that downloads a model into the cache this process reads."""
+    return f"hf download {info.location}"
+
+
+def download_size(info: ModelInfo) -> str:
+    """ "632 MB" or "5.3 GB"."""
+    return f"{info.download_mb / 1000:.1f} GB" if info.download_mb >= 1000 else f"{info.download_mb} MB"
+
+
+def _size(info: ModelInfo) -> str:
+    title = info.title.removeprefix("TIPSv2 ").removesuffix(" with DPT heads")
+    return f"{title} · {info.parameters}" if info.parameters != "unknown" else title
