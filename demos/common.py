@@ -20,6 +20,7 @@ from PIL import Image
 
 from demos import views
 from demos.examples import Example, examples
+from demos.export_files import slug
 from demos.studio import Studio
 from tipsv2.images import open_image
 
@@ -128,7 +129,7 @@ def image_field() -> tuple[gr.Image, gr.State]:
 
 def keep(source: str | Path) -> str:
     """Open an image file and put a copy every browser shows into Gradio's cache: RGB, upright, at most LONGEST pixels
-    long. Returns its path. Raises ImageError.
+    long, its name cleaned (exports carry it on). Returns its path. Raises ImageError.
     """
     image = open_image(source)
     if max(image.size) > LONGEST:
@@ -139,7 +140,7 @@ def keep(source: str | Path) -> str:
     content = buffer.getvalue()
     folder = Path(get_upload_folder()) / hashlib.sha256(content).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "image.png"
+    path = folder / f"{slug(Path(source).stem) or 'image'}.png"
     path.write_bytes(content)
     return str(path)
 
