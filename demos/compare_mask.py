@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 
 import gradio as gr
 import numpy as np
-from PIL import Image
 
-from demos import compare_views, views
-from tipsv2.images import ImageError, open_image
+from demos import masks
+from demos.masks import read_drawing, read_mask
+from tipsv2.images import open_image
 
-MAX_DRAWING = 2_000_000  # characters of a drawing's data URI; a mask of 320 pixels has some thousand
 NO_MASK = "No mask"
-SAME_SHAPE = 0.03  # relative difference of the aspect ratios up to which a mask is taken for one of the image
-
-
-def read_mask(source: str | bytes, image: Image.Image) -> np.ndarray:
-    """A picture, white where the thing is -> bool [H, W] at the size at which the image is drawn. Raises ImageError."""
-    mask = open_image(source)
-    if abs(mask.width * image.height / (mask.height * image.width) - 1) > SAME_SHAPE:
-        raise ImageError(
-            f"The mask has {mask.width} × {mask.height} pixels and the image {image.width} × {image.height}: "
-            "give a mask of the same shape."
-        )
-    height, width = views.display_size(*image.size)
-    return np.asarray(mask.convert("L").resize((width, height), Image.Resampling.NEAREST)) > 127
-
-
-def read_drawing(uri: str, image: Image.Image) -> np.ndarray:
-    """What the canvas sends, a PNG as a data URI, as `read_mask`."""
-    start = "data:image/png;base64,"
-    if not isinstance(uri, str) or not uri.startswith(start) or len(uri) > MAX_DRAWING:
-        raise ImageError("The drawing did not arrive whole: draw it again.")
-    try:
-        return read_mask(base64.b64decode(uri.removeprefix(start), validate=True), image)
-    except binascii.Error:
-        raise ImageError("The drawing did not arrive whole: draw it again.") from None
 
 
 def take(source: str, image: str | None, drawn: bool) -> np.ndarray | None:
@@ -52,7 +25,7 @@ def take(source: str, image: str | None, drawn: bool) -> np.ndarray | None:
 
 def canvas(image: str | None, masked: str | None, mask: np.ndarray | None = None) -> str:
     """The image to draw a mask on, if there is a query it would be of."""
-    return compare_views.canvas(open_image(image), mask) if image and masked else ""
+    return masks.canvas(open_image(image), mask) if image and masked else ""
 
 
 def begin(image: str | None, masked: str | None):

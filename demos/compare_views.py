@@ -172,18 +172,3 @@ def colors(names: Sequence[str], pictures: Sequence[np.ndarray], size: tuple[int
         f'<section class="tips-joint" style="--ratio:{size[0] / size[1]:.6f}"><h3>The same colours on both sides</h3>'
         f"<p>{escape(note)}</p><div>{figures}</div></section>"
     )
-
-
-def canvas(image: Image.Image, mask: np.ndarray | None) -> str:
-    """The image to draw a mask on, with the mask there is so far (bool [H, W]); works by demos/web/compare-mask.js."""
-    shown = f' data-mask="{data_uri(mask.astype(np.uint8) * 255)}"' if mask is not None else ""
-    tools = "".join(
-        f'<button type="button" data-tool="{tool}" aria-pressed="{str(tool == "outline").lower()}">{title}</button>'
-        for tool, title in (("outline", "Outline"), ("brush", "Brush"), ("erase", "Erase"))
-    )
-    return (
-        f'<div class="tips-mask"{shown} style="--photo:url({photo_uri(image)});'
-        f'--ratio:{image.width / image.height:.6f}">'
-        '<div class="stage"><canvas aria-label="Draw the mask here"></canvas></div>'
-        f'<div class="tools">{tools}<button type="button" data-tool="clear">Clear</button></div></div>'
-    )
