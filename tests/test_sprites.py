@@ -124,7 +124,7 @@ def test_sprites_are_decoded_once():
 
 
 def test_unknown_style_is_refused_with_the_names_of_the_known():
-    with pytest.raises(ValueError, match="emoji.*fluent, noto, twemoji"):
+    with pytest.raises(ValueError, match="emoji.*fluent, noto, twemoji, flat, openmoji"):
         sprites("emoji")
 
 

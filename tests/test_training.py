@@ -396,3 +396,20 @@ def test_scenes_of_few_nouns_show_only_those(recipe, tokenizer):
         drawn = scenes.draw(number, recipe.stages[0].size, among=among)
         assert {o.noun for o in drawn.objects} <= set(among)
         assert torch.equal((image * 255).round().byte().permute(1, 2, 0), torch.from_numpy(drawn.image))
+
+
+def test_scenes_are_drawn_in_the_styles_asked_for(recipe, tokenizer):
+    """Each scene as `draw` makes it in these styles, and it shows no other."""
+    recipe = settings.override(recipe, ["data.styles=openmoji,flat"])
+    seen = set()
+    for image, number in zip(Batches(recipe, tokenizer)[0]["image"], range(8), strict=True):
+        drawn = scenes.draw(number, recipe.stages[0].size, styles=("openmoji", "flat"))
+        assert torch.equal((image * 255).round().byte().permute(1, 2, 0), torch.from_numpy(drawn.image))
+        seen |= {o.style for o in drawn.objects}
+    assert seen == {"openmoji", "flat"}
+
+
+@pytest.mark.parametrize("styles", ["", "emoji", "noto,,fluent"])
+def test_unknown_styles_are_refused(recipe, tokenizer, styles):
+    with pytest.raises(ValueError, match="data.styles.*choose from fluent, noto"):
+        Batches(settings.override(recipe, [f"data.styles={styles}"]), tokenizer)

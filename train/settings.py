@@ -56,6 +56,7 @@ class Data:
     split: str = "train"  # of a data set of the Hub
     subset: str = ""
     nouns: int = 0  # of scenes: how many of the vocabulary's nouns are drawn; 0: all
+    styles: str = "fluent,noto"  # of scenes: the drawing styles, also flat and openmoji; twemoji is what tests measure
     short_share: float = 0.5  # how often CLS 2 gets the short and not the detailed caption [uniform, Sec. 3.5]
     crop_min: float = 0.5  # share of the picture's area that the global crop keeps, from here ...
     crop_max: float = 1.0  # ... to here [ranges not published]; scenes are never cropped

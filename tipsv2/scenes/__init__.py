@@ -2,7 +2,7 @@
 
 from tipsv2.scenes.backgrounds import STUFF
 from tipsv2.scenes.scene import SPLITS, Scene, draw, draw_one, names, some_nouns, split
-from tipsv2.scenes.sprites import SEEN_STYLES, STYLES, UNSEEN_STYLE, nouns
+from tipsv2.scenes.sprites import SEEN_STYLES, STYLES, UNSEEN_STYLE, chosen_styles, nouns
 
 __all__ = [
     "SEEN_STYLES",
@@ -11,6 +11,7 @@ __all__ = [
     "STYLES",
     "UNSEEN_STYLE",
     "Scene",
+    "chosen_styles",
     "draw",
     "draw_one",
     "names",

@@ -3,10 +3,11 @@
 FOLDER is where this was run (it then holds node_modules), with the versions the committed files were made from:
 
     npm install --ignore-scripts @lobehub/fluent-emoji-3d@1.1.0 @iconify-json/noto@1.2.9 \\
-        @iconify-json/twemoji@1.2.5 emojibase-data@17.0.0
+        @iconify-json/twemoji@1.2.5 @iconify-json/fluent-emoji-flat@1.2.6 \\
+        @iconify-json/openmoji@1.2.29 emojibase-data@17.0.0
 
 and `pip install resvg_py` (0.5.0) gives the rasteriser of the vector styles, which nothing else here needs. Fluent
-comes as 256 px WebP, Noto and Twemoji as SVG; translations come from emojibase, whose source is Unicode CLDR.
+comes as 256 px WebP, the others as SVG; translations come from emojibase, whose source is Unicode CLDR.
 Only needed again after a change of vocabulary.py or translations.py (then --names-only is enough).
 """
 
@@ -37,7 +38,7 @@ def rasters(npm: Path, style: str, codes: list[str]) -> list[Image.Image]:
         return [Image.open(_found(files, code, style)).convert("RGBA") for code in codes]
     import resvg_py
 
-    folder = npm / "@iconify-json" / style
+    folder = npm / "@iconify-json" / ("fluent-emoji-flat" if style == "flat" else style)
     names = {plain_code(code): name for code, name in _json(folder / "chars.json").items()}
     icons = _json(folder / "icons.json")
     side = icons.get("height", 16)

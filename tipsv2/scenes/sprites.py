@@ -1,12 +1,14 @@
-"""The drawings of the scenes: about 300 nouns, each in three styles, cut from one WebP atlas per style.
+"""The drawings of the scenes: about 300 nouns, each in five styles, cut from one WebP atlas per style.
 
 The nouns stand in vocabulary.py; `assets/scenes/` holds `<style>.webp` (a grid of square cells, one per noun and
 drawing in the order of the vocabulary, so no index file is needed) and `names.json` (the grid, and per noun English
 keywords and translations). `python -m tipsv2.scenes.build` makes these files, `assets/scenes/LICENSES.md` says where
-the drawings come from. Two styles are for training; Twemoji is kept for measuring transfer to a style never seen.
+the drawings come from. Training sees `SEEN_STYLES`, or up to four (`data.styles`); Twemoji is kept for measuring
+transfer to a style never seen.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,8 +19,8 @@ from PIL import Image
 from tipsv2.scenes.vocabulary import MASS, NOUNS
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "scenes"
-STYLES = ("fluent", "noto", "twemoji")
-SEEN_STYLES = ("fluent", "noto")
+STYLES = ("fluent", "noto", "twemoji", "flat", "openmoji")
+SEEN_STYLES = ("fluent", "noto")  # of scenes:val
 UNSEEN_STYLE = "twemoji"
 
 
@@ -52,6 +54,14 @@ def nouns() -> tuple[Noun, ...]:
         for category, rows in NOUNS.items()
         for name, plural, codes, _ in rows
     )
+
+
+def chosen_styles(wanted: Sequence[str], field: str) -> tuple[str, ...]:
+    """`wanted` as a tuple. Raises ValueError, naming the `field`, for an unknown style or none at all."""
+    for style in wanted or ("",):
+        if style not in STYLES:
+            raise ValueError(f"{field}: {style!r} is no drawing style; choose from {', '.join(STYLES)}.")
+    return tuple(wanted)
 
 
 @cache

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,16 @@ class DrawnScenes:
 
     def __init__(self, recipe: Recipe, rank: int, world: int):
         self.recipe, self.rank, self.world = recipe, rank, world
-        self.names, self.among = scenes.names(), scenes.some_nouns(recipe.data.nouns)
+        self.names = scenes.names()
+        among, styles = scenes.some_nouns(recipe.data.nouns), recipe.data.styles.split(",")
+        self.draw = partial(scenes.draw, styles=scenes.chosen_styles(styles, "data.styles"), among=among)
 
     def take(self, step: int) -> Samples:
         """This process's share of step's images."""
         stage = self.recipe.stage_at(step)
         share = stage.batch_size // self.world
         start = self.recipe.seed * SEED_STRIDE + images_before(self.recipe, step) + self.rank * share
-        drawn = [scenes.draw(start + i, stage.size, among=self.among, restyle=stage.restyle) for i in range(share)]
+        drawn = [self.draw(start + i, stage.size, restyle=stage.restyle) for i in range(share)]
         rng = random.Random(start)
         short = self.recipe.data.short_share
         captions = {

@@ -32,8 +32,7 @@ def write_shards(
     """
     if count < 1:
         raise ValueError(f"--count {count}: ask for at least one scene.")
-    if unknown := set(styles) - set(scenes.STYLES):
-        raise ValueError(f"--styles {', '.join(sorted(unknown))}: choose from {', '.join(scenes.STYLES)}.")
+    styles = scenes.chosen_styles(styles, "--styles")
     scenes.draw(seed, size, styles)  # a bad size fails here, before any process starts
     out.mkdir(parents=True, exist_ok=True)
     (out / "names.json").write_text(json.dumps(scenes.names(), ensure_ascii=False) + "\n")
@@ -46,10 +45,10 @@ def write_shards(
     with bar:
         if workers <= 1:
             for k, seeds in todo:
-                bar.update(_write(out, size, tuple(styles), k, seeds))
+                bar.update(_write(out, size, styles, k, seeds))
         else:
             with ProcessPoolExecutor(workers) as pool:
-                for written in pool.map(partial(_write_star, out, size, tuple(styles)), todo):
+                for written in pool.map(partial(_write_star, out, size, styles), todo):
                     bar.update(written)
     return [_path(out, k) for k, _ in ranges]
 
