@@ -57,31 +57,47 @@ def heatmap(
     image,
     queries: Sequence[str],
     mode: str = "cosine",
-    features: str = "values",
+    features: str | int = "values",
     templates: str | Sequence[str] = "none",
     resolution: int | None = None,
     temperature: float = 0.05,
+    distractors: Sequence[str] = (),
 ) -> np.ndarray:
     """Where in the image is each phrase?
 
     image: anything `tipsv2.images.open_image` takes.   queries: N phrases.
     mode: "cosine" (each query alone, [-1, 1]) or "competing" (softmax over the queries at each patch, [0, 1]).
-    features: "values" (last block with attention replaced by its values: better aligned) or "final" (last layer).
+    features: "values" (last block with attention replaced by its values: better aligned), "final" (last layer), or the
+        number of a layer from 1, whose output goes through the final LayerNorm.
     templates, resolution: as in Encoder.encode_text and Encoder.encode_image.   temperature: of "competing".
+    distractors: further phrases that take their share in "competing" and get no map.
     Returns float32 [N, H, W] in the pixels of the image that came in. Raises ValueError on unknown names or no queries.
     """
     if mode not in MODES:
         raise ValueError(f"Unknown mode '{mode}': use {' or '.join(MODES)}.")
     if not len(queries):
         raise ValueError("Give at least one phrase to look for.")
-    if mode == "competing" and len(queries) < 2:
+    if mode == "competing" and len(queries) + len(distractors) < 2:
         raise ValueError("Competing maps need at least two queries: add another phrase or use the mode 'cosine'.")
     text = encoder.encode_text(queries, templates)
-    found = encoder.encode_image(image, resolution)
-    maps = similarity(pick_features(found, features), text)
+    if mode == "competing" and len(distractors):
+        text = torch.cat([text, encoder.encode_text(distractors, templates)])
+    grid, size = patch_grid(encoder, image, features, resolution)
+    maps = similarity(grid, text)
     if mode == "competing":
-        maps = compete(maps, temperature)
-    return to_pixels(maps, found.size).numpy()
+        maps = compete(maps, temperature)[: len(queries)]
+    return to_pixels(maps, size).numpy()
+
+
+def patch_grid(
+    encoder, image, features: str | int = "values", resolution: int | None = None
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The patches [h, w, D] of an image and its size (H, W); arguments as in `heatmap`."""
+    if isinstance(features, int):
+        found = encoder.encode_layers(image, [features], resolution)[features]
+        return found.patches, found.size
+    found = encoder.encode_image(image, resolution)
+    return pick_features(found, features), found.size
 
 
 def pick_features(found, features: str) -> torch.Tensor:
