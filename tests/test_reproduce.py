@@ -29,8 +29,13 @@ def test_a_row_changes_only_its_fields_and_keeps_the_budget(row, tmp_path):
     steps = claims.STEPS // (3 if row.kind == "search" else 1)
     assert own["seed"] == 3 and (own["stages.0.steps"], own["stages.0.batch_size"]) == (steps, claims.BATCH)
     names = [other.name for other in claims.ROWS]
-    assert not row.against or row.against in names
     assert not row.teacher or names.index(row.teacher) < names.index(row.name)
+
+
+def test_claims_name_rows_of_the_table():
+    names = {row.name for row in claims.ROWS if row.kind == "claim"}
+    assert {name for claim in claims.CLAIMS for name in (claim.before, claim.after)} == names
+    assert len({(claim.before, claim.after) for claim in claims.CLAIMS}) == len(claims.CLAIMS)
 
 
 def test_the_search_looks_at_no_split_of_the_table():

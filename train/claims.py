@@ -1,4 +1,4 @@
-"""The rows of `python -m train reproduce`: what the papers claim, one recipe each, at a size a laptop can train.
+"""The rows of `python -m train reproduce`, one recipe each, at a size a laptop can train, and the claims they test.
 
 A row is a recipe on bundled scenes of `NOUNS` nouns: the same towers, images, steps and learning rate, another
 objective. Rows of the search train for a third of the steps and are scored on scenes of their own, so that choosing
@@ -22,26 +22,31 @@ LANGUAGES = ("ja", "ko", "zh", "ru", "uk")  # written unlike English: what they 
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe of the table: how it differs from `base()`, the row it is compared with, what the paper printed."""
+    """One recipe of the table: how it differs from `base()`, and who teaches it."""
 
     name: str
     fields: tuple[str, ...]
-    against: str = ""
-    claim: str = ""
-    paper: str = ""
     teacher: str = ""  # the row whose encoder of the same seed teaches
     words: bool = False  # whether the text teacher does
     kind: str = "claim"  # or "search": a candidate for the row unite
 
 
+@dataclass(frozen=True)
+class Claim:
+    """Two rows side by side, what is said of the step from one to the other, and what its paper printed."""
+
+    before: str
+    after: str
+    said: str
+    paper: str = ""
+
+
 ALONE = ("stages.0.local_crops=0", "stages.0.patch_weight=0")
 STUDENT = (*ALONE, "stages.0.mask_ratio=0", "distillation.weight=4")
 FINAL = (*STUDENT, "distillation.target=final")
-MASKED = (*ALONE, "sfclip.vision_weight=1")
-WORDED = ("sfclip.text_weight=1", "sfclip.words=teacher")
 GROUNDED = ("grounding.weight=1",)
 SPARC = ("sparc.weight=1", "sparc.local_weight=0.1")
-SFCLIP = ("sfclip.vision_weight=1", *WORDED)
+SFCLIP = ("sfclip.vision_weight=1", "sfclip.text_weight=1", "sfclip.words=teacher")
 TRIED = (  # for unite: TIPSv2's pretraining, or value distillation, with every choice of the others' terms
     ("pretrain", (), "", False),
     ("pretrain-sparc", SPARC, "", False),
@@ -58,47 +63,40 @@ TRIED = (  # for unite: TIPSv2's pretraining, or value distillation, with every 
 )
 ROWS = (
     Row("contrastive", ALONE),
-    Row("ibot", ("self_distillation.ema=full", "self_distillation.patches=masked"),
-        "contrastive", "+ DINO + iBOT (this is TIPS)", "Flickr T2I 62.9 -> 67.6 (TIPS Table 1)"),
-    Row("ibot++", ("self_distillation.ema=full",),
-        "ibot", "iBOT -> iBOT++", "ADE150 3.5 -> 17.6 (Table 4)"),
-    Row("head-ema", (),
-        "ibot++", "full -> head-only EMA", "ADE150 18.1 -> 19.1 (Table 4)"),
-    Row("short-only", ("data.short_share=1",),
-        "head-ema", "short and detailed captions -> short alone", "ADE150 18.1 -> 17.6 (Table 4)"),
-    Row("alt-text", ("web_weight=1",),
-        "head-ema", "two captions -> alt-text alone", ""),
-    Row("student", FINAL,
-        "ibot", "teacher -> distilled student", "PC59 11.4 -> 33.5 (Table 1)", teacher="ibot"),
-    Row("student-masked", (*FINAL, "stages.0.mask_ratio=0.75"),
-        "student", "student: mask 0 -> 0.75", "PC59 31.4 -> 16.0 (Table 2)", teacher="ibot"),
-    Row("student-init", (*FINAL, "distillation.vision=teacher"),
-        "student", "student: random -> teacher's weights", "PC59 31.4 -> 6.4 (Table 2)", teacher="ibot"),
-    Row("values-1", STUDENT,
-        "student", "student learns final layer -> values", "ours", teacher="ibot"),
-    Row("values-2", STUDENT, "values-1", "second generation", "ours", teacher="values-1"),
-    Row("values-3", STUDENT, "values-2", "third generation", "ours", teacher="values-2"),
-    Row("sparc", (*ALONE, *SPARC),
-        "contrastive", "+ SPARC, local weight 0.1", "above CLIP (Table 5)"),
-    Row("sparc-dense", (*ALONE, *SPARC, "sparc.threshold=none"),
-        "sparc", "SPARC without sparsity", "worse (Table 8)"),
-    Row("sparc-full", (*ALONE, "sparc.weight=1", "sparc.local_weight=1"),
-        "sparc", "SPARC, local weight 0.1 -> 1", "swept, 0.5 to 10"),
-    Row("sparc-global", (*ALONE, "sparc.weight=1", "sparc.local_weight=0"),
-        "sparc", "SPARC without its local loss", ""),
-    Row("sfclip", (*MASKED, *WORDED),
-        "contrastive", "+ masked distillation and words (after SF-CLIP)", "above CLIP (abstract)", "ibot", True),
-    Row("sfclip-vision", MASKED,
-        "sfclip", "after SF-CLIP, vision teacher alone", "", "ibot"),
-    Row("sfclip-text", (*ALONE, *WORDED),
-        "sfclip", "after SF-CLIP, text teacher alone", "", words=True),
-    Row("grounding", (*ALONE, *GROUNDED),
-        "contrastive", "+ grounding", "ours"),
-    Row("restyle", (*ALONE, *GROUNDED, "stages.0.restyle=0.7"),
-        "grounding", "drawings in other looks", "ours"),
-    *(Row(f"try-{name}", (*fields, "stages.0.steps=400"), teacher=teacher, words=words, kind="search")
+    Row("ibot", ("self_distillation.ema=full", "self_distillation.patches=masked")),
+    Row("ibot++", ("self_distillation.ema=full",)),
+    Row("head-ema", ()),
+    Row("alt-text", ("web_weight=1",)),
+    Row("student", FINAL, "ibot"),
+    Row("student-masked", (*FINAL, "stages.0.mask_ratio=0.75"), "ibot"),
+    Row("student-init", (*FINAL, "distillation.vision=teacher"), "ibot"),
+    Row("values-1", STUDENT, "ibot"),
+    Row("values-2", STUDENT, "values-1"),
+    Row("values-3", STUDENT, "values-2"),
+    Row("sparc", (*ALONE, *SPARC)),
+    Row("sparc-dense", (*ALONE, *SPARC, "sparc.threshold=none")),
+    Row("sfclip", (*ALONE, *SFCLIP), "ibot", True),
+    Row("grounding", (*ALONE, *GROUNDED)),
+    *(Row(f"try-{name}", (*fields, "stages.0.steps=400"), teacher, words, "search")
       for name, fields, teacher, words in TRIED),
 )  # fmt: skip
+CLAIMS = (
+    Claim("contrastive", "ibot", "+ DINO + iBOT (this is TIPS)", "Flickr T2I 62.9 -> 67.6 (TIPS Table 1)"),
+    Claim("ibot", "ibot++", "iBOT -> iBOT++", "ADE150 3.5 -> 17.6 (Table 4)"),
+    Claim("ibot++", "head-ema", "full -> head-only EMA", "ADE150 18.1 -> 19.1 (Table 4)"),
+    Claim("alt-text", "head-ema", "alt-text alone -> captions of several lengths"),
+    Claim("ibot", "student", "teacher -> student of its final layer", "PC59 11.4 -> 33.5 (Table 1)"),
+    Claim("student", "student-masked", "student: mask 0 -> 0.75", "PC59 31.4 -> 16.0 (Table 2)"),
+    Claim("student", "student-init", "student: random -> teacher's weights", "PC59 31.4 -> 6.4 (Table 2)"),
+    Claim("ibot", "values-1", "teacher -> student of its values", "ours"),
+    Claim("student", "values-1", "student learns final layer -> values", "ours"),
+    Claim("values-1", "values-2", "second generation", "ours"),
+    Claim("values-2", "values-3", "third generation", "ours"),
+    Claim("contrastive", "sparc", "+ SPARC, local weight 0.1", "above CLIP (Table 5)"),
+    Claim("sparc", "sparc-dense", "SPARC without sparsity", "worse (Table 8)"),
+    Claim("contrastive", "sfclip", "+ masked distillation and words (after SF-CLIP)", "above CLIP (abstract)"),
+    Claim("contrastive", "grounding", "+ grounding", "ours"),
+)
 
 
 def base() -> Recipe:

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from train.claims import BATCH, LANGUAGES, NOUNS, ROWS, STEPS
+from train.claims import BATCH, CLAIMS, LANGUAGES, NOUNS, ROWS, STEPS
 
 COLUMNS = {
     "mIoU final": ("val", "final"),
@@ -53,11 +53,11 @@ def write(out: Path) -> str:
         raise ValueError(f"{out} holds no finished run; run `python -m train reproduce --out {out}`.")
     shown = [*COLUMNS][:7]
     claims = [["claim", "rows", "seeds", *shown, "the paper"]]
-    for row in ROWS:
-        if row.name in found and row.against in found:
-            changes = differences(found[row.name], found[row.against])
+    for claim in CLAIMS:
+        if claim.before in found and claim.after in found:
+            changes = differences(found[claim.after], found[claim.before])
             cells = [spread([change[c] for change in changes], "+") if changes else "" for c in shown]
-            claims.append([row.claim, f"{row.against} -> {row.name}", str(len(changes)), *cells, row.paper])
+            claims.append([claim.said, f"{claim.before} -> {claim.after}", str(len(changes)), *cells, claim.paper])
     chances = [_any(found)[f"chance {split}"] for split in ("val", "style")]
     text = (
         f"# What the papers claim, at {NOUNS} nouns and {STEPS * BATCH:,} images a run\n\n"
