@@ -3,15 +3,18 @@
 python -m pytest tests/test_segmentation.py
 """
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from tipsv2 import segmentation
 from tipsv2.heatmap import to_pixels
-from tipsv2.segmentation import BACKGROUND, label_map, segment
+from tipsv2.render import PALETTE, WIDE_PALETTE
+from tipsv2.segmentation import BACKGROUND, class_table, divide, label_map, segment
 
 AXES = {"red": 0, "green": 1, "blue": 2, "wall": 3}
 
@@ -115,3 +118,53 @@ def test_with_a_real_encoder(tiny_encoder):
     assert found.labels.shape == (33, 70) and set(np.unique(found.labels)) <= {-1, 0, 1, 2}
     with pytest.raises(ValueError, match="empty"):
         segment(tiny_encoder, image, ["dog", "  "])
+
+
+def test_class_table_equals_a_loop():
+    similarities = torch.randn(9, 3, 4, generator=torch.Generator().manual_seed(1)) * 0.2
+    labels, scores = divide(similarities, 7, (31, 45), 0.1)  # the last two are background words
+    assert labels.min() == BACKGROUND and labels.max() < 7
+    shares, means, peaks = class_table(similarities[:7], labels, scores)
+    full = to_pixels(similarities, (31, 45)).numpy()
+    for index in range(7):
+        own = labels == index
+        assert shares[index] == pytest.approx(own.mean())
+        assert means[index] == pytest.approx(full[index][own].mean()) if own.any() else np.isnan(means[index])
+        assert peaks[index] == similarities[index].max().item()
+    assert np.isfinite(means).any() and shares.sum() < 1
+    assert np.isnan(class_table(similarities[:7], np.full((4, 4), BACKGROUND), np.zeros((4, 4)))[1]).all()
+
+
+def test_segment_tells_means_and_peaks():
+    found = segment(Colours(), None, ["red", "green", "wall"], background=["blue"])
+    assert list(found.means) == list(found.peaks) == ["red", "green", "wall"]
+    assert found.peaks["wall"] == pytest.approx(1)
+    assert found.means["wall"] == pytest.approx(found.scores[found.labels == 2].mean())
+    assert np.isnan(segment(Colours(), None, ["red"], background=2).means["red"])
+
+
+def test_layers_and_windows(tiny_encoder):
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    names = ["dog", "grass", "sky", "cat", "snow"]
+
+    def labels(**options):
+        return segment(tiny_encoder, image, names, resolution=112, **options).labels
+
+    layers = tiny_encoder.encode_layers(image, [1, 3], 112)
+    for number, features in ((1, "values"), (3, "final")):
+        grid = layers[number].values if features == "values" else layers[number].patches
+        maps = segmentation.similarity(grid, tiny_encoder.encode_text(names, "tips9"))
+        np.testing.assert_array_equal(labels(layer=number, features=features), divide(maps, 5, (60, 90))[0])
+    np.testing.assert_array_equal(labels(), labels(layer=3))
+    assert (labels() != labels(windows=True)).any() and (labels() != labels(layer=1)).any()
+    with pytest.raises(ValueError, match="last layer only"):
+        labels(layer=1, windows=True)
+    with pytest.raises(ValueError, match="layers of this encoder are 1 to 3"):
+        labels(layer=9)
+
+
+def test_the_wide_palette_is_distinct():
+    assert WIDE_PALETTE[: len(PALETTE)] == PALETTE and len(set(WIDE_PALETTE)) == 200
+    lab = rgb2lab(np.array(WIDE_PALETTE)[None] / 255)[0]
+    pairs = np.array(list(itertools.combinations(range(200), 2)))
+    assert deltaE_ciede2000(lab[pairs[:, 0]], lab[pairs[:, 1]]).min() > 7.9  # 2.3 is just noticeable

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from tipsv2.heatmap import pick_features, similarity, to_pixels
+from tipsv2.label_maps import BACKGROUND
 
-BACKGROUND = -1  # in label maps
 BACKGROUND_NAME = "background"  # in shares
 _VALUES_AT_ONCE = 32_000_000  # of the classes' maps at full size: with many classes they would not fit
 
@@ -33,6 +33,8 @@ class Segmentation:
         str, float
     ]  # name -> part of the pixels, in [0, 1], adding up to one; "background" where one was asked for
     scores: np.ndarray  # [H, W] float32: cosine of the winner, a background word included
+    means: dict[str, float]  # name -> mean cosine over the pixels that are this class, nan if none is
+    peaks: dict[str, float]  # name -> the highest cosine of any patch, whether or not the class was found
 
 
 def label_map(
@@ -57,6 +59,35 @@ def label_map(
     return labels, scores
 
 
+def divide(
+    similarities: torch.Tensor, num_classes: int, size: tuple[int, int], threshold: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`label_map` where all but the first `num_classes` of the similarities are of background words: these get the
+    label BACKGROUND too. -> labels int64 [H, W], scores float32 [H, W].
+    """
+    labels, scores = label_map(similarities, size, threshold)
+    labels[labels >= num_classes] = BACKGROUND
+    return labels.numpy(), scores.numpy()
+
+
+def class_table(
+    similarities: torch.Tensor, labels: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What there is to say of each class: (shares, means, peaks), each float64 [N].
+
+    similarities: [N, h, w] of the classes only.   labels, scores: [H, W] of `divide`.
+    shares: part of the pixels.   means: mean score of a class's own pixels, nan if it has none.   peaks: the highest
+    similarity of any patch, whoever got the pixels there.
+    """
+    count = len(similarities)
+    own = labels.ravel() >= 0
+    places, values = labels.ravel()[own], scores.ravel()[own]
+    pixels = np.bincount(places, minlength=count)
+    totals = np.bincount(places, weights=values, minlength=count)
+    means = np.divide(totals, pixels, out=np.full(count, np.nan), where=pixels > 0)
+    return pixels / labels.size, means, similarities.amax(dim=(1, 2)).double().numpy()
+
+
 def segment(
     encoder,
     image,
@@ -65,12 +96,16 @@ def segment(
     features: str = "values",
     background: float | Sequence[str] | None = None,
     resolution: int | None = None,
+    layer: int | None = None,
+    windows: bool = False,
 ) -> Segmentation:
     """Give every pixel of the image the class it resembles most.
 
     image, templates, resolution: as in Encoder.   classes: N different names.   features: "values" or "final".
     background: None (every pixel gets a class), a cosine (pixels whose best class lies below it are background), or a
         list of words that compete with the classes and all count as background, such as ["sky", "wall"].
+    layer: take the features of another layer than the last, 1 to encoder.num_layers.
+    windows: look at the image through windows of the training resolution, see `tipsv2.windows`; last layer only.
     Raises ValueError on missing, blank or repeated names.
     """
     names = tuple(_strip(classes, "classes"))
@@ -83,15 +118,24 @@ def segment(
         raise ValueError(f"'{min(repeated)}' is listed twice: name every class and background word once.")
     if background is not None and BACKGROUND_NAME in names:
         raise ValueError("A class cannot be called 'background' when a background is asked for: leave one of them out.")
+    if windows and layer not in (None, encoder.num_layers):
+        raise ValueError("Windows show the last layer only: leave out the layer or the windows.")
     text = encoder.encode_text(every, templates)
-    found = encoder.encode_image(image, resolution)
-    labels, scores = label_map(similarity(pick_features(found, features), text), found.size, threshold)
-    labels[labels >= len(names)] = BACKGROUND
-    counts = torch.bincount(labels.flatten() + 1, minlength=len(names) + 1).double() / labels.numel()
-    shares = dict(zip(names, counts[1:].tolist(), strict=True))
+    if windows:
+        from tipsv2.windows import encode_windows
+
+        found = encode_windows(encoder, image, resolution)
+    elif layer is not None:
+        found = encoder.encode_layers(image, [layer], resolution)[layer]
+    else:
+        found = encoder.encode_image(image, resolution)
+    maps = similarity(pick_features(found, features), text)
+    labels, scores = divide(maps, len(names), found.size, threshold)
+    shares, *rest = (each.tolist() for each in class_table(maps[: len(names)], labels, scores))
+    shares = dict(zip(names, shares, strict=True))
     if background is not None:
-        shares[BACKGROUND_NAME] = counts[0].item()
-    return Segmentation(labels.numpy(), names, shares, scores.numpy())
+        shares[BACKGROUND_NAME] = float((labels == BACKGROUND).mean())
+    return Segmentation(labels, names, shares, scores, *(dict(zip(names, each, strict=True)) for each in rest))
 
 
 def _strip(names: Sequence[str], what: str) -> list[str]:
