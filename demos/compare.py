@@ -144,15 +144,18 @@ class Compares:
                 raise
             common.warn(told)
             return gr.update(value=current), current
-        return gr.update(choices=self.studio.choices(), value=name), name
+        return name, name
+
+    def open(self, names: list[str], current_a: str | None, current_b: str | None) -> tuple:
+        """Two encoders handed over by another tab -> (picker A, model A, picker B, model B)."""
+        return *self.choose(names[0], current_a), *self.choose(names[-1], current_b)
 
     @toasted
     def arrive(self, model: str | None, image: str | None, model_b: str | None):
         """The page's model is ready: it becomes A, and B stays if it is another one. On an empty page, its first
         example. -> (picker A, model A, picker B, model B, features B, field, image, queries, examples).
         """
-        own = gr.update(choices=self.studio.choices(), value=model), self.studio.info(model).name
-        other = gr.skip(), gr.skip(), gr.skip()
+        own, other = (model, self.studio.info(model).name), (gr.skip(),) * 3
         if model_b in (None, own[1]):
             name, kind = partner(self.studio, model)
             picker, loaded = self.choose(name, own[1])
@@ -179,11 +182,9 @@ def _bar(colormap: str) -> np.ndarray:
     return _color(np.linspace(0, 1, 256, dtype=np.float32)[None], colormap, 0, 1)
 
 
-def _side(studio: Studio, side: str, features: str) -> tuple[gr.Dropdown, gr.Radio]:
+def _side(page: Page, side: str, features: str) -> tuple[gr.Dropdown, gr.Radio]:
     """The pickers of one side."""
-    picker = gr.Dropdown(
-        studio.choices(), value=studio.first, label=side, filterable=False, elem_classes=f"tips-side-{side.lower()}"
-    )
+    picker = page.picker(side, elem_classes=f"tips-side-{side.lower()}")
     kinds = [("Values", "values"), ("Final layer", "final")]
     return picker, gr.Radio(kinds, value=features, show_label=False, label=f"Features of {side}")
 
@@ -207,8 +208,8 @@ def tab(page: Page) -> None:
             run = gr.Button("Compare layer by layer", size="md", elem_classes="tips-run")
             layers = gr.HTML("", js_on_load=None, elem_classes="tips-output", **html)
         with gr.Column(elem_classes="tips-settings"):
-            pick_a, features_a = _side(page.studio, "A", "values")
-            pick_b, features_b = _side(page.studio, "B", "final")
+            pick_a, features_a = _side(page, "A", "values")
+            pick_b, features_b = _side(page, "B", "final")
             resolution = gr.Dropdown(
                 [("Each as trained", 0), *((f"{side} px", side) for side in RESOLUTIONS)],
                 value=0,
@@ -289,6 +290,7 @@ def tab(page: Page) -> None:
     page.on_arrival(handlers.arrive, [page.model, image, model_b], outputs)
     page.on_arrival(handlers.draw, drawn["inputs"], [maps, note])
     page.on_arrival(handlers.paint, sides, colors)
+    page.on_open("compare", handlers.open, [model_a, model_b], outputs[:4], then=[drawn, painted])
     endpoints(page.studio, queries, [pick_a, features_a, pick_b, features_b], resolution, templates, scale)
 
 

@@ -136,10 +136,12 @@ def sights(both: Both) -> str:
 
 
 def partner(studio: Studio, model: str | None) -> tuple[str, str]:
-    """Who stands opposite a model at first, and with which features: another encoder that is on this machine already,
-    else itself with its final layer.
+    """Who stands opposite a model at first, and with which features: the other one the app was started with, else
+    another encoder that is on this machine already, else itself with its final layer.
     """
     name = studio.info(model).name
+    if asked_for := [other for other in studio.opening if other != name]:
+        return asked_for[0], "values"
     for _, other in studio.choices():
         info = studio.info(other)
         if other != name and (info.source != "hub" or is_cached(info)):

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from demos.settings import ARGUMENTS, Settings, num_bytes, on_space
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -24,10 +28,23 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         prog=program,
         description="The TIPSv2 explorer: type words, see which patches of an image they light up.",
-        epilog="example: python app.py --model google/tipsv2-b14 --device cuda --port 8000 --inbrowser",
+        epilog="example: python app.py --model google/tipsv2-b14 --model runs/dog --port 8000 --inbrowser",
     )
     add = flags.add_argument
-    add("--model", default="auto", help="encoder shown first: a name, a Hub id or a folder (default: the bundled one)")
+    add(
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="encoder shown first: a name, a Hub id or a folder (default: the bundled one); give it twice to open "
+        "Compare with two",
+    )
+    add("--runs", default="runs", metavar="DIR", help="training runs; finished ones are offered (default: ./runs)")
+    add(
+        "--training",
+        action=argparse.BooleanOptionalAction,
+        help="may visitors start training runs (default: yes, no on a Hugging Face Space)",
+    )
+    add("--memory", type=num_bytes, metavar="SIZE", help="for loaded encoders, such as 6GB (default: most of the free)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps (default: the fastest one found)")
     add("--host", help="address to listen on; 0.0.0.0 for every machine in the network (default: 127.0.0.1)")
     add("--port", type=int, help="port to listen on (default: the first free one from 7860)")
@@ -56,20 +73,27 @@ def launch(page: gr.Blocks, **options) -> tuple:
 def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | None = None) -> None:
     """Read the flags, build the page with these tabs and serve it until Ctrl-C."""
     flags = parser(program)
+    if argv is None:
+        argv = [*shlex.split(os.environ.get(ARGUMENTS, "")), *sys.argv[1:]]
     given = flags.parse_args(argv)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
     from tipsv2.catalogue import ModelError, find
 
+    models = given.model or ["auto"]
     try:
-        find(given.model)  # before the seconds that importing gradio takes
+        for name in models:
+            find(name)  # before the seconds that importing gradio takes
     except ModelError as error:
         flags.error(str(error))
 
     from demos.page import build
 
+    public = on_space()
+    training = given.training if given.training is not None else not public
+    settings = Settings(Path(given.runs), training, given.memory, public)
     launch(
-        build(tabs, model=given.model, device=given.device),
+        build(tabs, models, given.device, settings),
         server_name=given.host,
         server_port=given.port,
         share=given.share or None,

@@ -2,6 +2,17 @@
 
 A tab module has TITLE and tab(page): it builds its components and says with `page.on_arrival` what to redo when a model
 is ready. The page opens at once; the first model loads when the first visitor's page is up.
+
+What else a tab may ask of the page:
+    page.settings                      what the flags said: runs, training, memory, public (demos/settings.py)
+    page.studio.add(folder) -> name    an encoder's folder, or a run's model/, is on offer to all tabs from now on
+    page.studio.remove(name)           it no longer is; nothing on the disk is touched
+    page.picker("A")                   a menu of encoders that always lists what is on offer
+    page.refresh(event)                after this event the menus of this page are up to date; other open pages' are
+                                       as soon as somebody opens a menu
+    page.open_in(event, "compare", names)      after this event show that tab with the encoders in names, a State with
+                                       a list of names (None or empty: stay); compare takes two, other tabs the first
+    page.on_open("compare", fn, inputs, outputs)   how a tab with menus of its own does that: fn(names, *inputs)
 """
 
 from __future__ import annotations
@@ -14,11 +25,14 @@ import gradio as gr
 
 from demos import views
 from demos.common import MODEL_WORK, WEB, sentence, visitor, warn
-from demos.depth_memory import with_heads
+from demos.depth_memory import apart
+from demos.settings import Settings
 from demos.studio import Studio
 from tipsv2.catalogue import ModelInfo
 
 SWEEP = (3600, 6 * 3600)  # every hour, files older than six are deleted from Gradio's cache
+DEFAULTS = Settings()
+QUIET = dict(show_progress="hidden", api_visibility="private")
 
 
 @dataclass
@@ -28,43 +42,79 @@ class Page:
     studio: Studio
     model: gr.State
     choice: gr.Dropdown
-    heads: ModelInfo | None = None  # the model with DPT heads that was given instead of an encoder
+    settings: Settings
     arrivals: list[dict] = field(default_factory=list)
+    pickers: list[gr.Dropdown] = field(default_factory=list)
+    openings: dict[str, dict] = field(default_factory=dict)
+    handed: list[tuple] = field(default_factory=list)  # (event, tab, names)
+    stale: list = field(default_factory=list)  # events after which the menus are asked anew
+    heads: Sequence[ModelInfo] = ()  # models with DPT heads among those the app was started with
     leavings: list[Callable[[str], None]] = field(default_factory=list)  # called with the visitor who leaves
 
     def on_arrival(self, fn, inputs, outputs) -> None:
         """Run fn, after those registered before it, whenever a model has become ready."""
         self.arrivals.append(dict(fn=fn, inputs=inputs, outputs=outputs))
 
+    def picker(self, label: str, **options) -> gr.Dropdown:
+        """A menu of the encoders on offer, kept up to date."""
+        self.pickers.append(picker(self.studio, label, **options))
+        return self.pickers[-1]
 
-def build(tabs: Sequence[str], model: str = "auto", device: str = "auto") -> gr.Blocks:
-    """The page with these tab modules of demos/, opening with this model. Raises ModelError on an unknown name."""
-    heads = with_heads(model) if "depth" in tabs else None
-    studio = Studio("auto" if heads else model, device)
-    modules = [importlib.import_module(f"demos.{name}") for name in tabs]
+    def refresh(self, event) -> None:
+        """Bring the menus of this page up to date after the event (what `.click` and the like return)."""
+        self.stale.append(event)
+
+    def on_open(self, tab: str, fn, inputs: list, outputs: list, then: Sequence[dict] = ()) -> None:
+        """Run fn(names, *inputs) when `open_in` shows this tab, a module of demos/, with the encoders of these names,
+        and then the events `then`; without it the first encoder becomes the page's model.
+        """
+        self.openings[tab] = dict(fn=fn, inputs=inputs, outputs=outputs, then=then)
+
+    def open_in(self, event, tab: str, names: gr.State) -> None:
+        """After the event show this tab with the encoders whose names are in the State; stay if there are none."""
+        self.handed.append((event, tab, names))
+
+
+def picker(studio: Studio, label: str, **options) -> gr.Dropdown:
+    """A menu of the encoders on offer now. A client may name one that has come since: the studio knows which there
+    are, and refuses in a sentence.
+    """
+    menu = gr.Dropdown(studio.choices(), value=studio.first, label=label, filterable=False, **options)
+    menu.preprocess = lambda name: name
+    menu.api_info = lambda: {"type": "string", "description": "name of an encoder on offer"}
+    return menu
+
+
+def build(
+    tabs: Sequence[str], model: str | Sequence[str] = "auto", device: str = "auto", settings: Settings = DEFAULTS
+) -> gr.Blocks:
+    """The page with these tab modules of demos/, opening with this model or these. Raises ModelError on an unknown
+    name.
+    """
+    models = [model] if isinstance(model, str) else model
+    models, heads = apart(models) if "depth" in tabs else (models, ())
+    studio = Studio(models, device, settings.runs)
+    modules = {name: importlib.import_module(f"demos.{name}") for name in tabs}
     with gr.Blocks(title="TIPSv2 explorer", analytics_enabled=False, delete_cache=SWEEP, fill_width=True) as blocks:
         with gr.Row(elem_classes="tips-top", equal_height=True):
             gr.HTML(header(), apply_default_css=False, js_on_load=None)
-            choice = gr.Dropdown(
-                studio.choices(), value=studio.first, label="Encoder", filterable=False, elem_classes="tips-model"
-            )
+            choice = picker(studio, "Encoder", elem_classes="tips-model")
         line = gr.HTML(loading_html(studio), apply_default_css=False, js_on_load=None, elem_classes="tips-line")
-        page = Page(studio, gr.State(None), choice, heads)
+        page = Page(studio, gr.State(None), choice, settings, pickers=[choice], heads=heads)
+        shown = None
         if len(modules) == 1:
-            modules[0].tab(page)
+            modules[tabs[0]].tab(page)
         else:
-            with gr.Tabs(elem_classes="tips-tabs"):
-                for module in modules:
-                    with gr.Tab(module.TITLE):
+            with gr.Tabs(elem_classes="tips-tabs") as shown:
+                for name, module in modules.items():
+                    with gr.Tab(module.TITLE, id=name):
                         module.tab(page)
 
         def choose(name: str | None, current: str | None, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
             return choose_model(studio, name, current)
 
-        quiet = dict(show_progress="hidden", api_visibility="private")
-        # Of the picker's events `select` comes once a choice, `input` twice.
-        picked = choice.select(lambda name: loading_html(studio, name), choice, line, queue=False, **quiet)
-        for moment in (blocks.load, picked.then):
+        def answer(moment) -> None:
+            """Load the model in the picker, then whatever the tabs do about it."""
             ready = moment(
                 choose,
                 [choice, page.model],
@@ -74,8 +124,17 @@ def build(tabs: Sequence[str], model: str = "auto", device: str = "auto") -> gr.
                 api_visibility="private",
                 **MODEL_WORK,
             )
+            page.refresh(ready)
             for arrival in page.arrivals:
-                ready = ready.then(**arrival, **quiet, **MODEL_WORK)
+                ready = ready.then(**arrival, **QUIET, **MODEL_WORK)
+
+        # Of the picker's events `select` comes once a choice, `input` twice.
+        picked = choice.select(lambda name: loading_html(studio, name), choice, line, queue=False, **QUIET)
+        answer(blocks.load)
+        answer(picked.then)
+        for event, tab, names in page.handed:
+            _hand_over(page, shown, event, tab, names, answer)
+        _keep_menus(page, blocks)
 
         def leave(request: gr.Request) -> None:
             for forget in (studio.forget, *page.leavings):
@@ -83,6 +142,44 @@ def build(tabs: Sequence[str], model: str = "auto", device: str = "auto") -> gr.
 
         blocks.unload(leave)
     return blocks
+
+
+def _keep_menus(page: Page, blocks: gr.Blocks) -> None:
+    """Every menu lists what is on offer: on load, after `page.refresh`, and when one is opened."""
+    listed = gr.State(None)  # what the menus of this page list, so that an unchanged one is left alone
+    outputs = [listed, *page.pickers]
+
+    def menus(listed):
+        choices = page.studio.choices()
+        if choices == listed:
+            return [gr.skip()] * len(outputs)
+        return [choices, *[gr.update(choices=choices)] * len(page.pickers)]
+
+    asked = dict(fn=menus, inputs=listed, outputs=outputs, queue=False, **QUIET)
+    gr.on([blocks.load, *(each.focus for each in page.pickers)], **asked)
+    for event in page.stale:
+        event.then(**asked)
+
+
+def _hand_over(page: Page, shown: gr.Tabs | None, event, tab: str, names: gr.State, answer) -> None:
+    """After the event show the tab, then have it take the encoders in names."""
+    if shown is not None:
+        event = event.then(lambda given: gr.update(selected=tab) if given else gr.skip(), names, shown, **QUIET)
+    opening = page.openings.get(tab)
+    if opening is None:
+        event = event.then(lambda given: given[0] if given else gr.skip(), names, page.choice, **QUIET)
+        answer(event.then)
+    else:
+        fn, inputs, outputs = opening["fn"], opening["inputs"], opening["outputs"]
+        event = event.then(
+            lambda given, *rest: fn(given, *rest) if given else [gr.skip()] * len(outputs),
+            [names, *inputs],
+            outputs,
+            **QUIET,
+            **MODEL_WORK,
+        )
+        for step in opening["then"]:
+            event = event.then(**step)
 
 
 def choose_model(studio: Studio, name: str | None, current: str | None) -> tuple:
@@ -97,7 +194,7 @@ def choose_model(studio: Studio, name: str | None, current: str | None) -> tuple
             raise
         warn(told)
         return gr.update(value=current or name), current, status_html(studio, current, told)
-    return gr.update(choices=studio.choices(), value=name), name, status_html(studio, name)
+    return name, name, status_html(studio, name)
 
 
 def loading_html(studio: Studio, model: str | None = None) -> str:
@@ -116,7 +213,7 @@ def status_html(studio: Studio, model: str | None, failure: str = "") -> str:
         f"{info.parameters} parameters" if info.parameters != "unknown" else "",
         f"trained at {info.resolution} px",
         f"{encoder.device}, {dtype}",
-        info.trained_on if info.source != "folder" else "a local folder",
+        {"folder": "a local folder", "run": "a training run"}.get(info.source, info.trained_on),
     ]
     return views.status(info.title, [fact for fact in facts if fact])
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsv2.catalogue import ModelError, ModelInfo, available, find, is_cached
+from demos.offer import LOCAL, Offer
+from tipsv2.catalogue import ModelInfo, is_cached
 from tipsv2.images import MAX_ASPECT, ImageError, fit_size, open_image
 
 if TYPE_CHECKING:
@@ -46,43 +48,57 @@ class Seen:
 
 
 class Studio:
-    """Loaded encoders and encoded images. first: the model the page opens with; device: as in `tipsv2.load`."""
+    """Loaded encoders and encoded images.
 
-    def __init__(self, first: str = "auto", device: str = "auto"):
-        info = find(first)
+    first: the encoders to open with, the first one is shown first; device: as in `tipsv2.load`; runs: a folder of
+    training runs, whose finished ones are on offer.
+    """
+
+    def __init__(self, first: str | Sequence[str] = "auto", device: str = "auto", runs: Path | None = None):
+        self.offer = Offer([first] if isinstance(first, str) else first, runs)
         self.device = device
-        self.first = info.name
-        self._infos: dict[str, ModelInfo] = {known.name: known for known in available()} | {info.name: info}
-        self._encoders: OrderedDict[str, Encoder] = OrderedDict()
+        self.first, *_ = self.opening = self.offer.opening
+        self._encoders: OrderedDict[str, tuple[tuple, Encoder]] = OrderedDict()  # with the stamp of their files
         self._seen: OrderedDict[tuple, Seen] = OrderedDict()  # (visitor, content, model, resolution), oldest use first
         self._loading = threading.Lock()
         self._visiting = threading.Lock()
 
     def choices(self) -> list[tuple[str, str]]:
         """(label, name) of every encoder on offer; the label says what choosing it costs."""
-        return [(info.title + self._cost(info), name) for name, info in self._infos.items()]
+        return [(info.title + self._cost(info), info.name) for info in self.offer.infos()]
+
+    def add(self, folder: str | Path, name: str | None = None) -> str:
+        """Offer an encoder's folder to everybody, see `Offer.add`. Returns its name. Raises ModelError."""
+        return self.offer.add(folder, name)
+
+    def remove(self, name: str) -> None:
+        """No longer offer a folder, and let go of what is in memory of it. Nothing on the disk is touched."""
+        self.offer.remove(name)
+        self._drop(name)
 
     def info(self, name: str | None = None) -> ModelInfo:
         """What is known of an encoder on offer without loading it. Raises ModelError on any other name."""
-        name = name or self.first
-        if name not in self._infos:
-            raise ModelError(f"The model '{name[:80]}' is not on offer here: choose one of {', '.join(self._infos)}.")
-        loaded = self._encoders.get(name)
-        return loaded.info if loaded else self._infos[name]
+        info = self.offer.info(name or self.first)
+        loaded = self._encoders.get(info.name)
+        return loaded[1].info if loaded else info
 
     def encoder(self, name: str | None = None) -> Encoder:
         """The encoder of this name, loaded if it is not yet (the page's first one by default). Raises ModelError."""
-        info = self.info(name)
+        info = self.offer.info(name or self.first)
+        stamp = _stamp(info)
         with self._loading:
+            if stamp and info.name in self._encoders and self._encoders[info.name][0] != stamp:
+                self._drop(info.name)  # a run that went on has written other weights into the same place
             if info.name not in self._encoders:
                 from tipsv2.encoder import load
 
-                loaded = load(info.location if info.source in ("folder", "npz") else info.name, device=self.device)
+                loaded = load(info.location, device=self.device)
+                loaded.info = replace(info, width=loaded.info.width, resolution=loaded.info.resolution)
                 while len(self._encoders) >= KEEP_ENCODERS:
                     self._encoders.popitem(last=False)
-                self._encoders[info.name] = loaded
+                self._encoders[info.name] = stamp, loaded
             self._encoders.move_to_end(info.name)
-            return self._encoders[info.name]
+            return self._encoders[info.name][1]
 
     def encode(self, visitor: str, encoder: Encoder, path: str | Path, resolution: int | None = None) -> Seen:
         """The features of an image file at a short side of `resolution` pixels, from this visitor's memory if they are
@@ -112,6 +128,13 @@ class Studio:
             for key in [each for each in self._seen if each[0] == visitor]:
                 del self._seen[key]
 
+    def _drop(self, name: str) -> None:
+        """Let go of an encoder and of everything it has seen."""
+        self._encoders.pop(name, None)
+        with self._visiting:
+            for key in [each for each in self._seen if each[2] == name]:
+                del self._seen[key]
+
     @staticmethod
     def affordable(size: tuple[int, int], resolution: int, patch_size: int) -> int:
         """`resolution`, or the largest one below it that gives an image of size (width, height) MAX_PATCHES at most."""
@@ -126,7 +149,7 @@ class Studio:
         if info.source == "bundled":
             return ""
         if info.source != "hub":
-            return " · local folder"
+            return " · run" if info.source == "run" else " · local folder"
         if info.name in self._encoders or is_cached(info):
             return " · on this machine"
         return f" · downloads {_megabytes(info.download_mb)}" if info.download_mb else " · downloads"
@@ -137,6 +160,13 @@ def _fingerprint(path: str | Path) -> bytes:
         return hashlib.sha256(Path(path).read_bytes()).digest()
     except OSError:
         raise ImageError("The image is no longer there: upload it again.") from None
+
+
+def _stamp(info: ModelInfo) -> tuple:
+    """Tells two states of a local folder's weights apart; () where they cannot change or are gone."""
+    if info.source not in LOCAL:
+        return ()
+    return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(info.location).glob("*.safetensors")))
 
 
 def _megabytes(number: int) -> str:

@@ -429,7 +429,7 @@ def test_help_comes_at_once():
     )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "example: python app.py --model" in told
-    assert parser().parse_args([]).model == "auto"
+    assert parser().parse_args([]).model is None
 
 
 def test_an_unknown_model_is_a_sentence_on_the_command_line():

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import struct
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +21,6 @@ BUNDLED = "tipsv2-nano"
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
 AUTO_HUB = "tipsv2-b14"  # what "auto" takes when it is already on this machine
 DPT_TYPE = "tipsv2_dpt"  # model_type of vision encoders with DPT heads; an encoder's is "tipsv2"
-HUB_PATTERNS = ("*.json", "*.safetensors", "tokenizer*")
-REACH_SECONDS = 4.0  # to learn whether the Hub answers at all
 
 
 class ModelError(ValueError):
@@ -36,7 +33,7 @@ class ModelInfo:
 
     name: str
     title: str
-    source: str  # "bundled" | "hub" | "folder" | "npz"
+    source: str  # "bundled" | "hub" | "folder" | "run": the model of a training run
     location: str  # a path or a Hub id
     parameters: str  # "86M + 110M": vision + text (or + heads), or one total
     width: int  # D of the embeddings, 0 if unknown
@@ -102,7 +99,7 @@ def find(name: str | Path) -> ModelInfo:
             f"'{text}' is a weight file: give the folder with config.json and tokenizer around it ({hint})."
         )
     if text and os.path.isdir(path):
-        return _folder(path)
+        return _folder(path / "model" if _is_run(path) and (path / "model").is_dir() else path)
     if _is_hub_id(text):
         unknown = dict(parameters="unknown", width=0, resolution=0, download_mb=0, licence="see the Hub")
         return ModelInfo(text, text, "hub", text, trained_on="Unknown: see its page on the Hub.", **unknown)
@@ -151,56 +148,12 @@ def fetch(info: ModelInfo, progress: bool = True) -> Path:
     if info.source != "hub":
         folder = Path(info.location)
     else:
-        folder = cached_folder(info) or _download(info, progress)
+        from tipsv2.download import download
+
+        folder = cached_folder(info) or download(info, progress)
     if missing := _missing_parts(folder):
         raise ModelError(f"The model folder '{folder}' cannot be used: {missing}.")
     return folder
-
-
-def _download(info: ModelInfo, progress: bool) -> Path:
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-    from tqdm.auto import tqdm
-
-    class Silent(tqdm):
-        def __init__(self, *args, **kwargs):
-            kwargs.pop("name", None)
-            super().__init__(*args, **{**kwargs, "disable": True})
-
-    instead = "give the folder of a copy" if info.name in DPT else f"the bundled encoder {BUNDLED} needs no download"
-    if constants.HF_HUB_OFFLINE:
-        raise ModelError(f"{info.location} is not on this machine and HF_HUB_OFFLINE is set: {instead}.")
-    # A thread of its own, since neither a name server that never answers nor the Hub's retries obey a request's
-    # timeout.
-    answer: dict[str, object] = {}
-
-    def ask() -> None:
-        try:
-            answer["sha"] = HfApi().model_info(info.location, timeout=REACH_SECONDS - 1).sha
-        except Exception as error:
-            answer["error"] = error
-
-    thread = threading.Thread(target=ask, daemon=True, name="hub-reach")
-    thread.start()
-    thread.join(REACH_SECONDS)
-    error = answer.get("error")
-    if isinstance(error, GatedRepoError):
-        raise ModelError(f"{info.location} asks for its terms to be accepted on the Hub: log in there, or {instead}.")
-    if isinstance(error, RepositoryNotFoundError):
-        raise ModelError(f"The Hub has no model {info.location}, or it is private: check the name; {instead}.")
-    if "sha" not in answer:
-        raise ModelError(f"{info.location} is not on this machine and the Hub cannot be reached: {instead}.")
-    try:
-        # By branch, not by the sha just read: only a branch leaves the reference that finds it again without a network.
-        folder = snapshot_download(
-            info.location, allow_patterns=list(HUB_PATTERNS), etag_timeout=3, tqdm_class=None if progress else Silent
-        )
-    except (OSError, ValueError) as error:  # connection lost on the way, disk full, no permission
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            f"The download of {info.location} stopped ({reason}): try again, it goes on where it ended; {instead}."
-        ) from error
-    return Path(folder)
 
 
 def _missing_parts(folder: Path) -> str:
@@ -263,21 +216,28 @@ def _bundled() -> ModelInfo:
     )
 
 
+def _is_run(folder: Path) -> bool:
+    """A folder of `python -m train`: its model/ is called after the run, since every run's is called "model"."""
+    return (folder / "recipe.json").is_file()
+
+
 def _folder(path: Path) -> ModelInfo:
     try:
         config = read_config(path)
     except ModelError:
         config = {}  # a menu lists it all the same; loading it says what is wrong
     width, resolution = vision_sizes(config)
+    run = path.parent if path.name == "model" and _is_run(path.parent) else None
+    name = (run or path).resolve().name
     return ModelInfo(
-        name=path.name,
-        title=path.name,
-        source="folder",
+        name=name,
+        title=name,
+        source="run" if run else "folder",
         location=str(path),
         parameters=_count_parameters(path),
         width=width,
         resolution=resolution,
-        trained_on="Unknown: a local folder.",
+        trained_on=f"By the run in {run}, see its recipe.json." if run else "Unknown: a local folder.",
         download_mb=0,
         licence="yours",
     )

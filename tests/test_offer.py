@@ -1,0 +1,114 @@
+"""What the app offers: runs under their own names, folders that come and go, and a retrained model read anew.
+
+python -m pytest tests/test_offer.py
+"""
+
+import os
+import shutil
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+import pytest
+
+from demos.launch import parser
+from demos.settings import num_bytes
+from demos.studio import Studio
+from tipsv2.catalogue import BUNDLED, ModelError, find
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def finish(runs, tiny_folder):
+    """finish("dog") -> the model/ of a finished run of this name."""
+
+    def finished(name):
+        model = shutil.copytree(tiny_folder, runs / name / "model")
+        (runs / name / "recipe.json").write_text("{}")
+        return model
+
+    return finished
+
+
+def offered(studio):
+    return [name for _, name in studio.choices()][5:]  # after the bundled and the released ones
+
+
+def test_a_run_is_called_after_its_folder(finish, tiny_folder):
+    model = finish("dog")
+    for given in (model, model.parent):
+        info = find(given)
+        assert (info.name, info.source, info.location) == ("dog", "run", str(model))
+    assert find(tiny_folder).source == "folder"
+
+
+def test_finished_runs_are_on_offer_and_deleted_ones_are_not(runs, finish):
+    studio = Studio(runs=runs)
+    assert offered(studio) == []
+    finish("dog")
+    (runs / "half").mkdir()  # a run that is not done yet
+    finish("chain/generation-1")
+    assert offered(studio) == ["chain-generation-1", "dog"]
+    assert studio.encoder("dog").info.name == "dog" and studio.info("dog").resolution == 56
+    shutil.rmtree(runs / "dog")
+    assert offered(studio) == ["chain-generation-1"]
+    with pytest.raises(ModelError, match="'dog' is not on offer"):
+        studio.encoder("dog")
+
+
+def test_folders_of_one_name_get_names_of_their_own(tmp_path, runs, finish, tiny_folder):
+    studio = Studio(str(tiny_folder), runs=runs)
+    other = shutil.copytree(tiny_folder, tmp_path / "elsewhere" / "tiny")
+    assert [studio.add(other), studio.add(other), studio.add(tiny_folder)] == ["tiny-2", "tiny-2", "tiny"]
+    assert studio.add(finish("dog")) == "dog" == studio.add(runs / "dog")
+    assert offered(studio) == ["tiny", "tiny-2", "dog"]
+    assert studio.encoder("tiny-2") is not studio.encoder("tiny")
+    studio.remove("tiny-2")
+    studio.remove(BUNDLED)  # only folders come and go
+    assert offered(studio) == ["tiny", "dog"] and studio.choices()[0][1] == BUNDLED
+    assert studio.add(other) == "tiny-2"
+
+
+def test_a_folder_that_holds_no_encoder_is_not_added(tmp_path):
+    studio = Studio()
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        studio.add(tmp_path)
+    with pytest.raises(ModelError):
+        studio.add(tmp_path / "nowhere")
+    assert offered(studio) == []
+
+
+def test_weights_written_anew_are_read_anew(runs, finish):
+    model = finish("dog")
+    studio = Studio(runs=runs)
+    before = studio.encoder("dog")
+    picture = Path(__file__).parent.parent / "assets" / "examples"
+    picture = next(iter(sorted(picture.glob("*.png"))))
+    studio.encode("a", before, picture, 56)
+    assert studio.encoder("dog") is before
+    os.utime(model / "model.safetensors", ns=(1, 1))
+    after = studio.encoder("dog")
+    assert after is not before and not studio._seen
+
+
+def test_flags():
+    given = parser().parse_args(["--model", "a", "--model", "b", "--memory", "6GB", "--no-training"])
+    assert (given.model, given.memory, given.training, given.runs) == (["a", "b"], 6_000_000_000, False, "runs")
+    assert parser().parse_args([]).training is None
+    assert [num_bytes(text) for text in ("800MB", "1.5 gb", "2GiB", "1e9")] == [
+        800_000_000,
+        15 * 10**8,
+        2 * 10**9,
+        10**9,
+    ]
+    for text in ("x", "-1GB", "0", "1.2.3GB", ""):
+        with pytest.raises(ArgumentTypeError, match="6GB"):
+            num_bytes(text)
+
+
+def test_several_models_open_in_their_order(tiny_folder):
+    studio = Studio([str(tiny_folder), BUNDLED, str(tiny_folder)])
+    assert studio.first == "tiny" and studio.opening == ("tiny", BUNDLED)
