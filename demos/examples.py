@@ -55,6 +55,8 @@ class Example:
     queries: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     kind: str = "scenes"  # "scenes" | "photos"
+    seed: int | None = None  # of a scene, which with its styles tells its labels: tipsv2.scenes.draw
+    styles: tuple[str, ...] = ()
 
 
 def examples(source: str, folder: Path = FOLDER) -> list[Example]:
@@ -81,8 +83,10 @@ def _from_folder(folder: Path) -> list[Example]:
     for entry in _sidecar(folder / "examples.json"):
         path = files.pop(str(entry.get("file")), None)
         if path is not None:
-            words = {name: tuple(map(str, entry.get(name) or ())) for name in ("queries", "classes")}
-            found.append(Example(path, **words, kind="photos" if entry.get("for") == "photos" else "scenes"))
+            words = {name: tuple(map(str, entry.get(name) or ())) for name in ("queries", "classes", "styles")}
+            seed = entry["seed"] if isinstance(entry.get("seed"), int) else None
+            kind = "photos" if entry.get("for") == "photos" else "scenes"
+            found.append(Example(path, **words, kind=kind, seed=seed))
     return found + [Example(path) for path in files.values()]
 
 

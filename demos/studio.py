@@ -13,12 +13,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos.offer import LOCAL, Offer
+from demos.downloads import Downloads
+from demos.offer import Offer
+from demos.shelf import Shelf, amount
 from tipsv2.catalogue import ModelInfo, is_cached
 from tipsv2.images import MAX_ASPECT, ImageError, fit_size, open_image
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from tipsv2.encoder import Encoder, ImageFeatures
 
-KEEP_ENCODERS = 2  # a fresh choice and the one before it: going back and forth is instant
 KEEP_IMAGES = 4  # per visitor
 KEEP_BYTES = 2_000_000_000  # of features, all visitors together: g/14 makes 200 MB of a large image
 MAX_PATCHES = 16_384  # as many as the official Space allows (1792 x 1792); more needs minutes on a CPU
@@ -51,21 +52,27 @@ class Studio:
     """Loaded encoders and encoded images.
 
     first: the encoders to open with, the first one is shown first; device: as in `tipsv2.load`; runs: a folder of
-    training runs, whose finished ones are on offer.
+    training runs, whose finished ones are on offer; memory: bytes for loaded encoders, see `Shelf`.
     """
 
-    def __init__(self, first: str | Sequence[str] = "auto", device: str = "auto", runs: Path | None = None):
+    def __init__(
+        self,
+        first: str | Sequence[str] = "auto",
+        device: str = "auto",
+        runs: Path | None = None,
+        memory: int | None = None,
+    ):
         self.offer = Offer([first] if isinstance(first, str) else first, runs)
         self.device = device
         self.first, *_ = self.opening = self.offer.opening
-        self._encoders: OrderedDict[str, tuple[tuple, Encoder]] = OrderedDict()  # with the stamp of their files
+        self.shelf = Shelf(device, memory)
+        self.downloads = Downloads()
         self._seen: OrderedDict[tuple, Seen] = OrderedDict()  # (visitor, content, model, resolution), oldest use first
-        self._loading = threading.Lock()
         self._visiting = threading.Lock()
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, name) of every encoder on offer; the label says what choosing it costs."""
-        return [(info.title + self._cost(info), info.name) for info in self.offer.infos()]
+        """(label, name) of every encoder on offer; the label says how large it is and what choosing it costs."""
+        return [(label(info), info.name) for info in self.offer.infos()]
 
     def add(self, folder: str | Path, name: str | None = None) -> str:
         """Offer an encoder's folder to everybody, see `Offer.add`. Returns its name. Raises ModelError."""
@@ -74,44 +81,59 @@ class Studio:
     def remove(self, name: str) -> None:
         """No longer offer a folder, and let go of what is in memory of it. Nothing on the disk is touched."""
         self.offer.remove(name)
-        self._drop(name)
+        self.shelf.drop(name)
+        self._unsee(2, name)
 
     def info(self, name: str | None = None) -> ModelInfo:
         """What is known of an encoder on offer without loading it. Raises ModelError on any other name."""
         info = self.offer.info(name or self.first)
-        loaded = self._encoders.get(info.name)
-        return loaded[1].info if loaded else info
+        loaded = self.shelf.loaded(info.name)
+        return loaded.info if loaded else info
 
     def encoder(self, name: str | None = None) -> Encoder:
-        """The encoder of this name, loaded if it is not yet (the page's first one by default). Raises ModelError."""
+        """The encoder of this name, loaded if it is not yet (the page's first one by default); never downloads, see
+        `fetch`. Raises ModelError.
+        """
+        return self._get(self.offer.info(name or self.first))
+
+    def encoders(self, *names: str | None) -> tuple[Encoder, ...]:
+        """Several that are needed at the same time. Raises ModelError, also where they do not fit together."""
+        infos = [self.offer.info(name or self.first) for name in names]
+        return tuple(self._get(info, keep=[other.name for other in infos if other.name != info.name]) for info in infos)
+
+    def _get(self, info: ModelInfo, keep: Sequence[str] = ()) -> Encoder:
+        if not self.shelf.current(info):
+            self._unsee(2, info.name)  # what other weights of this name have seen
+        return self.shelf.get(info, keep, self.offer.infos())
+
+    def fetch(self, name: str | None, visitor: str) -> Iterator[tuple[int, int]]:
+        """Bring an encoder onto this machine, if it is not, while yielding (bytes done, bytes in all). Raises
+        ModelError: it would not fit into memory, the download failed, or the visitor has cancelled it.
+        """
         info = self.offer.info(name or self.first)
-        stamp = _stamp(info)
-        with self._loading:
-            if stamp and info.name in self._encoders and self._encoders[info.name][0] != stamp:
-                self._drop(info.name)  # a run that went on has written other weights into the same place
-            if info.name not in self._encoders:
-                from tipsv2.encoder import load
+        if info.source == "hub" and not is_cached(info):
+            self.shelf.make_room(info, others=self.offer.infos())
+            yield from self.downloads.follow(info, visitor)
 
-                loaded = load(info.location, device=self.device)
-                loaded.info = replace(info, width=loaded.info.width, resolution=loaded.info.resolution)
-                while len(self._encoders) >= KEEP_ENCODERS:
-                    self._encoders.popitem(last=False)
-                self._encoders[info.name] = stamp, loaded
-            self._encoders.move_to_end(info.name)
-            return self._encoders[info.name][1]
-
-    def encode(self, visitor: str, encoder: Encoder, path: str | Path, resolution: int | None = None) -> Seen:
+    def encode(
+        self, visitor: str, encoder: Encoder, path: str | Path, resolution: int | None = None, windows: bool = False
+    ) -> Seen:
         """The features of an image file at a short side of `resolution` pixels, from this visitor's memory if they are
-        there. Raises ImageError.
+        there. windows: looked at through `tipsv2.windows`. Raises ImageError.
         """
         wanted = int(resolution or encoder.info.resolution)
-        key = (visitor, _fingerprint(path), encoder.info.name, wanted)
+        key = (visitor, _fingerprint(path), encoder.info.name, wanted, windows)
         with self._visiting:
             seen = self._seen.get(key)
         if seen is None:
             image = open_image(path)
             affordable = self.affordable(image.size, wanted, encoder.patch_size)
-            seen = Seen(image, encoder.encode_image(image, affordable), affordable)
+            if windows:
+                from tipsv2.windows import encode_windows
+
+                seen = Seen(image, encode_windows(encoder, image, affordable), affordable)
+            else:
+                seen = Seen(image, encoder.encode_image(image, affordable), affordable)
         with self._visiting:
             self._seen[key] = seen
             self._seen.move_to_end(key)
@@ -123,16 +145,14 @@ class Studio:
         return seen
 
     def forget(self, visitor: str) -> None:
-        """Drop a visitor's images."""
-        with self._visiting:
-            for key in [each for each in self._seen if each[0] == visitor]:
-                del self._seen[key]
+        """Drop a visitor's images and no longer download for them."""
+        self.downloads.cancel(visitor)
+        self._unsee(0, visitor)
 
-    def _drop(self, name: str) -> None:
-        """Let go of an encoder and of everything it has seen."""
-        self._encoders.pop(name, None)
+    def _unsee(self, part: int, value: str) -> None:
+        """Drop the images whose key has this value as this part."""
         with self._visiting:
-            for key in [each for each in self._seen if each[2] == name]:
+            for key in [each for each in self._seen if each[part] == value]:
                 del self._seen[key]
 
     @staticmethod
@@ -145,15 +165,6 @@ class Studio:
             return resolution
         return int((MAX_PATCHES / aspect) ** 0.5) * patch_size
 
-    def _cost(self, info: ModelInfo) -> str:
-        if info.source == "bundled":
-            return ""
-        if info.source != "hub":
-            return " · run" if info.source == "run" else " · local folder"
-        if info.name in self._encoders or is_cached(info):
-            return " · on this machine"
-        return f" · downloads {_megabytes(info.download_mb)}" if info.download_mb else " · downloads"
-
 
 def _fingerprint(path: str | Path) -> bytes:
     try:
@@ -162,12 +173,21 @@ def _fingerprint(path: str | Path) -> bytes:
         raise ImageError("The image is no longer there: upload it again.") from None
 
 
-def _stamp(info: ModelInfo) -> tuple:
-    """Tells two states of a local folder's weights apart; () where they cannot change or are gone."""
-    if info.source not in LOCAL:
-        return ()
-    return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(info.location).glob("*.safetensors")))
+def where(info: ModelInfo) -> str:
+    """Where an encoder is: what choosing it costs."""
+    if info.source != "hub":
+        return {"bundled": "bundled", "run": "run"}.get(info.source, "local folder")
+    if is_cached(info):
+        return "on this machine"
+    return f"downloads {amount(info.download_mb * 10**6)}" if info.download_mb else "downloads"
 
 
-def _megabytes(number: int) -> str:
-    return f"{number / 1000:.1f} GB" if number >= 1000 else f"{number} MB"
+def label(info: ModelInfo) -> str:
+    """An encoder in a menu: title, parameters, training resolution, where it is."""
+    facts = [
+        info.title,
+        info.parameters.replace(" ", "") if info.parameters != "unknown" else "",
+        f"{info.resolution} px" if info.resolution else "",
+        where(info) if info.source != "bundled" else "",  # its title says so
+    ]
+    return " · ".join(fact for fact in facts if fact)
