@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,24 +45,34 @@ class Scene:
         return sum(part.nbytes for part in parts if part is not None)
 
 
-def with_heads(name: str | Path) -> ModelInfo | None:
-    """The model of this name if it is one with DPT heads, else None. Raises ModelError on an unknown name."""
-    info = find(name)
-    if info.source != "folder":
-        return info if info.name in DPT else None
+def apart(names: Sequence[str]) -> tuple[list[str], list[ModelInfo]]:
+    """Models the app was started with -> those that are encoders ("auto" if none is), and what is known of the others,
+    which have DPT heads. Raises ModelError on an unknown name.
+    """
+    encoders, heads = [], []
+    for name in names:
+        info = find(name)
+        if info.name in DPT and info.source == "hub" or info.source == "folder" and _says_heads(info):
+            heads.append(info)
+        else:
+            encoders.append(name)
+    return encoders or ["auto"], heads
+
+
+def _says_heads(info: ModelInfo) -> bool:
     try:
         read_config(Path(info.location), DPT_TYPE)
     except ModelError:
-        return None
-    return info
+        return False
+    return True
 
 
 class DepthMemory:
     """The models with heads on offer. device: as in `tipsv2.load`; own: offered first, beside the released ones."""
 
-    def __init__(self, device: str = "auto", own: ModelInfo | None = None):
+    def __init__(self, device: str = "auto", own: Sequence[ModelInfo] = ()):
         self.device = device
-        self._infos: dict[str, ModelInfo] = {own.name: own} if own else {}
+        self._infos: dict[str, ModelInfo] = {info.name: info for info in own}
         for name, info in DPT.items():
             self._infos.setdefault(name, info)  # a folder may carry the name of what it is a copy of
         self.first = next(iter(self._infos))
@@ -78,7 +89,7 @@ class DepthMemory:
         return self._infos[name]
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, name) of every model on offer; the label says how large it is and what choosing it costs."""
+        """(label, name) of every model on offer; the label says how large it is and where, with ↓ what it downloads."""
         return [(f"{_size(info)} · {self._cost(info)}", name) for name, info in self._infos.items()]
 
     def where(self, name: str | None = None) -> str:
@@ -135,7 +146,7 @@ class DepthMemory:
 
     def _cost(self, info: ModelInfo) -> str:
         words = {"loaded": "loaded", "folder": "local folder", "cached": "on this machine"}
-        return words.get(self.where(info.name)) or f"downloads {download_size(info)}"
+        return words.get(self.where(info.name)) or f"↓ {download_size(info)}"
 
 
 def command(info: ModelInfo) -> str:
@@ -150,4 +161,4 @@ def download_size(info: ModelInfo) -> str:
 
 def _size(info: ModelInfo) -> str:
     title = info.title.removeprefix("TIPSv2 ").removesuffix(" with DPT heads")
-    return f"{title} · {info.parameters}" if info.parameters != "unknown" else title
+    return f"{title} · {info.parameters.replace(' ', '')}" if info.parameters != "unknown" else title
