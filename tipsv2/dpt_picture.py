@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from tipsv2.render import beside, color_bar, colorize, label_colors, legend, paint_labels, paint_normals
+from tipsv2.render import WIDE_PALETTE, beside, color_bar, colorize, label_colors, legend, paint_labels, paint_normals
 
 if TYPE_CHECKING:
     from tipsv2.dpt import DptResult
@@ -23,12 +23,21 @@ LONGEST = 720  # pixels of a panel's longer side; larger images are shown smalle
 LEAST_SHARE = 0.005  # of the pixels, for a class to be in the legend
 
 
-def panels(image: np.ndarray, found: DptResult, colormap: str = "turbo", opacity: float = 0.6) -> dict[str, np.ndarray]:
+def panels(
+    image: np.ndarray,
+    found: DptResult,
+    colormap: str = "turbo",
+    opacity: float = 0.6,
+    near: float | None = None,
+    far: float | None = None,
+) -> dict[str, np.ndarray]:
     """A picture for the image and for each thing that was predicted, uint8 [h, w, 3], each with its scale or legend.
 
     image: uint8 [H, W, 3], the one that `found` is about.   opacity: of the labels' colours over the image.
-    Keys: "image", "depth" (its own least to its greatest, in metres at the bar), "normals" (x, y, z as red, green,
-    blue) and "labels" (with the classes of at least half a percent of the pixels), where the checkpoint has them.
+    near, far: metres at the ends of the depth's colours, by default its own least and greatest.
+    Keys: "image", "depth" (with its bar in metres), "normals" (x, y, z as red, green, blue) and "labels" (with the
+    classes of at least half a percent of the pixels), where the checkpoint has them.
+    Raises ValueError unless near < far.
     """
     height, width = image.shape[:2]
     scale = min(1.0, LONGEST / max(height, width))
@@ -39,13 +48,16 @@ def panels(image: np.ndarray, found: DptResult, colormap: str = "turbo", opacity
 
     made = {"image": shown(image)}
     if found.depth is not None:
-        low, high = float(found.depth.min()), float(found.depth.max())
+        low = float(found.depth.min()) if near is None else near
+        high = float(found.depth.max()) if far is None else far
+        if high < low or (high == low and (near, far) != (None, None)):
+            raise ValueError(f"The colours of depth cannot go from {low:.2f} m to {high:.2f} m: give near below far.")
         bar = color_bar(low, high, size[1], colormap, unit="m")
         made["depth"] = beside([shown(colorize(found.depth, colormap, low, high)), bar])
     if found.normals is not None:
         made["normals"] = shown(paint_normals(found.normals))
     if found.labels is not None:
-        colors = label_colors(found.labels)
+        colors = label_colors(found.labels, WIDE_PALETTE)
         shares = {name: share for name, share in found.shares().items() if share >= LEAST_SHARE}
         own = [colors[found.classes.index(name)] for name in shares]
         painted = shown(paint_labels(image, found.labels, colors, opacity))
@@ -69,6 +81,8 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--arrays", metavar="FILE.npz", help="also write depth, normals, labels and classes as arrays")
     parser.add_argument("--resolution", type=int, help="short side in pixels that the network sees (default: 448)")
     parser.add_argument("--colormap", default="turbo", help="of depth, any of matplotlib's (default: %(default)s)")
+    parser.add_argument("--near", type=float, help="metres at the colours' first end (default: the picture's nearest)")
+    parser.add_argument("--far", type=float, help="metres at their other end (default: the picture's farthest)")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the labels, 0 to 1 (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="float32 or bfloat16 (default: float32)")
@@ -82,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
     model = load_dpt(options.model, options.device, options.dtype)
     print(model, file=sys.stderr)
     found = model.predict(image, options.resolution)
-    pictures = panels(np.asarray(image), found, options.colormap, options.opacity)
+    pictures = panels(np.asarray(image), found, options.colormap, options.opacity, options.near, options.far)
     _write(options.out, lambda path: Image.fromarray(beside(list(pictures.values()))).save(path))
     if options.arrays:
         arrays = {"depth": found.depth, "normals": found.normals, "labels": found.labels}

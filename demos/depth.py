@@ -1,0 +1,200 @@
+"""Tab: depth in metres, surface normals and ADE20K's classes, from the DPT heads released for TIPSv2.
+
+python -m demos.depth --model path/to/a/folder/with/heads
+"""
+
+from __future__ import annotations
+
+import functools
+
+import gradio as gr
+
+from demos import common, depth_views, views
+from demos.common import MODEL_WORK, toasted, visitor
+from demos.depth_api import DOWNLOADS, DepthOutputs, endpoints
+from demos.depth_memory import DepthMemory
+from demos.examples import Example, examples
+from demos.exports import export_row
+from demos.page import Page
+from tipsv2.images import open_image
+
+TITLE = "Depth"
+COLORMAPS = ("viridis", "cividis", "magma", "inferno", "turbo", "gray")
+FARTHEST = 10  # metres: as far as the released heads were taught
+
+
+class Depths:
+    """The handlers of this tab; they hold nothing but the memory of heads and predictions."""
+
+    def __init__(self, memory: DepthMemory):
+        self.memory = memory
+
+    @toasted
+    def draw(
+        self,
+        image: str | None,
+        loaded: str | None,
+        chosen: str,
+        trouble: str,
+        resolution: float,
+        span: str,
+        near: float,
+        far: float,
+        colormap: str,
+        request: gr.Request = None,
+    ) -> tuple[str, str, str]:
+        """-> (depth and normals, classes, what the network saw). loaded: the heads that answer, None before any do;
+        trouble: why they could not be loaded; span: "auto" or "fixed", from `near` to `far` metres.
+        """
+        if loaded is None:
+            return depth_views.offer(self.memory.info(chosen), self.memory.where(chosen), trouble), "", ""
+        if image is None:
+            return views.empty(*common.NO_IMAGE), "", ""
+        scene = self.memory.predict(visitor(request), loaded, image, int(resolution))
+        low, high = depth_views.limits(scene.found.depth, span, near, far)
+        note = depth_views.note(scene, self.memory.heads(loaded))
+        return depth_views.scene(scene, low, high, colormap), depth_views.regions(scene), note
+
+    @toasted
+    def pick(self, chosen: str, loaded: str | None):
+        """Other heads are chosen -> (button, no trouble, what is offered if nothing is shown yet)."""
+        offered = gr.skip() if loaded else depth_views.offer(self.memory.info(chosen), self.memory.where(chosen))
+        return self._button(chosen, loaded), "", offered
+
+    def fetch(self, chosen: str, progress=gr.Progress(track_tqdm=True)) -> str:  # noqa: B008
+        """Download these heads if they are not here -> what went wrong, in a sentence, or nothing."""
+        return self._told(self.memory.fetch, chosen)
+
+    def load(self, chosen: str, loaded: str | None, trouble: str):
+        """-> (picker, heads that answer now, trouble, button, resolution). A failure leaves those before it."""
+        trouble = trouble or self._told(self.memory.heads, chosen)
+        if trouble:
+            if loaded:
+                common.warn(trouble)  # the pictures stay, so it has no other place
+            return gr.skip(), loaded, trouble, self._button(chosen, loaded), gr.skip()
+        heads = self.memory.heads(chosen)
+        resolution = gr.update(**resolutions(heads.info.resolution, heads.patch_size))
+        picker = gr.update(choices=self.memory.choices(), value=chosen)
+        return picker, chosen, "", self._button(chosen, chosen), resolution
+
+    def _told(self, work, chosen: str) -> str:
+        try:
+            work(chosen)
+        except Exception as error:
+            if (told := common.sentence(error)) is None:
+                raise
+            return told
+        return ""
+
+    def _button(self, chosen: str, loaded: str | None):
+        where = self.memory.where(chosen)
+        if loaded != chosen and where == "loaded":
+            where = "cached"  # somebody else's choice: here it takes a press, too
+        return gr.update(value=depth_views.button(self.memory.info(chosen), where), interactive=loaded != chosen)
+
+
+def resolutions(training: int, patch_size: int) -> dict:
+    """Range and value of the slider, in steps of two patches, which is what the heads' coarsest level takes."""
+    step = 2 * patch_size
+    least = max(step, training // 2 // step * step)
+    return dict(minimum=least, maximum=max(training, min(4 * training, 1372 // step * step)), step=step, value=training)
+
+
+def photographs() -> list[Example]:
+    """The examples: photographs whatever encoder the page has, since that is what the heads were taught with."""
+    return examples("hub")
+
+
+@functools.cache
+def _strip() -> str:
+    return views.thumbnails([(open_image(each.path), ", ".join(each.queries)) for each in photographs()])
+
+
+def take_example(index: int) -> tuple[str, str]:
+    """-> (field, image). Raises ValueError if there is no such example."""
+    shown = photographs()
+    if not 0 <= index < len(shown):
+        raise ValueError("This example is gone: reload the page.")
+    path = common.keep(shown[index].path)
+    return path, path
+
+
+def tab(page: Page) -> None:
+    """Build the tab inside the current Blocks."""
+    memory = DepthMemory(page.studio.device, page.heads)
+    handlers = Depths(memory)
+    page.leavings.append(memory.forget)
+    first = memory.info()
+    loaded, trouble = gr.State(None), gr.State("")
+    with gr.Row(elem_classes="tips-work"):
+        with gr.Column(elem_classes="tips-source"):
+            field, image = common.image_field()
+            strip = gr.HTML(_strip(), js_on_load=common.script("examples.js"), apply_default_css=False)
+        with gr.Column(elem_classes="tips-result"):
+            panels = gr.HTML(
+                depth_views.offer(first, memory.where()),
+                js_on_load=common.script("depth.js"),
+                apply_default_css=False,
+                elem_classes="tips-output tips-panels",
+            )
+            classes = gr.HTML("", js_on_load=common.script("regions.js"), apply_default_css=False)
+            taking = gr.Column(visible=False)
+        with gr.Column(elem_classes="tips-settings"):
+            heads = gr.Dropdown(
+                memory.choices(),
+                value=first.name,
+                label="Heads",
+                info="They have an encoder of their own, not the one chosen above. ↓ is yet to download.",
+                filterable=False,
+            )
+            load = gr.Button(depth_views.button(first, memory.where()), variant="primary", elem_classes="tips-load")
+            resolution = gr.Slider(
+                **resolutions(first.resolution or 448, 14), label="Resolution", buttons=[], elem_classes="tips-slider"
+            )
+            note = gr.HTML("", apply_default_css=False, js_on_load=None, elem_classes="tips-under")
+            span = gr.Radio([("Auto", "auto"), ("Fixed", "fixed")], value="auto", label="Colours of depth")
+            with gr.Row(visible=False, elem_classes="tips-span") as ends:
+                near = gr.Number(0, label="Nearest, m", minimum=0, min_width=0)
+                far = gr.Number(FARTHEST, label="Farthest, m", minimum=0, min_width=0)
+            opacity = gr.Slider(0, 1, value=0.65, step=0.05, label="Opacity of classes", elem_classes="tips-slider")
+            with gr.Accordion("More", open=False, elem_classes="tips-more"):
+                colormap = gr.Dropdown(COLORMAPS, value="viridis", label="Colour map of depth", filterable=False)
+
+    seen = [resolution, span, near, far, colormap]
+    inputs = [image, loaded, heads, trouble, *seen]
+    quiet = dict(api_visibility="private", show_progress="hidden")
+    drawing = dict(fn=handlers.draw, inputs=inputs, outputs=[panels, classes, note], api_visibility="private")
+    drawing |= dict(show_progress="minimal", show_progress_on=panels, trigger_mode="always_last", **MODEL_WORK)
+
+    @toasted
+    def example(event: gr.EventData):
+        return take_example(event.index)
+
+    def greet(image: str | None, loaded: str | None):
+        """The first example, on a page nobody has used yet."""
+        return (gr.skip(), gr.skip()) if image or loaded or not photographs() else take_example(0)
+
+    field.upload(common.accept_upload, field, [field, image], preprocess=False, **quiet).then(**drawing)
+    field.clear(lambda: None, None, image, **quiet).then(**drawing)
+    strip.select(example, None, [field, image], **quiet).then(**drawing)
+    heads.select(handlers.pick, [heads, loaded], [load, trouble, panels], **quiet)
+    working = dict(api_visibility="private", show_progress="full", show_progress_on=panels, trigger_mode="once")
+    pressed = gr.on([load.click, panels.submit], handlers.fetch, heads, trouble, **working, **DOWNLOADS)
+    ready = pressed.then(
+        handlers.load, [heads, loaded, trouble], [heads, loaded, trouble, load, resolution], **working, **MODEL_WORK
+    )
+    ready.then(**drawing).then(lambda loaded: gr.update(visible=loaded is not None), loaded, taking, **quiet)
+    span.change(lambda chosen: gr.update(visible=chosen == "fixed"), span, ends, **quiet)
+    gr.on([resolution.input, span.input, near.submit, near.blur, far.submit, far.blur, colormap.input], **drawing)
+    opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-classes', v)")
+    page.on_arrival(greet, [image, loaded], [field, image])
+    shown = [*seen, opacity]
+    with taking:
+        export_row(DepthOutputs(memory).take, [image, loaded, *shown], masks=True)
+    endpoints(memory, heads, shown)
+
+
+if __name__ == "__main__":
+    from demos.launch import run
+
+    run(["depth"], program="python -m demos.depth")

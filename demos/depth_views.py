@@ -1,0 +1,249 @@
+"""What the Depth tab draws: the offer of heads, depth with its scale and normals with their balls. Pure functions.
+
+The page reads metres, directions and classes under the pointer out of three small grids of the exact numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from demos import views
+from demos.depth_memory import command, download_size
+from tipsv2.render import WIDE_PALETTE, colorize, label_colors, paint_normals, ticks
+
+if TYPE_CHECKING:
+    from demos.depth_memory import Scene
+    from tipsv2.catalogue import ModelInfo
+    from tipsv2.dpt import Dpt
+
+READ = 200  # long side of the grids that are read under the pointer
+BALL = 132  # pixels of a ball of directions, drawn at half that size
+
+# The drawing of the offer: the five sides of an empty room, seen from its open end.
+_SIDES = (
+    ("down", "0,0 120,0 82,27 38,27"),
+    ("right", "0,0 38,27 38,60 0,90"),
+    ("left", "120,0 82,27 82,60 120,90"),
+    ("up", "0,90 120,90 82,60 38,60"),
+    ("flat", "38,27 82,27 82,60 38,60"),
+)
+_ROOMS = (  # ceiling, left wall, right wall, floor, back wall; "fade" darkens from the back to the front
+    ("Depth", "in metres", ("fade", "fade", "fade", "fade", "#fde725")),
+    ("Normals", "which way surfaces face", ("#80e080", "#e08080", "#40a0a0", "#804080", "#8080ee")),
+    ("Classes", "150 of ADE20K", ("#56b4e9", "#e69f00", "#e69f00", "#009e73", "#e69f00")),
+)
+_FADE = "".join(
+    f'<linearGradient id="tips-fade-{name}" {ends}><stop offset="0" stop-color="#440154"/>'
+    '<stop offset=".5" stop-color="#31688e"/><stop offset=".8" stop-color="#35b779"/>'
+    '<stop offset="1" stop-color="#c8e020"/></linearGradient>'
+    for name, ends in (
+        ("down", 'x1="0" y1="0" x2="0" y2="1"'),
+        ("up", 'x1="0" y1="1" x2="0" y2="0"'),
+        ("right", 'x1="0" y1="0" x2="1" y2="0"'),
+        ("left", 'x1="1" y1="0" x2="0" y2="0"'),
+    )
+)
+
+
+def offer(info: ModelInfo, where: str, trouble: str = "") -> str:
+    """What stands where the predictions will be: what they are, what loading costs, or why it failed and what to do.
+
+    where: as `DepthMemory.where` says.   trouble: the sentence of a failure.
+    """
+    rooms = "".join(
+        f'<figure><svg viewBox="0 0 120 90" aria-hidden="true">{_room(colors)}</svg>'
+        f"<figcaption><b>{name}</b> {what}</figcaption></figure>"
+        for name, what, colors in _ROOMS
+    )
+    title = escape(info.title)
+    facts = f"{info.parameters} parameters" if info.parameters != "unknown" else "a local folder"
+    if trouble:
+        text = f'<p class="trouble" role="alert">{escape(trouble)}</p>{_steps(info) if info.source == "hub" else ""}'
+    elif where == "hub":
+        text = (
+            f"<p>The heads are a download of their own, {download_size(info)} with an encoder inside. "
+            "Nothing is fetched before you ask for it.</p>"
+        )
+    else:
+        text = "<p>They are on this machine; loading them takes some seconds and some memory.</p>"
+    return (
+        f'<div class="tips-heads" data-state="{"trouble" if trouble else "offer"}"><div class="rooms">{rooms}</div>'
+        f"<b>{title}</b><small>{escape(facts)}</small>{text}"
+        f'<button type="button" class="load">{button(info, where) if not trouble else "Try again"}</button></div>'
+    )
+
+
+def button(info: ModelInfo, where: str) -> str:
+    """What the button says that loads these heads."""
+    if where == "loaded":
+        return "Loaded"
+    return f"Load heads · {download_size(info)}" if where == "hub" else "Load heads"
+
+
+def _room(colors: tuple[str, ...]) -> str:
+    sides = "".join(
+        f'<polygon points="{points}" fill="{f"url(#tips-fade-{way})" if color == "fade" else color}"/>'
+        for (way, points), color in zip(_SIDES, colors, strict=True)
+    )
+    return f"<defs>{_FADE}</defs>{sides}" if "fade" in colors else sides
+
+
+def _steps(info: ModelInfo) -> str:
+    """The commands that bring released heads here."""
+    copy = info.name.rpartition("/")[2]
+    return (
+        "<ol><li>Where this app runs, once it has a network:"
+        f"<code>{escape(command(info))}</code></li>"
+        f"<li>Or on any machine that has one; then bring the folder here and start with it:"
+        f"<code>{escape(command(info))} --local-dir {escape(copy)}</code>"
+        f"<code>python app.py --model ./{escape(copy)}</code></li></ol>"
+    )
+
+
+def scene(shown: Scene, low: float, high: float, colormap: str) -> str:
+    """Depth and normals over each other's pixels, whichever there are. low, high: metres at the ends of the colours."""
+    found, (width, height) = shown.found, shown.image.size
+    grid = views.display_size(width, height, READ)
+    cards, data = [], ""
+    if found.depth is not None:
+        cards.append(_depth_card(found.depth, low, high, colormap))
+        data += f' data-depth="{_packed(_sampled(found.depth, grid).astype("<f4"))}" data-range="{low!r} {high!r}"'
+    if found.normals is not None:
+        cards.append(_normals_card(found.normals))
+        data += f' data-normals="{_packed(np.rint(_sampled(found.normals, grid) * 127).astype(np.int8))}"'
+    if not cards:
+        return ""
+    if found.labels is not None:
+        names = escape("\n".join(found.classes), quote=True)
+        data += f' data-labels="{_packed(_sampled(found.labels, grid).astype("<i2"))}" data-names="{names}"'
+    style = f"--ratio:{width / height:.6f}"
+    return (
+        f'<div class="tips-depth" data-grid="{grid[0]}x{grid[1]}" style="{style}"{data}>'
+        f'<div class="pair" data-count="{len(cards)}">{"".join(cards)}</div>'
+        '<p class="told" role="status">Point at a picture to read it; a click keeps the place.</p></div>'
+    )
+
+
+def limits(depth: np.ndarray | None, span: str, near: float | None, far: float | None) -> tuple[float, float]:
+    """Metres at the ends of the colours: the picture's own, or fixed ones. Raises ValueError."""
+    if span == "fixed":
+        if near is None or far is None or not 0 <= near < far <= 1000:
+            raise ValueError("The nearest of the colours must be less than the farthest, both from 0 to 1000 m.")
+        return float(near), float(far)
+    return (0.0, 0.0) if depth is None else (float(depth.min()), float(depth.max()))
+
+
+def _depth_card(depth: np.ndarray, low: float, high: float, colormap: str) -> str:
+    near, middle, far = (float(value) for value in np.quantile(depth, (0, 0.5, 1)))
+    bar = views.data_uri(colorize(np.linspace(0, 1, 256, dtype=np.float32)[None], colormap, 0, 1))
+    marks = "".join(
+        f'<li style="left:{100 * (value - low) / (high - low) if high > low else 0:.2f}%">{value:g}</li>'
+        for value in ticks(low, high, 6)
+    )
+    facts = (("nearest", near), ("median", middle), ("farthest", far))
+    numbers = "".join(f"<div><dt>{name}</dt><dd>{value:.2f} m</dd></div>" for name, value in facts)
+    return (
+        '<figure class="depth"><figcaption><b>Depth</b><span>metres</span></figcaption>'
+        + _stage(colorize(_drawn(depth), colormap, low, high), f"Depth from {near:.2f} to {far:.2f} metres")
+        + f'<div class="scale"><img src="{bar}" alt="" draggable="false"><i class="needle"></i><ol>{marks}</ol></div>'
+        f"<dl>{numbers}</dl></figure>"
+    )
+
+
+def _normals_card(normals: np.ndarray) -> str:
+    balls = "".join(
+        f'<div class="ball" data-side="{side}"><span><img src="{_ball(side)}" alt="" draggable="false"><i></i></span>'
+        f"<small>z {'&gt;' if side > 0 else '&lt;'} 0</small></div>"
+        for side in (1, -1)
+    )
+    picture = np.asarray(Image.fromarray(paint_normals(normals)).resize(_size(normals), Image.Resampling.BOX))
+    return (
+        '<figure class="normals"><figcaption><b>Normals</b><span>unit vectors</span></figcaption>'
+        + _stage(picture, "Surface normals in colours")
+        + f'<div class="balls">{balls}<p>Red is x, green y and blue z, from −1 to 1, '
+        "with the signs of NYU Depth v2’s training data. On the balls x runs to the right and y up.</p></div></figure>"
+    )
+
+
+def _stage(picture: np.ndarray, label: str) -> str:
+    return (
+        f'<div class="stage" tabindex="0" role="img" aria-label="{escape(label)}; arrow keys read it">'
+        f'<img src="{views.data_uri(picture)}" alt="" draggable="false"><i class="spot"></i></div>'
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _ball(side: int) -> str:
+    """The half of the ball of directions with z > 0 (side 1) or z < 0 (side -1) in the colours of `paint_normals`."""
+    axis = (np.arange(BALL) + 0.5) / BALL * 2 - 1
+    x, y = np.meshgrid(axis, -axis)
+    square = x**2 + y**2
+    colors = paint_normals(np.stack([x, y, side * np.sqrt(np.clip(1 - square, 0, None))], axis=-1))
+    edge = np.clip((1 - np.sqrt(square)) * BALL / 2 + 0.5, 0, 1)
+    return views.data_uri(np.dstack([colors, (255 * edge + 0.5).astype(np.uint8)]))
+
+
+def regions(shown: Scene) -> str:
+    """The segmentation as in the Segment tab, under a heading; empty where there is none."""
+    found = shown.found
+    if found.labels is None:
+        return ""
+    given, colors = found.shares(), class_colors(found.labels, len(found.classes))
+    labels = np.asarray(Image.fromarray(found.labels.astype(np.int32)).resize(_size(found.labels), 0))
+    shares = [given.get(name, 0.0) for name in found.classes]
+    drawn = views.regions(shown.image, labels, found.classes, colors, shares, 0.0)
+    return (
+        f'<div class="tips-ade"><h3><b>Classes</b><span>{len(given)} of {len(found.classes)}</span></h3>{drawn}</div>'
+    )
+
+
+def class_colors(labels: np.ndarray, count: int) -> np.ndarray:
+    """[count, 3] uint8: a class has the same colour in every image, as long as there are colours for all."""
+    colors = np.zeros((count, 3), np.uint8)
+    own = np.array(label_colors(labels, WIDE_PALETTE), np.uint8)
+    colors[: len(own)] = own
+    return colors
+
+
+def note(shown: Scene, dpt: Dpt) -> str:
+    """What the network saw, and what the checkpoint has no heads for."""
+    rows, columns = shown.found.grid
+    used, training = min(rows, columns) * dpt.patch_size, dpt.info.resolution
+    text = f"{used} px short side, {rows} × {columns} patches."
+    missing = [name for name in ("depth", "normals", "segmentation") if name not in dpt.heads]
+    if missing:
+        text += f" This checkpoint has no head for {' and '.join(missing)}."
+    if used < shown.resolution - 2 * dpt.patch_size:
+        return views.note(f"{text} The image is so long that {shown.resolution} px would not fit.", "warn")
+    if used > training:
+        return views.note(f"{text} Beyond the {training} px of training: finer, less sure.", "warn")
+    return views.note(text)
+
+
+def _drawn(depth: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(depth).resize(_size(depth), Image.Resampling.BOX))
+
+
+def _size(array: np.ndarray) -> tuple[int, int]:
+    """(width, height) at which a map [H, W, ...] is drawn."""
+    height, width = views.display_size(array.shape[1], array.shape[0])
+    return width, height
+
+
+def _sampled(array: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The pixels in the middle of the cells of a grid (rows, columns)."""
+    rows, columns = (
+        ((np.arange(count) + 0.5) * length / count).astype(int)
+        for count, length in zip(grid, array.shape[:2], strict=True)
+    )
+    return array[rows][:, columns]
+
+
+def _packed(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
