@@ -206,18 +206,21 @@ def start(tokenizer, *fields):
     return recipe, Objective(recipe, build(recipe, 400)), Batches(recipe, tokenizer)[0]
 
 
-@pytest.mark.parametrize("fields", [("sparc.width=20",), ("sparc.caption=web", "sparc.reduction=captions")])
+@pytest.mark.parametrize(
+    "fields", [("sparc.width=20",), ("sparc.caption=web", "sparc.reduction=captions"), ("sparc.features=values",)]
+)
 def test_the_term_is_the_papers_two_losses_of_the_chosen_caption(tokenizer, fields):
     """With adapters and without, written out: per-token adapters, masked mean, mean of patches through h_v and g_v."""
     recipe, objective, batch = start(tokenizer, "sparc.threshold=none", "sparc.local_weight=3", *fields)
     loss, terms = objective(batch, recipe.stages[0])
-    term, view, role = objective.terms["sparc"], look(objective.model, batch), recipe.sparc.caption
+    term, view, role = objective.terms["sparc"], look(objective.model, batch, values=True), recipe.sparc.caption
+    seen = {"final": view.patches, "values": view.values}[recipe.sparc.features]
     text, tau = view.texts[role], objective.model.temperature.item()
-    patches, tokens = term.adapt_patches(view.patches), term.adapt_tokens(text.tokens)
+    patches, tokens = term.adapt_patches(seen), term.adapt_tokens(text.tokens)
     assert patches.shape[-1] == tokens.shape[-1] == (recipe.sparc.width or 48)
     mask = text.mask
     pooled = torch.stack([t[m.bool()].mean(0) for t, m in zip(tokens, mask, strict=True)])
-    image = view.patches.mean(1)
+    image = seen.mean(1)
     if recipe.sparc.width:
         hidden = term.adapt_mean[0]
         image = F.gelu(F.linear(image, hidden.weight, hidden.bias))
@@ -255,6 +258,7 @@ def test_adapters_stay_behind_when_the_model_leaves(tokenizer, tmp_path):
     [
         ("caption=detailed", "synthetic or web"),
         ("reduction=mean", "tokens or captions"),
+        ("features=last", "final or values"),
         ("threshold=2", "1/P"),
         ("threshold=nan", "1/P"),
         ("threshold=some", "1/P"),

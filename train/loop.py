@@ -218,7 +218,7 @@ def claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
     record = run / "recipe.json"
     values = json.loads(json.dumps(to_dict(recipe)))
     if not record.exists():
-        if run.exists() and any(run.iterdir()):
+        if run.exists() and any(found.name != "app" for found in run.iterdir()):  # app/: the explorer's notes and data
             raise ValueError(f"{run} is not empty and holds no run; choose another --out.")
         run.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(values, indent=2) + "\n")

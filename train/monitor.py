@@ -72,9 +72,8 @@ class Monitor:
         return found
 
     def _picture(self, step: int, encoder: Encoder, scenes: list) -> None:
-        rows = []
-        for scene in scenes:
-            present = [names()[i] for i in np.unique(scene.labels)][:4]
+        rows, asked = [], [[names()[i] for i in np.unique(scene.labels)][:4] for scene in scenes]
+        for scene, present in zip(scenes, asked, strict=True):
             features = encoder.encode_image(scene.image)
             maps = to_pixels(similarity(features.values, encoder.encode_text(present)), features.size).numpy()
             tiles = [scene.image, *(overlay(scene.image, m) for m in maps)]
@@ -83,6 +82,7 @@ class Monitor:
         folder = self.run / "samples"
         folder.mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(folder / f"step-{step:07d}.png")
+        (folder / "queries.json").write_text(json.dumps(asked) + "\n")  # of every row of the picture
 
     def _write(self, line: dict) -> None:
         self.file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}) + "\n")

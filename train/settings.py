@@ -164,6 +164,7 @@ class Sparc:
     threshold: str = "1/P"  # sigma [1/P, P patches]; "none" drops no patch [Table 8], or a number from 0 to 1
     reduction: str = "tokens"  # every token weighs the same [Listing 1]; "captions": every caption does [Eq. 6]
     caption: str = "synthetic"  # whose words, or "web"; the paper has one caption per image
+    features: str = "final"  # which patches: the last layer's [the paper's], or "values", which see less of each other
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Objective(nn.Module):
             self.terms["sparc"] = SparseAlignment(recipe.sparc, model.config.vision_config.hidden_size)
         if any(stage.patch_weight * stage.mask_ratio or stage.local_crops for stage in recipe.stages):
             self.terms["self_distillation"] = SelfDistilling(recipe, model.vision_model)
-        patch_terms = (recipe.grounding, recipe.patch_labels)
+        patch_terms = (recipe.grounding, recipe.patch_labels, recipe.sparc)
         self.values = any(term.weight and term.features != "final" for term in patch_terms)
         # what never changes and the base holds: no part of a checkpoint
         self.fixed = set()

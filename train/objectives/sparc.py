@@ -41,6 +41,7 @@ class SparseAlignment(nn.Module):
         super().__init__()
         choose("sparc.caption", settings.caption, "synthetic", "web")
         choose("sparc.reduction", settings.reduction, "tokens", "captions")
+        choose("sparc.features", settings.features, "final", "values")
         self.settings, self.threshold = settings, _threshold(settings.threshold)
         self.adapt_patches = self.adapt_tokens = self.adapt_mean = nn.Identity()  # g_v, g_t, h_v
         if settings.width:
@@ -50,13 +51,14 @@ class SparseAlignment(nn.Module):
     def forward(self, view: View, batch: dict[str, Tensor], stage: Stage) -> dict[str, tuple[float, Tensor]]:
         settings, text = self.settings, view.texts[self.settings.caption]
         temperature = view.model.temperature.float().clamp(min=MIN_TEMPERATURE)
-        image = self.adapt_patches(self.adapt_mean(view.patches.mean(1)))
+        patches = view.values if settings.features == "values" else view.patches
+        image = self.adapt_patches(self.adapt_mean(patches.mean(1)))
         together = losses.contrastive(
             distributed.gather(image), distributed.gather(self.adapt_tokens(text.pooled)), temperature
         )
         alone = losses.sparc(
             self.adapt_tokens(text.tokens),
-            self.adapt_patches(view.patches),
+            self.adapt_patches(patches),
             text.mask,
             temperature,
             self.threshold,
