@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tipsv2.encoder import Encoder
 
 SCALES = ("z", "rank", "cosine")
+FEATURE_NAMES = {"values": "values", "final": "final layer"}
 _FLAT = 1e-6  # a standard deviation of cosines below it is rounding, not a map
 
 
@@ -65,7 +66,7 @@ def compare(
     image,
     queries: Sequence[str],
     masks: Sequence[np.ndarray | None] | None = None,
-    features: str = "values",
+    features: str | tuple[str, str] = "values",
     templates: str | Sequence[str] = "none",
     resolutions: tuple[int | None, int | None] = (None, None),
     scale: str = "z",
@@ -73,14 +74,18 @@ def compare(
 ) -> Comparison:
     """Both encoders' maps of an image, in its pixels, and what they are worth; see `compare_maps`.
 
-    image, features, templates: as in `tipsv2.heatmap.heatmap`.   resolutions: short side in pixels that A and B see, by
-    default each as trained.
+    image, features, templates: as in `tipsv2.heatmap.heatmap`; features also a pair, for A and for B.
+    resolutions: short side in pixels that A and B see, by default each as trained.
     """
+    kinds = (features, features) if isinstance(features, str) else features
     maps = [
-        heatmap(encoder, image, queries, "cosine", features, templates, resolution)
-        for encoder, resolution in zip((a, b), resolutions, strict=True)
+        heatmap(encoder, image, queries, "cosine", kind, templates, resolution)
+        for encoder, kind, resolution in zip((a, b), kinds, resolutions, strict=True)
     ]
-    return compare_maps(maps[0], maps[1], queries, (a.info.name, b.info.name), masks, scale, tolerance)
+    names = (a.info.name, b.info.name)
+    if kinds[0] != kinds[1]:
+        names = tuple(f"{name} ({FEATURE_NAMES[kind]})" for name, kind in zip(names, kinds, strict=True))
+    return compare_maps(maps[0], maps[1], queries, names, masks, scale, tolerance)
 
 
 def compare_maps(

@@ -28,11 +28,12 @@ def shown_at(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def panels(
     image: np.ndarray, patches, clusters: int = 6, seed: int = 0, opacity: float = 0.6
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """image uint8 [H, W, 3] and its patches [h, w, D] -> pictures uint8 [H, W, 3] and a line about each.
+) -> tuple[dict[str, np.ndarray], list[str], dict[str, np.ndarray]]:
+    """image uint8 [H, W, 3] and its patches [h, w, D] -> pictures uint8 [H, W, 3], a line about each, the numbers.
 
-    Keys: "pca" (the first three components as red, green and blue), "clusters" (over the image, by `opacity`) and
-    "norms" (the shortest to the longest patch, outliers red).
+    Pictures: "pca" (the first three components as red, green and blue), "clusters" (over the image, by `opacity`) and
+    "norms" (the shortest to the longest patch, outliers red). Numbers: "patches" [h, w, D], "scores" [h, w, 3] along
+    the components and "explained" [3], "labels" [h, w] and "shares" of the clusters, "norms" and "outliers" [h, w].
     """
     import numpy as np
 
@@ -41,7 +42,8 @@ def panels(
 
     size = image.shape[:2]
     basis = pca([patches])
-    (colors,) = components_as_rgb([project(patches, basis)])
+    scores = project(patches, basis)
+    (colors,) = components_as_rgb([scores])
     groups = kmeans(patches, clusters, seed)
     lengths = patch_norms(patches)
     lit = np.where(lengths.outliers[..., None], np.uint8([255, 0, 0]), colorize(lengths.norms))
@@ -57,7 +59,9 @@ def panels(
         f"norms     median {median:.2f}, from {lengths.norms.min():.2f} to {lengths.norms.max():.2f}; "
         f"{count} of {lengths.norms.size} patches are outliers, above {lengths.limit:.2f}",
     ]
-    return made, words
+    numbers = {"patches": np.asarray(patches), "scores": scores, "explained": basis.explained}
+    numbers |= {"labels": groups.labels, "shares": groups.shares, "norms": lengths.norms, "outliers": lengths.outliers}
+    return made, words, numbers
 
 
 def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -70,6 +74,8 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("image", help="a picture")
     parser.add_argument("--out", default="features.png", metavar="FILE", help="picture to write (default: %(default)s)")
+    parser.add_argument("--arrays", metavar="FILE", help="also write the numbers behind it to this .npz")
+    parser.add_argument("--layer", type=int, help="from 1 to the encoder's last (default: the last)")
     parser.add_argument("--clusters", type=int, default=6, help="how many at the most (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the clusters (default: %(default)s)")
     parser.add_argument("--features", choices=("values", "final"), default="final", help="(default: %(default)s)")
@@ -96,10 +102,15 @@ def run(options: argparse.Namespace) -> None:
     image = open_image(options.image)  # before the model: a wrong path should not cost its loading
     encoder = load(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)
-    patches = pick_features(encoder.encode_image(image, options.resolution), options.features)
+    layer = encoder.num_layers if options.layer is None else options.layer
+    found = encoder.encode_layers(image, [layer], options.resolution)[layer]
+    patches = pick_features(found, options.features)
     image.thumbnail((LONGEST, LONGEST))
-    made, words = panels(np.asarray(image), patches, options.clusters, options.seed, options.opacity)
+    made, words, numbers = panels(np.asarray(image), patches, options.clusters, options.seed, options.opacity)
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(beside(list(made.values()))).save(out)
     print("\n".join(words))
-    print(f"written to {out}")
+    if options.arrays:
+        Path(options.arrays).parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(options.arrays, **numbers)
+    print(f"written to {out}" + (f" and {options.arrays}" if options.arrays else ""))

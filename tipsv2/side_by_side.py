@@ -88,7 +88,12 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--masks", metavar="FILES", help="a picture for each phrase, white where it is, or none if nobody knows"
     )
     parser.add_argument("--out", default="compare.png", metavar="FILE", help="picture to write (default: %(default)s)")
-    parser.add_argument("--features", choices=("values", "final"), default="values", help="(default: %(default)s)")
+    parser.add_argument("--arrays", metavar="FILE", help="also write both encoders' maps to this .npz")
+    parser.add_argument(
+        "--features",
+        default="values",
+        help="values or final, or one for each as in values,final (default: %(default)s)",
+    )
     parser.add_argument("--templates", choices=tuple(TEMPLATES), default="none", help="(default: %(default)s)")
     parser.add_argument("--resolution", type=int, help="short side that both see (default: each as trained)")
     parser.add_argument(
@@ -115,6 +120,9 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--out is a picture to write: call it something like compare.png, not '{options.out}'.")
     image = open_image(options.image)  # before the models: a wrong path should not cost their loading
     masks = [None if name == "none" else _read_mask(name) for name in _split(options.masks)] if options.masks else None
+    kinds = _split(options.features)
+    if len(kinds) not in (1, 2):
+        raise ValueError(f"--features takes one kind or two with a comma between them, not {len(kinds)}.")
     encoders = []
     for name in models:
         encoders.append(load(name, options.device, options.dtype))
@@ -124,7 +132,7 @@ def run(options: argparse.Namespace) -> None:
         image,
         queries,
         masks,
-        options.features,
+        (kinds[0], kinds[-1]),
         options.templates,
         (options.resolution, options.resolution),
         options.scale,
@@ -137,7 +145,12 @@ def run(options: argparse.Namespace) -> None:
         for score in scores:
             print(f"  {score.query:<{wide}}  at ({score.x}, {score.y})  {'; '.join(_caption(score))}")
     print(found.sentence)
-    print(f"written to {out}")
+    if options.arrays:
+        Path(options.arrays).parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            options.arrays, maps=found.maps, difference=found.difference, queries=found.queries, names=found.names
+        )
+    print(f"written to {out}" + (f" and {options.arrays}" if options.arrays else ""))
 
 
 def _caption(score: MapScore) -> list[str]:
