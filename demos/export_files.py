@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from demos.snippets import IMAGE
 
 if TYPE_CHECKING:
     from demos.exports import Taken
@@ -31,8 +34,11 @@ def stem(taken: Taken) -> str:
 
 
 def write(taken: Taken, kind: str, folder: Path) -> Path:
-    """Write what was taken as "png", "npz", "json" or "coco" into the folder -> the file. Raises ValueError."""
+    """Write what was taken as "png", "npz", "json" or "coco" into the folder, or as "image" what it was made of.
+    Returns the file. Raises ValueError.
+    """
     writers = {"png": _write_pictures, "npz": _write_arrays, "json": _write_scores, "coco": _write_masks}
+    writers |= {"image": _write_image}
     if kind not in writers:
         raise ValueError(f"Unknown export '{str(kind)[:20]}': use {', '.join(writers)}.")
     return writers[kind](taken, folder)
@@ -70,10 +76,18 @@ def _write_scores(taken: Taken, folder: Path) -> Path:
 
 def _write_masks(taken: Taken, folder: Path) -> Path:
     if not any(mask.any() for mask in taken.masks.values()):
-        raise ValueError("There is no mask to take along: nothing was found, or no threshold is set.")
+        raise ValueError("There is no mask here to take along.")
     path = folder / f"{stem(taken)}_coco.json"
     path.write_text(json.dumps(coco(taken), ensure_ascii=False) + "\n", "utf-8")
     return path
+
+
+def _write_image(taken: Taken, folder: Path) -> Path:
+    path = folder / IMAGE
+    try:
+        return Path(shutil.copyfile(taken.image, path))
+    except OSError:
+        raise ValueError("The image is no longer there: upload it again.") from None
 
 
 def coco(taken: Taken) -> dict:
@@ -96,7 +110,7 @@ def coco(taken: Taken) -> dict:
     ]
     return {
         "info": {"description": f"{taken.name} by {taken.model or 'TIPSv2'}"},
-        "images": [{"id": 1, "file_name": Path(taken.image or "image.png").name, "width": width, "height": height}],
+        "images": [{"id": 1, "file_name": Path(taken.image or IMAGE).name, "width": width, "height": height}],
         "categories": [{"id": number, "name": name} for number, name in enumerate(taken.masks, 1)],
         "annotations": annotations,
     }

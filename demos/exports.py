@@ -74,13 +74,15 @@ def export_row(take: Callable[..., Taken | None], inputs: Sequence[Component], m
 
     private = dict(api_visibility="private")
     shown = dict(show_progress="minimal", show_progress_on=row)
-    done = row.select(make, [*inputs], [made, panel], **shown, **private, **MODEL_WORK)
+    done = gr.on([row.select, panel.select], make, [*inputs], [made, panel], **shown, **private, **MODEL_WORK)
     done.then(None, made, None, js=DOWNLOAD, **private)
-    panel.clear(None, None, panel, js="() => ''", **private)
+    # Code of what was on the page before would be wrong: it closes.
+    changes = [each.change for each in inputs]
+    gr.on([panel.clear, *changes], None, None, panel, js="() => ''", show_progress="hidden", queue=False, **private)
 
 
 def export(taken: Taken, kind: str) -> Path:
-    """Write one file of kind "png", "npz", "json" or "coco" into a new folder of Gradio's cache. Raises ValueError."""
+    """Write one file of a kind of `export_files.write` into a new folder of Gradio's cache. Raises ValueError."""
     folder = Path(get_upload_folder()) / secrets.token_hex(16)
     folder.mkdir(parents=True)
     return export_files.write(taken, kind, folder)

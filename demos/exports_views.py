@@ -6,6 +6,8 @@ import keyword
 import re
 from html import escape
 
+from demos.snippets import IMAGE
+
 BUTTONS = (
     ("png", "PNG", "The picture, or a zip of all, as large as the image"),
     ("npz", "NPZ", "Maps and features as numbers, for numpy.load"),
@@ -26,7 +28,7 @@ def row(masks: bool) -> str:
         for kind, label, title in BUTTONS
         if masks or kind != "coco"
     )
-    return f'<div class="tips-export" role="group" aria-label="Take this result along">{buttons}</div>'
+    return f'<div class="tips-export" role="group" aria-label="Export">{buttons}</div>'
 
 
 def code(python: str, command: str) -> str:
@@ -34,14 +36,15 @@ def code(python: str, command: str) -> str:
     blocks = [("Python", python, _PYTHON), ("Command", command, _SHELL)]
     shown = "".join(_block(*block) for block in blocks if block[1])
     close = '<button type="button" class="close" title="Close" aria-label="Close the code">×</button>'
-    return f'<div class="tips-code">{close}{shown}</div>'
+    source = f'{IMAGE} is your picture. <button type="button" data-kind="image">Save it</button>'
+    return f'<div class="tips-code">{close}{shown}<footer>{source}</footer></div>'
 
 
 def _block(title: str, source: str, grammar: re.Pattern) -> str:
-    return (
-        f'<section><header><b>{title}</b><button type="button" class="copy" aria-label="Copy the {title.lower()}">Copy'
-        f'</button></header><pre tabindex="0"><code>{colored(source, grammar)}</code></pre></section>'
-    )
+    name = title.lower()
+    copy = f'<button type="button" class="copy" aria-label="Copy the {name}">Copy</button>'
+    text = f'<pre tabindex="0" aria-label="{title}"><code>{colored(source, grammar)}</code></pre>'
+    return f'<section class="{name}"><header><b>{title}</b>{copy}</header>{text}</section>'
 
 
 def colored(source: str, grammar: re.Pattern) -> str:

@@ -5,10 +5,13 @@ python -m demos.inside --model google/tipsv2-b14
 
 from __future__ import annotations
 
+from functools import partial
+
 import gradio as gr
 
-from demos import common, inside_views, inside_work, views
+from demos import common, inside_export, inside_views, inside_work, views
 from demos.common import MODEL_WORK, toasted, visitor
+from demos.exports import export_row
 from demos.inside_api import endpoints
 from demos.inside_work import AXES, MAP_WORK, MAX_CLUSTERS, MAX_WORDS
 from demos.layer_memory import LayerMemory
@@ -166,7 +169,7 @@ def tab(page: Page) -> None:
         with gr.Column(elem_classes="tips-source"):
             field, image = common.image_field()
             strip = common.example_strip(page.studio)
-        with gr.Column(elem_classes="tips-result"):
+        with gr.Column(elem_classes="tips-result") as result:
             choices = [(title, name) for name, title in VIEWS.items()]
             view = gr.Radio(choices, value="pca", show_label=False, container=False, elem_classes="tips-view")
             words = common.chips("Words on the map", "Press Enter after each; × takes one away.")
@@ -193,6 +196,8 @@ def tab(page: Page) -> None:
 
     settings = [*parts["settings"], words, *parts["map"]]
     inputs = [image, view, layer, page.model, features, resolution, *settings]
+    with result:
+        export_row(partial(inside_export.take, handlers), inputs, masks=True)
     drawing = dict(fn=handlers.draw, inputs=inputs, outputs=[shown, note], api_visibility="private", **MODEL_WORK)
     minimal = dict(show_progress="minimal", show_progress_on=shown, trigger_mode="always_last")
     quiet = dict(api_visibility="private", show_progress="hidden")

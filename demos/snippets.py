@@ -44,14 +44,14 @@ def call(function: str, *sources: str, **values) -> str:
 
 def command(name: str, *given: str, **options) -> str:
     """A line for the shell: python -m tipsv2 NAME, the arguments, --options; those that are None are left out."""
-    words = ["python", "-m", "tipsv2", name]
+    flags = []
     for option, value in options.items():
         if value is not None:
             text = f"{value:.6g}" if isinstance(value, float) else str(value)
-            words.append(f"--{option.replace('_', '-')}={text}")  # with =, so that a value may begin with a dash
-    if any(text.startswith("-") for text in given):
-        words.append("--")
-    return shlex.join([*words, *given])
+            flag = f"--{option.replace('_', '-')}"
+            flags += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+    words = [*flags, "--", *given] if any(text.startswith("-") for text in given) else [*given, *flags]
+    return shlex.join(["python", "-m", "tipsv2", name, *words])
 
 
 def model_name(info: ModelInfo) -> str:
