@@ -90,18 +90,20 @@ def tiny_encoder(tiny_folder):
 
 @pytest.fixture(scope="session")
 def serving():
-    """`yield from serving(tabs, model)` in a fixture `url`: serve a page, give its address, close it."""
+    """`yield from serving(tabs, model)` in a fixture `url`: serve a page, give its address, close it. A third argument
+    is the page's Settings.
+    """
     return _serve
 
 
-def _serve(tabs, model):
+def _serve(tabs, model, *settings):
     from demos.launch import launch
     from demos.page import build
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    page = build(tabs, model=str(model), device="cpu")
+    page = build(tabs, str(model), "cpu", *settings)
     _, address, _ = launch(page, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
     yield address
     page.close(verbose=False)

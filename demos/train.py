@@ -1,0 +1,193 @@
+"""Tab: train an encoder: choose base, recipe and data, start, watch it learn, stop, resume, and open what it made.
+
+python -m demos.train --runs runs
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from demos import common, train_charts, train_state, train_views, views
+from demos.common import toasted
+from demos.page import Page
+from demos.settings import Settings
+from demos.studio import Studio
+from demos.train_api import endpoints
+from demos.train_setup import CHECK_WORK, Fills, form, host
+from demos.train_work import Trainer, wish_of
+
+TITLE = "Train"
+SECONDS = 1.5  # between two looks at a run that is going on
+SCENES = 4  # drawn scenes whose heatmaps a run keeps (train/monitor.py)
+PARTS = (
+    "runs", "head", "curves", "film", "scene", "stop", "resume", "delete", "open", "ask", "told", "timer", "seen",
+)  # fmt: skip
+
+
+class Trains:
+    """The handlers of this tab; what they know of a run they read from its folder, every time."""
+
+    def __init__(self, studio: Studio, settings: Settings):
+        self.trainer = Trainer(studio, settings)
+        self.jobs = self.trainer.jobs
+
+    @toasted
+    def watch(self, name: str | None, scene: int, seen: dict | None, visible: bool) -> tuple:
+        """A run as it is -> PARTS, each skipped where it is as this page has `seen` it."""
+        names = self.jobs.names()
+        if name is None and names:
+            name = names[0]
+        if name is None:
+            return self._nothing()
+        stamp = [*train_state.stamp(self.jobs.folder, name), scene, names, visible]
+        if seen and seen["stamp"] == stamp:
+            return (gr.skip(),) * len(PARTS)
+        look, seen = self.jobs.look(name), seen or {}
+        film, state, log = [name, scene, len(look.samples)], [name, look.state, names], look.log
+        parts = dict.fromkeys(PARTS, gr.skip())
+        parts |= dict(head=train_views.head(look), curves=train_charts.curves(look))
+        if seen.get("film") != film:
+            parts |= dict(film=train_views.film(look, scene), scene=gr.update(visible=bool(look.samples)))
+        if seen.get("state") != state:
+            ours = bool(look.command)
+            parts |= dict(
+                runs=gr.update(choices=names if name in names else [name, *names], value=name, visible=True),
+                stop=gr.update(visible=look.going and ours),
+                resume=gr.update(visible=look.state in ("stopped", "failed") and ours),
+                delete=gr.update(visible=not look.going and look.state != "gone"),
+                open=gr.update(visible=look.state == "done"),
+                ask=gr.update(visible=look.state == "done"),
+            )
+        if seen.get("state") != state or seen.get("log") != log:
+            parts["told"] = (train_views.command(look.command) if look.command else "") + train_views.log(look)
+        parts |= dict(timer=gr.Timer(active=look.going and visible))
+        parts |= dict(seen=dict(stamp=stamp, film=film, state=state, log=log))
+        return tuple(parts.values())
+
+    def _nothing(self) -> tuple:
+        parts = dict.fromkeys(PARTS, gr.update(visible=False))
+        parts |= dict(runs=gr.update(choices=[], value=None, visible=False), timer=gr.Timer(active=False), seen=None)
+        parts |= dict(head=views.empty(*train_views.NO_RUN), curves="", film="", told="")
+        return tuple(parts.values())
+
+    @toasted
+    def start(self, zipped: str | None, *fields, request: gr.Request = None):
+        """-> (run to show, name field, report of the check)."""
+        name = self.trainer.start(wish_of(*fields), zipped, host(request))
+        return gr.update(choices=self.jobs.names(), value=name, visible=True), "", ""
+
+    @toasted
+    def stop(self, name: str) -> None:
+        self.trainer.refuse()
+        self.jobs.stop(name)
+
+    @toasted
+    def resume(self, name: str) -> None:
+        self.trainer.refuse()
+        self.jobs.resume(name)
+
+    @toasted
+    def delete(self, name: str):
+        """-> (run to show next, question hidden)."""
+        self.trainer.refuse()
+        self.jobs.delete(name)
+        names = self.jobs.names()
+        return gr.update(choices=names, value=names[0] if names else None), gr.update(visible=False)
+
+    @toasted
+    def compared(self, name: str) -> list[str]:
+        """What it started from and what it made, for the tab Compare."""
+        return self.trainer.sides(self.trainer.look(name))
+
+    @toasted
+    def asked(self, name: str) -> list[str]:
+        return self.compared(name)[1:]
+
+
+def tab(page: Page) -> None:
+    """Build the tab inside the current Blocks."""
+    handlers = Trains(page.studio, page.settings)
+    trainer, html = handlers.trainer, dict(apply_default_css=False)
+    with gr.Row(elem_classes="tips-work tips-train"):
+        with gr.Column(elem_classes="tips-settings"):
+            wish = form(page, trainer)
+        with gr.Column(elem_classes="tips-result"):
+            if not trainer.allowed:
+                _instead(wish, Fills(trainer))
+            else:
+                _watched(page, handlers, wish, html)
+    endpoints(trainer)
+
+
+def _instead(wish, fills: Fills) -> None:
+    """Where nothing can be started: why, and the command."""
+    html = dict(apply_default_css=False)
+    gr.HTML(train_views.explained(), js_on_load=None, **html)
+    command = gr.HTML("", js_on_load=common.script("exports.js"), **html)
+    asked = dict(fn=fills.preview, inputs=wish.inputs, outputs=command, show_progress="hidden")
+    gr.on([each.change for each in wish.fields], **asked, api_visibility="private", trigger_mode="always_last")
+
+
+def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
+    """The run that is looked at, and the buttons that end it, go on with it and open what it made."""
+    checked = gr.HTML("", js_on_load=None, **html)
+    runs = gr.Dropdown([], label="Run", filterable=False, visible=False)
+    head = gr.HTML(views.empty(*train_views.NO_RUN), js_on_load=common.script("train.js"), **html)
+    with gr.Row(elem_classes="tips-buttons"):
+        stop = gr.Button("Stop", size="md", visible=False)
+        resume = gr.Button("Resume", size="md", visible=False)
+        compare = gr.Button("Open in Compare", size="md", variant="primary", visible=False)
+        ask = gr.Button("Open in Ask", size="md", visible=False)
+        delete = gr.Button("Delete", size="md", visible=False)
+    with gr.Row(elem_classes="tips-buttons tips-sure", visible=False) as sure:
+        gr.HTML("<p>Delete this run with its data and its encoder?</p>", js_on_load=None, **html)
+        really = gr.Button("Delete for good", size="md", variant="stop")
+        keep = gr.Button("Keep it", size="md")
+    curves = gr.HTML("", js_on_load=common.script("train-curves.js"), **html)
+    scene = gr.Radio(
+        [(f"Scene {k + 1}", k) for k in range(SCENES)], value=0, show_label=False, label="Scene", visible=False,
+        elem_classes="tips-view",
+    )  # fmt: skip
+    film = gr.HTML("", js_on_load=None, **html)
+    with gr.Accordion("Command and log", open=False):
+        told = gr.HTML("", js_on_load=common.script("exports.js"), **html)
+    timer, seen, visible = gr.Timer(SECONDS, active=False), gr.State(None), gr.State(True)
+    names = gr.State(None)
+
+    quiet = dict(api_visibility="private", show_progress="hidden")
+    parts = [runs, head, curves, film, scene, stop, resume, delete, compare, ask, told, timer, seen]
+    watched = dict(fn=handlers.watch, inputs=[runs, scene, seen, visible], outputs=parts, **quiet)
+    again = watched | dict(inputs=[runs, scene, gr.State(None), visible])  # whatever this page has seen
+
+    def see(event: gr.EventData) -> bool:
+        return bool(event.visible)
+
+    timer.tick(**watched, trigger_mode="once")
+    head.select(see, None, visible, **quiet).then(**watched)
+    gr.on([runs.input, scene.input], **watched)
+    asked = dict(api_visibility="private", show_progress="minimal", show_progress_on=head)
+    wish.check.click(
+        Fills(handlers.trainer).check,
+        wish.inputs,
+        checked,
+        show_progress_on=checked,
+        api_visibility="private",
+        **CHECK_WORK,
+    )
+    wish.start.click(handlers.start, wish.inputs, [runs, wish.name, checked], **asked).then(**again)
+    stop.click(handlers.stop, runs, None, **asked).then(**again)
+    resume.click(handlers.resume, runs, None, **asked).then(**again)
+    delete.click(lambda: gr.update(visible=True), None, sure, **quiet)
+    gr.on([keep.click, runs.change], lambda: gr.update(visible=False), None, sure, queue=False, **quiet)
+    deleted = really.click(handlers.delete, runs, [runs, sure], **asked)
+    page.refresh(deleted)
+    deleted.then(**again)
+    page.open_in(compare.click(handlers.compared, runs, names, **asked), "compare", names)
+    page.open_in(ask.click(handlers.asked, runs, names, **asked), "heatmap", names)
+    page.on_arrival(handlers.watch, again["inputs"], parts)
+
+
+if __name__ == "__main__":
+    from demos.launch import run
+
+    run(["train"], program="python -m demos.train")

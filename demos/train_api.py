@@ -1,0 +1,106 @@
+"""The Train tab for programs: named endpoints for gradio_client, each with what it takes and returns."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from demos.common import answered
+from demos.train_form import Wish
+from demos.train_process import line
+from demos.train_setup import host
+from demos.train_state import Look
+from demos.train_work import Trainer
+
+
+class Endpoints:
+    """Handlers of the API."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+
+    @answered
+    def start_run(
+        self,
+        name: str,
+        base: str,
+        recipe: str,
+        data: str,
+        zipped: str | None,
+        hub: str,
+        steps: float,
+        batch: float,
+        rate: float,
+        resolution: float,
+        loss: str,
+        request: gr.Request = None,
+    ) -> dict:
+        """Start a training run; one goes on at a time. Returns what /run_status does.
+
+        name: of the run, "" for the next free one. base: an encoder on offer, or "scratch". recipe: "full", "last",
+        "lora" (fine-tune all weights, the last blocks, low-rank updates) or "distill" on a base; "tips" or "sparc" from
+        scratch. data: "scenes", "zip" or "hub". zipped: the zip of images with captions. hub: owner/name of a data set.
+        steps, batch: how many. rate: learning rate, 0 for the recipe's own. resolution: pixels, 0 for the usual one.
+        loss: "contrastive" or "grounding" (both).
+        """
+        wish = Wish(
+            name or "", base, recipe, data, hub or "", steps=steps, batch=batch, rate=rate, size=resolution, terms=loss
+        )
+        return told(self.trainer.look(self.trainer.start(wish, zipped, host(request) or "")))
+
+    @answered
+    def run_status(self, name: str) -> dict:
+        """How is a run? Returns its state ("starting", "running", "stopping", "done", "stopped", "failed" or "gone"),
+        step, steps, a sentence where something is the matter, images a second, seconds left, the last values it logged,
+        and its command.
+
+        name: of the run.
+        """
+        return told(self.trainer.look(name))
+
+    @answered
+    def stop_run(self, name: str) -> dict:
+        """Ask a run to save its state and stop; a second time ends it at once. Returns what /run_status does.
+
+        name: of the run.
+        """
+        self.trainer.refuse()
+        self.trainer.jobs.stop(str(name or ""))
+        return told(self.trainer.look(name))
+
+
+def told(look: Look) -> dict:
+    """A run as JSON."""
+    last = {name: values[-1] for name, (_, values) in look.series().items()}
+    return {
+        "name": look.name,
+        "state": look.state,
+        "step": look.step,
+        "steps": look.steps,
+        "note": look.note,
+        "images_per_second": round(look.rate, 3),
+        "seconds_left": None if look.seconds_left is None else round(look.seconds_left, 1),
+        "last": last,
+        "command": line(look.command) if look.command else "",
+    }
+
+
+def endpoints(trainer: Trainer) -> None:
+    """Register the endpoints."""
+    api = Endpoints(trainer)
+    hidden = dict(visible=False)
+    name = gr.Textbox(label="name", **hidden)
+    inputs = [
+        gr.Textbox(label="name", **hidden),
+        gr.Textbox("tipsv2-nano", label="base", **hidden),
+        gr.Textbox("full", label="recipe", **hidden),
+        gr.Textbox("scenes", label="data", **hidden),
+        gr.File(label="zipped", **hidden),
+        gr.Textbox(label="hub", **hidden),
+        gr.Number(200, label="steps", **hidden),
+        gr.Number(32, label="batch", **hidden),
+        gr.Number(0, label="rate", **hidden),
+        gr.Number(0, label="resolution", **hidden),
+        gr.Textbox("contrastive", label="loss", **hidden),
+    ]
+    for handler, given in ((api.start_run, inputs), (api.run_status, [name]), (api.stop_run, [name])):
+        gr.Button(visible=False).click(handler, given, gr.JSON(visible=False, label="run"), api_name=handler.__name__)

@@ -1,0 +1,181 @@
+"""Behind the Train tab: runs as processes of their own that outlive the app; started, stopped, resumed and deleted.
+
+    jobs = Jobs(Path("runs"))
+    jobs.start("dogs", ["finetune", "--base", "tipsv2-nano", ...], zipped="dogs.zip")
+
+One run at a time: whoever starts one holds a lock file meanwhile, also against other apps on the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from demos import train_state, train_zip
+from demos.train_state import APP
+
+ROOT = Path(__file__).resolve().parent.parent  # where `python -m train` is found
+PATIENCE = 15  # seconds a start waits for another visitor's click; unpacking a large zip takes longer and is refused
+LOG_EVERY = "30"  # seconds between lines of the run's progress bar in its log
+
+
+class Jobs:
+    """The runs of one folder. device: "cpu" keeps them off the accelerator, as the app's encoders are."""
+
+    def __init__(self, folder: Path, device: str = "auto"):
+        self.folder = folder.resolve()
+        self.device = device
+        self._children: dict[str, subprocess.Popen] = {}
+        for left in self.folder.glob(".deleted-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def names(self) -> list[str]:
+        return train_state.names(self.folder)
+
+    def look(self, name: str) -> train_state.Look:
+        """How a run is; a run whose folder was deleted meanwhile is ended. Raises ValueError for what is no name."""
+        found = train_state.look(self.folder, name)
+        if found.state == "gone" and (child := self._children.pop(name, None)):
+            child.kill()  # it would go on without a place to write to
+        return found
+
+    def busy(self) -> str | None:
+        """The run that is going on, if one is."""
+        return next((name for name in self.names() if self.look(name).going), None)
+
+    def data(self, name: str) -> Path:
+        """Where a zip is unpacked: in the run's folder, and deleted with it."""
+        return train_state.place(self.folder, name) / APP / "data"
+
+    def start(self, name: str, command: Sequence[str], zipped: str | None = None, called: str = "") -> None:
+        """Begin a run of this name with the arguments of `python -m train`; returns at once.
+
+        zipped: the zip to unpack where `command` says its data are; called: what its visitor calls it.
+        Raises ValueError, one sentence, if the name is taken, another run is going on, or the zip is no good.
+        """
+        folder = train_state.place(self.folder, name)
+        with self._alone():
+            self._refuse_second()
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                raise ValueError(f"There is a run '{name}' already: choose another name, or resume it.") from None
+            try:
+                (folder / APP).mkdir()
+                if zipped:
+                    train_zip.unpack(zipped, self.data(name), called)
+                _write(folder / APP / "command.json", list(command))
+                self._spawn(name, command)
+            except (ValueError, OSError):
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+    def resume(self, name: str) -> None:
+        """Go on where a run stopped or failed. Raises ValueError."""
+        with self._alone():
+            found = self.look(name)
+            if found.state in ("gone", "done"):
+                raise ValueError(found.note or f"The run '{name}' is done: there is nothing left to resume.")
+            self._refuse_second()
+            if not found.command:
+                raise ValueError(f"'{name}' was started from a terminal: resume it there, with --resume.")
+            (self.folder / name / APP / "asked").unlink(missing_ok=True)
+            self._spawn(name, [*found.command, "--resume"])
+
+    def stop(self, name: str) -> None:
+        """Ask a run to save its state and stop; a second time ends it at once. Raises ValueError."""
+        folder = train_state.place(self.folder, name)
+        process, found = train_state.process(folder), self.look(name)
+        if process is None:
+            raise ValueError(found.note if found.going or found.state == "gone" else f"'{name}' is not running.")
+        (folder / APP / "asked").touch()
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()  # SIGTERM, which the run answers by saving; Windows ends it where it is
+
+    def delete(self, name: str) -> None:
+        """Remove a run with its data and its encoder, for good. Raises ValueError."""
+        with self._alone():
+            found = self.look(name)
+            if found.state == "gone":
+                raise ValueError(found.note)
+            if found.going:
+                raise ValueError(f"'{name}' is still running: stop it first.")
+            doomed = self.folder / f".deleted-{name}-{time.time_ns()}"
+            try:
+                os.replace(self.folder / name, doomed)  # one step, so that nobody meets half a run
+            except OSError as error:
+                raise ValueError(f"'{name}' cannot be deleted: {error.strerror or error}.") from None
+            shutil.rmtree(doomed, ignore_errors=True)
+            self._children.pop(name, None)
+
+    def _refuse_second(self) -> None:
+        if other := self.busy():
+            raise ValueError(f"The run '{other}' is still going, and one runs at a time: wait for it, or stop it.")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While one visitor starts, resumes or deletes, no other one does."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock", timeout=PATIENCE):
+                yield
+        except Timeout:
+            raise ValueError("Somebody else is starting a run right now: try again in a moment.") from None
+        except PermissionError as error:
+            raise ValueError(f"The folder of the runs cannot be written to ({error.strerror}): see --runs.") from None
+
+    def _spawn(self, name: str, command: Sequence[str]) -> None:
+        folder = self.folder / name / APP
+        environment = os.environ | {
+            "PYTHONUNBUFFERED": "1",
+            "TQDM_MININTERVAL": LOG_EVERY,
+            "HF_DATASETS_CACHE": str(folder / "cache"),  # what is made of the data goes with the run
+        }
+        if self.device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        apart: dict = dict(start_new_session=True)
+        if os.name == "nt":
+            apart = dict(creationflags=subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW)
+        with (folder / "log.txt").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "train", *command],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                **apart,
+            )
+        _write(folder / "process.json", {"pid": child.pid, "created": psutil.Process(child.pid).create_time()})
+        self._children[name] = child
+        threading.Thread(target=child.wait, daemon=True, name=f"run-{name}").start()  # no zombie is left
+
+
+def shown(path: Path) -> str:
+    """A path as a command run from the project's folder gives it."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def line(command: Sequence[str]) -> str:
+    """The arguments of `python -m train` as a line to copy."""
+    words = ["python", "-m", "train", *command]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _write(path: Path, value) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value), "utf-8")
+    os.replace(part, path)

@@ -1,0 +1,270 @@
+"""Behind the Train tab: forms as commands, runs as processes of their own, and what a run's folder says of it.
+
+python -m pytest tests/test_train_runs.py
+"""
+
+import json
+import os
+import shutil
+import threading
+
+import psutil
+import pytest
+from run_folders import logged, pack, pairs, run_folder, shapes_zip, short, wait
+
+from demos import train_form, train_process, train_state
+from demos.settings import Settings
+from demos.studio import Studio
+from demos.train import Trains
+from demos.train_form import SCRATCH, Wish
+from demos.train_process import Jobs
+from train import recipes, settings
+
+SLEEPER = """\
+import signal, sys, time
+from pathlib import Path
+out = Path(sys.argv[sys.argv.index("--out") + 1])
+signal.signal(signal.SIGTERM, lambda *_: (print("stopped after step 1; go on with --resume."), sys.exit(0)))
+(out / "ready").touch()
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def zipped(tmp_path):
+    return shapes_zip(tmp_path)
+
+
+@pytest.fixture
+def tab(tiny_folder, tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    return Trains(Studio(str(tiny_folder), device="cpu", runs=runs), Settings(runs=runs))
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    """Runs of a stand-in for `python -m train` that sleeps until it is asked to stop: what is tested is around it."""
+    (tmp_path / "project" / "train").mkdir(parents=True)
+    (tmp_path / "project" / "train" / "__main__.py").write_text(SLEEPER)
+    monkeypatch.setattr(train_process, "ROOT", tmp_path / "project")
+    made = Jobs(tmp_path / "runs")
+    yield made
+    for child in made._children.values():
+        child.kill()
+
+
+def command(jobs, name):
+    return ["finetune", "--base", "tiny", "--out", str(jobs.folder / name)]
+
+
+# The form
+
+
+@pytest.mark.parametrize("kind", train_form.KINDS)
+def test_every_recipe_of_the_menu_can_be_asked_for(kind, tab, tmp_path):
+    base = None if kind in train_form.WITH_BASE else SCRATCH
+    usual = train_form.usual(kind)
+    own = "grounding" if usual.grounding.weight else "contrastive"
+    same = Wish("a", base, kind, steps=usual.steps, batch=usual.stages[0].batch_size, terms=own)
+    given = train_form.command(same, tab.trainer.studio, tmp_path / "a", tmp_path)
+    fields = [
+        each for each in given[given.index("--out") + 2 :] if not each.startswith(("sample_every", "tuning.part"))
+    ]
+    assert fields == []  # nothing but the recipe
+    wish = Wish("a", base, kind, steps=90, batch=8, rate=2e-4, size=112, terms=own, seed=3)
+    given = train_form.command(wish, tab.trainer.studio, tmp_path / "a", tmp_path)
+    recipe = settings.override(recipes.get(given[2]), given[given.index("--out") + 2 :])
+    assert given[0] == recipe.command and recipe.steps == 90 and recipe.seed == 3
+    assert max(stage.size for stage in recipe.stages) == 112 and {stage.learning_rate for stage in recipe.stages} == {
+        2e-4
+    }
+    assert recipe.stages[0].batch_size == 8 and all(stage.local_size % 14 == 0 for stage in recipe.stages)
+    for stage, old in zip(recipe.stages, usual.stages, strict=True):
+        assert stage.steps == pytest.approx(90 * old.steps / usual.steps, abs=1)
+    assert recipe.warmup < recipe.steps
+
+
+def test_the_command_line_reads_what_the_form_makes(tab, capsys, tmp_path):
+    from train.__main__ import main
+
+    wish = Wish("a", None, "last", steps=7, batch=4, layers=1, terms="grounding", towers="vision")
+    given = train_form.command(wish, tab.trainer.studio, tmp_path / "a", tmp_path)
+    assert main([*given, "--dry-run"]) == 0
+    recipe = json.loads(capsys.readouterr().out)
+    assert recipe["tuning"]["part"] == "last" and recipe["tuning"]["layers"] == 1 and recipe["grounding"]["weight"] == 1
+    assert recipe["tuning"]["towers"] == "vision" and recipe["stages"][0]["steps"] == 7
+
+
+@pytest.mark.parametrize(
+    "fields, told",
+    [
+        (dict(steps=0), "steps must lie between 1 and 50,000"),
+        (dict(steps=1e9), "steps must lie"),
+        (dict(steps=float("nan")), "steps must lie"),
+        (dict(steps=2.5), "whole number"),
+        (dict(steps=None), "steps must lie"),
+        (dict(batch=1), "batch must lie between 2"),
+        (dict(rate=-1), "learning rate"),
+        (dict(size=13), "resolution must be one of"),
+        (dict(kind="nope"), "no recipe 'nope'"),
+        (dict(kind="tips"), "starts from scratch"),
+        (dict(base=SCRATCH), "needs an encoder"),
+        (dict(base="/etc"), "not on offer"),
+        (dict(terms="all"), "terms='all'"),
+        (dict(kind="lora", rank=0), "rank must lie"),
+        (dict(data="hub", hub="no slash"), "owner/name"),
+        (dict(data="hub", hub="../../etc/x"), "owner/name"),
+        (dict(data="hub", hub=""), "owner/name"),
+        (dict(data="zip"), "Upload a zip"),
+        (dict(data="folder", folder="/nowhere/at/all"), "There is no folder"),
+        (dict(data="folder", folder="-x"), "Say which folder"),
+        (dict(data="all"), "no kind of data"),
+        (dict(caption_column="x" * 101), "name of a column"),
+        (dict(name="../up"), "cannot be called"),
+        (dict(name="con"), "cannot be called"),
+        (dict(name="a b"), "cannot be called"),
+    ],
+)
+def test_absurd_fields_are_one_sentence_and_leave_nothing(tab, fields, told):
+    with pytest.raises(ValueError, match=told):
+        tab.trainer.start(Wish(**dict(name="a", base=None) | fields), None, None)
+    assert not [p for p in tab.jobs.folder.iterdir() if p.name != ".lock"]
+
+
+def test_a_batch_has_no_more_pairs_than_the_zip(tab, zipped):
+    with pytest.raises(ValueError, match="larger than the 12 pairs of shapes.zip: choose 12 at most"):
+        tab.trainer.start(Wish("a", None, data="zip", batch=32), zipped, None)
+
+
+def test_folders_are_for_who_sits_at_the_machine(tab, tmp_path):
+    wish = Wish("a", None, data="folder", folder=str(tmp_path))
+    with pytest.raises(ValueError, match="only on the machine itself"):
+        tab.trainer.start(wish, None, "192.168.0.7")
+    public = Trains(tab.trainer.studio, Settings(runs=tab.jobs.folder, public=True))
+    with pytest.raises(ValueError, match="only on the machine itself"):
+        public.trainer.start(wish, None, "127.0.0.1")
+
+
+def test_without_training_the_command_is_all_there_is(tab, tmp_path):
+    off = Trains(tab.trainer.studio, Settings(runs=tmp_path, training=False)).trainer
+    for refused in (lambda: off.start(Wish("a", None), None, None), lambda: off.look("a")):
+        with pytest.raises(ValueError, match="switched off"):
+            refused()
+    given = off.command(Wish("", "tipsv2-nano", "lora", "folder", folder="photos"))
+    said = "finetune --recipe finetune --base tipsv2-nano --data photos --out runs/mine tuning.part=lora"
+    assert " ".join(given).startswith(said)
+
+
+# Runs as processes
+
+
+def test_of_two_starts_at_once_one_is_refused(jobs):
+    told = []
+
+    def start(name):
+        try:
+            jobs.start(name, command(jobs, name))
+        except ValueError as error:
+            told.append(str(error))
+
+    visitors = [threading.Thread(target=start, args=(name,)) for name in ("a", "b")]
+    for each in visitors:
+        each.start()
+    for each in visitors:
+        each.join()
+    (running,) = jobs.names()
+    assert len(told) == 1 and f"'{running}' is still going" in told[0] and jobs.busy() == running
+    with pytest.raises(ValueError, match="stop it first"):
+        jobs.delete(running)
+    with pytest.raises(ValueError, match="one runs at a time"):
+        Jobs(jobs.folder).start("c", command(jobs, "c"))  # another app on the same folder
+
+
+def test_stop_resume_and_delete(jobs):
+    jobs.start("a", command(jobs, "a"))
+    wait((jobs.folder / "a" / "ready").exists)
+    jobs.stop("a")
+    wait(lambda: jobs.look("a").state == "stopped")
+    assert "stopped after step 1" in jobs.look("a").log
+    with pytest.raises(ValueError, match="not running"):
+        jobs.stop("a")
+    with pytest.raises(ValueError, match="already: choose another name"):
+        jobs.start("a", command(jobs, "a"))
+    (jobs.folder / "a" / "ready").unlink()
+    jobs.resume("a")
+    wait((jobs.folder / "a" / "ready").exists)
+    process = train_state.process(jobs.folder / "a")
+    assert jobs.look("a").going and process.cmdline()[-1] == "--resume"
+    jobs.stop("a")
+    wait(lambda: not jobs.look("a").going)
+    jobs.delete("a")
+    assert jobs.names() == [] and not [p for p in jobs.folder.iterdir() if p.name != ".lock"]
+    for act in (jobs.stop, jobs.resume, jobs.delete):
+        with pytest.raises(ValueError, match="is gone"):
+            act("a")
+
+
+def test_a_run_without_its_folder_is_gone_and_ended(jobs):
+    jobs.start("a", command(jobs, "a"))
+    process = train_state.process(jobs.folder / "a")
+    shutil.rmtree(jobs.folder / "a")
+    assert jobs.look("a").state == "gone" and "was deleted" in jobs.look("a").note
+    wait(lambda: not process.is_running())
+
+
+def test_a_zip_that_fails_leaves_no_run(jobs, tmp_path):
+    bad = pack(tmp_path / "bad.zip", pairs(1))
+    with pytest.raises(ValueError, match="one image"):
+        jobs.start("a", command(jobs, "a"), bad)
+    assert jobs.names() == [] and not (jobs.folder / "a").exists()
+
+
+def test_a_number_that_another_process_has_now_is_no_run(tmp_path):
+    born = psutil.Process().create_time()
+    folder = run_folder(tmp_path, "a", process={"pid": os.getpid(), "created": born})
+    assert train_state.going(folder)
+    folder = run_folder(tmp_path, "b", process={"pid": os.getpid(), "created": born - 60})
+    assert not train_state.going(folder)
+
+
+# What a folder says
+
+
+def test_states_are_read_from_the_folder(tmp_path):
+    run_folder(tmp_path, "done", short(), logged(4), done=True)
+    run_folder(tmp_path, "half", short(), logged(2), done=True, log="stopped after step 2; go on with --resume.")
+    run_folder(tmp_path, "sentence", log="\r 0%| | 0/4\nthe folder has no images; mend it. hf_abcdefghijklm\n")
+    run_folder(tmp_path, "crash", short(), logged(1), log="Traceback (most recent call last):\n  x\nKeyError: 3\n")
+    run_folder(tmp_path, "killed", short(), logged(1), log="finetune: 1M parameters in the encoder, 4 steps\n")
+    (run_folder(tmp_path, "asked", short(), logged(1)) / "app" / "asked").touch()
+    (run_folder(tmp_path, "terminal", short(), logged(1)) / "app" / "command.json").unlink()
+    seen = {name: train_state.look(tmp_path, name) for name in train_state.names(tmp_path)}
+    states = {name: look.state for name, look in seen.items()}
+    assert states == dict(
+        done="done", half="stopped", sentence="failed", crash="failed", killed="failed", asked="stopped",
+        terminal="running",
+    )  # fmt: skip
+    assert seen["sentence"].note == "the folder has no images; mend it. hf_…" and "hf_a" not in seen["sentence"].log
+    assert seen["crash"].note == "It crashed: KeyError: 3" and "memory runs out" in seen["killed"].note
+    assert "terminal" in seen["terminal"].note and not seen["terminal"].command
+    assert train_state.look(tmp_path, "nobody").state == "gone"
+    os.utime(tmp_path / "terminal" / "metrics.jsonl", (1, 1))
+    os.utime(tmp_path / "terminal" / "recipe.json", (1, 1))
+    assert train_state.look(tmp_path, "terminal").state == "failed"
+
+
+def test_half_a_line_is_left_for_later_and_time_is_told(tmp_path):
+    folder = run_folder(tmp_path, "a", short(10), logged(4))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    look = train_state.look(tmp_path, "a")
+    assert look.step == 4 and look.steps == 10 and look.rate == pytest.approx(8)
+    assert look.seconds_left == pytest.approx(6 * 4 / 8)
+    assert look.series()["loss"] == ([1, 2, 3, 4], [3.0, 1.5, 1.0, 0.75])
+
+
+def test_names_of_runs_are_never_paths(tmp_path):
+    for name in ("..", "a/b", "/etc", "", ".lock", "a" * 41, "nul", "a\n"):
+        with pytest.raises(ValueError, match="cannot be called"):
+            train_state.look(tmp_path, name)

@@ -1,0 +1,119 @@
+"""Uploaded zips: unpacked as they were packed, and everything that should not be is one sentence and writes nothing.
+
+python -m pytest tests/test_train_zip.py
+"""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from run_folders import pack, pairs, picture, shapes_zip
+
+from demos import train_zip
+
+
+@pytest.fixture
+def zipped(tmp_path):
+    return shapes_zip(tmp_path)
+
+
+def test_a_zip_is_unpacked_as_it_was_packed(zipped, tmp_path):
+    found = train_zip.look(zipped)
+    assert (found.images, found.captioned, found.pairs, found.table) == (12, 12, 12, "")
+    assert train_zip.unpack(zipped, tmp_path / "data") == tmp_path / "data"
+    there = {p.name: p.read_bytes() for p in (tmp_path / "data").rglob("*") if p.is_file()}
+    assert there == {p.name: p.read_bytes() for p in (tmp_path / "shapes").iterdir()}
+
+
+def test_a_zip_may_have_a_table_and_what_systems_leave_in_it(tmp_path):
+    table = "file_name,caption\nimg/0.png,zero\nimg/1.png,/ one\n"
+    files = {"img/0.png": picture(0), "img/1.png": picture(1), "captions.csv": table}
+    files |= {"__MACOSX/img/0.png": b"x", "img/.DS_Store": b"x", "run.exe": b"x", "code.py": b"x"}
+    path = pack(tmp_path / "a.zip", files)
+    found = train_zip.look(path)
+    assert (found.images, found.table, found.pairs) == (2, "captions.csv", 2)
+    assert train_zip.unpack(path, tmp_path / "data") == tmp_path / "data" / "captions.csv"
+    there = {str(p.relative_to(tmp_path / "data")) for p in (tmp_path / "data").rglob("*") if p.is_file()}
+    assert there == {"img/0.png", "img/1.png", "captions.csv"}
+
+
+def link(path):
+    entry = zipfile.ZipInfo("link.png")
+    entry.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(entry, "/etc/passwd")
+
+
+def locked(path):
+    pack(path, pairs())
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+
+
+def directory(path):
+    """A zip whose end says that its list of files has 200 MB."""
+    pack(path, pairs())
+    content = bytearray(path.read_bytes())
+    end = content.index(b"PK\x05\x06")
+    content[end + 12 : end + 16] = (200_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (lambda path: path.write_bytes(b"no zip at all"), "damaged or no zip"),
+        (lambda path: path.write_bytes(b""), "damaged or no zip"),
+        (lambda path: None, "no longer there"),
+        (lambda path: pack(path, {}), "holds no images"),
+        (lambda path: pack(path, {"a.txt": "alone"}), "holds no images"),
+        (lambda path: pack(path, {"a.png": picture(), "b.png": picture(1)}), "no captions: put NAME.txt"),
+        (lambda path: pack(path, pairs(1)), "one image with a caption"),
+        (lambda path: pack(path, pairs() | {"../up.png": picture()}), "points outside"),
+        (lambda path: pack(path, pairs() | {"a/../../up.png": picture()}), "points outside"),
+        (lambda path: pack(path, pairs() | {"..\\up.png": picture()}), "points outside"),
+        (lambda path: pack(path, pairs() | {"/etc/up.png": picture()}), "points outside"),
+        (lambda path: pack(path, pairs() | {"C:\\up.png": picture()}), "points outside"),
+        (lambda path: pack(path, pairs() | {"zeros.png": bytes(60_000_000)}), "would unpack to 0.1 GB"),
+        (link, "a link"),
+        (locked, "locked by a password"),
+        (directory, "more than 50,000 files"),
+    ],
+)
+def test_bad_zips_are_one_sentence_and_write_nothing(make, told, tmp_path):
+    path = tmp_path / "bad.zip"
+    make(path)
+    for ask in (train_zip.look, lambda path: train_zip.unpack(path, tmp_path / "data")):
+        with pytest.raises(ValueError, match=told) as raised:
+            ask(path)
+        assert str(raised.value).startswith("bad.zip") and "\n" not in str(raised.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_damage_inside_a_zip_is_one_sentence(tmp_path):
+    path = Path(pack(tmp_path / "bad.zip", pairs()))
+    content = bytearray(path.read_bytes())
+    start = content.index(b"0.png") + 20
+    content[start : start + 40] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        train_zip.unpack(path, tmp_path / "data")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json"])
+def test_a_zip_cannot_name_files_that_are_not_in_it(kind, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(picture())
+    for name in (str(secret), "../secret.png"):
+        files = {"a.png": picture(1), "b.png": picture(2)}
+        row = {"file_name": name, "caption": "mine"}
+        if kind == "csv":
+            files["t.csv"] = f"file_name,caption\na.png,one\n{name},mine\n"
+        elif kind == "jsonl":
+            files["t.jsonl"] = json.dumps(row) + "\n"
+        else:
+            files |= {"a.json": json.dumps({"caption": "one", "other": [row]}), "b.txt": "two"}
+        with pytest.raises(ValueError, match="which is not in the zip"):
+            train_zip.unpack(pack(tmp_path / "t.zip", files), tmp_path / "data")
