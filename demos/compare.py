@@ -23,6 +23,7 @@ from demos.compare_sides import (
     partner,
     sights,
 )
+from demos.loading import Loading
 from demos.page import Page
 from demos.studio import Studio
 
@@ -37,6 +38,7 @@ class Compares:
 
     def __init__(self, studio: Studio):
         self.studio = studio
+        self.load = Loading(studio).load
 
     @toasted
     def draw(
@@ -135,20 +137,9 @@ class Compares:
             both.names, cka, _color(cka, COLORS, 0, 1), _bar(COLORS), measured, scores, queries
         )
 
-    def choose(self, name: str, current: str | None):
-        """-> (picker, model on this side). A model that cannot be loaded is a toast and the one before it stays."""
-        try:
-            self.studio.encoder(name)
-        except Exception as error:
-            if (told := common.sentence(error)) is None:
-                raise
-            common.warn(told)
-            return gr.update(value=current), current
-        return name, name
-
     def open(self, names: list[str], current_a: str | None, current_b: str | None) -> tuple:
         """Two encoders handed over by another tab -> (picker A, model A, picker B, model B)."""
-        return *self.choose(names[0], current_a), *self.choose(names[-1], current_b)
+        return *self.load(names[0], current_a)[:2], *self.load(names[-1], current_b)[:2]
 
     @toasted
     def arrive(self, model: str | None, image: str | None, model_b: str | None):
@@ -158,7 +149,7 @@ class Compares:
         own, other = (model, self.studio.info(model).name), (gr.skip(),) * 3
         if model_b in (None, own[1]):
             name, kind = partner(self.studio, model)
-            picker, loaded = self.choose(name, own[1])
+            picker, loaded, _ = self.load(name, own[1])
             other = picker, loaded, kind if loaded == name else "final"
         strip = common.strip_html(self.studio, model)
         if image is not None or not strip:
@@ -260,8 +251,7 @@ def tab(page: Page) -> None:
     all_again(field.clear(lambda: (None, None), None, [image, mask], **quiet))
     all_again(strip.select(example, page.model, [field, image, queries, mask], **quiet))
     for picker, model in ((pick_a, model_a), (pick_b, model_b)):
-        loading = dict(api_visibility="private", show_progress="full", show_progress_on=maps, **MODEL_WORK)
-        all_again(picker.select(handlers.choose, [picker, model], [picker, model], **loading))
+        all_again(page.choosing(picker.select, picker, model))
     gr.on([each.input for each in (features_a, features_b, resolution)], **drawn).then(**painted)
     gr.on([queries.change, templates.input, scale.input], **drawn)
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-pair', v)")

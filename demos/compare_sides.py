@@ -48,7 +48,7 @@ def look(studio: Studio, who: str, image, models: Sequence, features: Sequence[s
     """Encode the image on both sides, unless this visitor's memory has it. resolution: 0 for each as trained."""
     if image is None:
         raise ValueError("Give an image.")
-    encoders = tuple(studio.encoder(model) for model in models)
+    encoders = studio.encoders(*models)
     seen = tuple(studio.encode(who, encoder, image, int(resolution or 0)) for encoder in encoders)
     names = tuple(encoder.info.name for encoder in encoders)
     if encoders[0] is encoders[1] or features[0] != features[1]:

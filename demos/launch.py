@@ -77,6 +77,7 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
         argv = [*shlex.split(os.environ.get(ARGUMENTS, "")), *sys.argv[1:]]
     given = flags.parse_args(argv)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its transfers cannot be cancelled; before the Hub is imported
 
     from tipsv2.catalogue import ModelError, find
 

@@ -12,6 +12,8 @@ What else a tab may ask of the page:
                                        as soon as somebody opens a menu
     page.open_in(event, "compare", names)      after this event show that tab with the encoders in names, a State with
                                        a list of names (None or empty: stay); compare takes two, other tabs the first
+    page.choosing(event, menu, model)  download and load what is in a menu of the tab's own; the event to go on from
+    page.leavings.append(forget)       forget(visitor) is called when somebody closes the page
     page.on_open("compare", fn, inputs, outputs)   how a tab with menus of its own does that: fn(names, *inputs)
 """
 
@@ -23,9 +25,9 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from demos import views
-from demos.common import MODEL_WORK, WEB, sentence, visitor, warn
+from demos.common import MODEL_WORK, WEB, visitor
 from demos.depth_memory import apart
+from demos.loading import FETCHING, Loading, loading_html
 from demos.settings import Settings
 from demos.studio import Studio
 from tipsv2.catalogue import ModelInfo
@@ -43,6 +45,8 @@ class Page:
     model: gr.State
     choice: gr.Dropdown
     settings: Settings
+    line: gr.HTML
+    cancel: gr.Button
     arrivals: list[dict] = field(default_factory=list)
     pickers: list[gr.Dropdown] = field(default_factory=list)
     openings: dict[str, dict] = field(default_factory=dict)
@@ -50,6 +54,9 @@ class Page:
     stale: list = field(default_factory=list)  # events after which the menus are asked anew
     heads: Sequence[ModelInfo] = ()  # models with DPT heads among those the app was started with
     leavings: list[Callable[[str], None]] = field(default_factory=list)  # called with the visitor who leaves
+
+    def __post_init__(self):
+        self.loading = Loading(self.studio)
 
     def on_arrival(self, fn, inputs, outputs) -> None:
         """Run fn, after those registered before it, whenever a model has become ready."""
@@ -59,6 +66,18 @@ class Page:
         """A menu of the encoders on offer, kept up to date."""
         self.pickers.append(picker(self.studio, label, **options))
         return self.pickers[-1]
+
+    def choosing(self, moment, menu: gr.Dropdown, model: gr.State):
+        """At this moment (an event such as `menu.select`) bring the encoder in the menu onto this machine and load it.
+        model: State with the name of the one that answers, which stays on a failure. Returns the event to go on from.
+        """
+        wanted, failed = gr.State(None), gr.State(None)
+        fetched = moment(self.loading.fetch, menu, [self.line, self.cancel, wanted, failed], **QUIET, **FETCHING)
+        shown = dict(show_progress="minimal", show_progress_on=self.line, api_visibility="private")
+        loaded = fetched.then(self.loading.load, [wanted, model, failed], [menu, model, failed], **shown, **MODEL_WORK)
+        told = loaded.then(self.loading.status, [self.model, failed], self.line, queue=False, **QUIET)
+        self.refresh(told)
+        return told
 
     def refresh(self, event) -> None:
         """Bring the menus of this page up to date after the event (what `.click` and the like return)."""
@@ -93,14 +112,17 @@ def build(
     """
     models = [model] if isinstance(model, str) else model
     models, heads = apart(models) if "depth" in tabs else (models, ())
-    studio = Studio(models, device, settings.runs)
+    studio = Studio(models, device, settings.runs, settings.memory)
     modules = {name: importlib.import_module(f"demos.{name}") for name in tabs}
     with gr.Blocks(title="TIPSv2 explorer", analytics_enabled=False, delete_cache=SWEEP, fill_width=True) as blocks:
         with gr.Row(elem_classes="tips-top", equal_height=True):
             gr.HTML(header(), apply_default_css=False, js_on_load=None)
             choice = picker(studio, "Encoder", elem_classes="tips-model")
-        line = gr.HTML(loading_html(studio), apply_default_css=False, js_on_load=None, elem_classes="tips-line")
-        page = Page(studio, gr.State(None), choice, settings, pickers=[choice], heads=heads)
+        with gr.Row(elem_classes="tips-who"):
+            line = gr.HTML(loading_html(studio), apply_default_css=False, js_on_load=None, elem_classes="tips-line")
+            cancel = gr.Button("Cancel", visible=False, size="sm", min_width=80, scale=0, elem_classes="tips-cancel")
+        page = Page(studio, gr.State(None), choice, settings, line, cancel, pickers=[choice], heads=heads)
+        cancel.click(page.loading.cancel, None, None, queue=False, **QUIET)
         shown = None
         if len(modules) == 1:
             modules[tabs[0]].tab(page)
@@ -110,21 +132,9 @@ def build(
                     with gr.Tab(module.TITLE, id=name):
                         module.tab(page)
 
-        def choose(name: str | None, current: str | None, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
-            return choose_model(studio, name, current)
-
         def answer(moment) -> None:
             """Load the model in the picker, then whatever the tabs do about it."""
-            ready = moment(
-                choose,
-                [choice, page.model],
-                [choice, page.model, line],
-                show_progress="full",
-                show_progress_on=line,
-                api_visibility="private",
-                **MODEL_WORK,
-            )
-            page.refresh(ready)
+            ready = page.choosing(moment, choice, page.model)
             for arrival in page.arrivals:
                 ready = ready.then(**arrival, **QUIET, **MODEL_WORK)
 
@@ -135,6 +145,7 @@ def build(
         for event, tab, names in page.handed:
             _hand_over(page, shown, event, tab, names, answer)
         _keep_menus(page, blocks)
+        _endpoints(page)
 
         def leave(request: gr.Request) -> None:
             for forget in (studio.forget, *page.leavings):
@@ -182,40 +193,13 @@ def _hand_over(page: Page, shown: gr.Tabs | None, event, tab: str, names: gr.Sta
             event = event.then(**step)
 
 
-def choose_model(studio: Studio, name: str | None, current: str | None) -> tuple:
-    """Load a model for one visitor. Returns (picker, model that answers now, status line); a failure is a toast and the
-    model before it stays.
-    """
-    try:
-        name = studio.encoder(name).info.name if name in (None, "auto") else name
-        studio.encoder(name)
-    except Exception as error:
-        if (told := sentence(error)) is None:
-            raise
-        warn(told)
-        return gr.update(value=current or name), current, status_html(studio, current, told)
-    return name, name, status_html(studio, name)
-
-
-def loading_html(studio: Studio, model: str | None = None) -> str:
-    """The line while a model loads."""
-    return views.status(f"Loading {studio.info(model).title} …", [], "loading")
-
-
-def status_html(studio: Studio, model: str | None, failure: str = "") -> str:
-    """Which model answers, what it was trained on and at which resolution, device and dtype, in one line."""
-    if model is None:
-        return views.status(studio.info().title, [failure], "failed")
-    encoder = studio.encoder(model)
-    info = encoder.info
-    dtype = str(encoder.dtype).removeprefix("torch.")
-    facts = [
-        f"{info.parameters} parameters" if info.parameters != "unknown" else "",
-        f"trained at {info.resolution} px",
-        f"{encoder.device}, {dtype}",
-        {"folder": "a local folder", "run": "a training run"}.get(info.source, info.trained_on),
-    ]
-    return views.status(info.title, [fact for fact in facts if fact])
+def _endpoints(page: Page) -> None:
+    """The encoders on offer, and getting one, for programs."""
+    hidden = dict(visible=False)
+    listed = dict(api_name="models", queue=False)
+    gr.Button(**hidden).click(page.loading.models, None, gr.JSON(**hidden, label="models"), **listed)
+    asked = dict(api_name="load", **FETCHING)
+    gr.Button(**hidden).click(page.loading.get, page.choice, gr.JSON(**hidden, label="model"), **asked)
 
 
 def header() -> str:

@@ -18,7 +18,7 @@ from demos.compare import Compares
 from demos.compare_api import Endpoints
 from demos.compare_sides import look, measure, partner
 from demos.studio import Studio
-from tipsv2.catalogue import BUNDLED, ModelError
+from tipsv2.catalogue import BUNDLED
 from tipsv2.images import ImageError
 
 WORDS = ["dog", "grass"]
@@ -253,16 +253,6 @@ def test_the_side_opposite(studio, monkeypatch):
     assert partner(alone, None) == (BUNDLED, "final")
     monkeypatch.setattr("demos.compare_sides.is_cached", lambda info: info.name == "tipsv2-b14")
     assert partner(alone, None) == ("tipsv2-b14", "values")
-
-
-def test_a_model_that_cannot_be_loaded_leaves_the_one_before(studio, monkeypatch):
-    def unreachable(*args, **kwargs):
-        raise ModelError("google/tipsv2-l14 is not on this machine and the Hub cannot be reached.")
-
-    monkeypatch.setattr("tipsv2.encoder.load", unreachable)
-    with pytest.warns(UserWarning, match="cannot be reached"):
-        picker, model = Compares(studio).choose("tipsv2-l14", BUNDLED)
-    assert model == picker["value"] == BUNDLED
 
 
 def test_the_pages_model_becomes_a(studio, picture):

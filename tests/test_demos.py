@@ -21,10 +21,8 @@ from PIL import Image
 from demos import common, examples, views
 from demos.heatmap import Heatmaps, patch_at
 from demos.launch import parser
-from demos.page import choose_model, status_html
 from demos.segmentation import MAX_CLASSES, Segmentations, presets, split
 from demos.studio import KEEP_IMAGES, MAX_PATCHES, Studio
-from tipsv2.catalogue import ModelError
 from tipsv2.images import fit_size
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -327,48 +325,6 @@ def test_api_segmentation_returns_labels_and_shares(studio, picture):
     painted, labels, told = Segmentations(studio).segmentation(picture, "dog, cat", None, **given, opacity=1.0)
     assert painted.shape == (60, 90, 3) and labels.shape == (60, 90) and labels.dtype == np.uint8
     assert told["shares"]["dog"] == pytest.approx((labels == 1).mean(), abs=1e-5)
-
-
-def test_a_model_that_cannot_be_loaded_leaves_the_one_before(studio, monkeypatch):
-    before = studio.first
-    assert choose_model(studio, before, None)[1] == before
-
-    def unreachable(*args, **kwargs):
-        raise ModelError("google/tipsv2-b14 is not on this machine and the Hub cannot be reached.")
-
-    monkeypatch.setattr("tipsv2.encoder.load", unreachable)
-    with pytest.warns(UserWarning, match="cannot be reached"):
-        picker, model, line = choose_model(studio, "tipsv2-b14", before)
-    assert model == before and picker["value"] == before and f"<b>{before}</b>" in line
-
-
-def test_a_first_model_that_cannot_be_loaded_is_said_in_the_line(tmp_path):
-    with pytest.raises(ModelError):
-        Studio(str(tmp_path / "nothing"))
-    studio = Studio(str(tmp_path))
-    with pytest.warns(UserWarning, match="config.json"):
-        _, model, line = choose_model(studio, studio.first, None)
-    assert model is None and 'data-state="failed"' in line and "config.json" in line
-
-
-def test_the_line_names_size_resolution_device_and_dtype(studio):
-    encoder = studio.encoder()
-    line = re.sub(r"<[^>]+>", "|", status_html(studio, studio.first))
-    for fact in (
-        encoder.info.title,
-        "trained at 56 px",
-        str(encoder.device),
-        str(encoder.dtype).removeprefix("torch."),
-    ):
-        assert fact in line
-
-
-def test_models_on_offer_say_what_they_cost(studio, monkeypatch):
-    monkeypatch.setattr("demos.studio.is_cached", lambda info: info.name == "tipsv2-l14")
-    labels = {name: label for label, name in studio.choices()}
-    assert "downloads 780 MB" in labels["tipsv2-b14"]
-    assert "on this machine" in labels["tipsv2-l14"]
-    assert "local folder" in labels[studio.first]
 
 
 @pytest.mark.parametrize("size", [(448, 448), (1, 5000), (4000, 1000), (3000, 2000)])

@@ -234,7 +234,7 @@ def _folder(path: Path) -> ModelInfo:
         title=name,
         source="run" if run else "folder",
         location=str(path),
-        parameters=_count_parameters(path),
+        parameters=_rounded(num_parameters(path)),
         width=width,
         resolution=resolution,
         trained_on=f"By the run in {run}, see its recipe.json." if run else "Unknown: a local folder.",
@@ -243,8 +243,10 @@ def _folder(path: Path) -> ModelInfo:
     )
 
 
-def _count_parameters(folder: Path) -> str:
-    """ "4.3M" out of the headers of the safetensors files: a length, then JSON with every tensor's shape."""
+def num_parameters(folder: Path) -> int:
+    """The parameters of a model folder out of the headers of its safetensors files (a length, then JSON with every
+    tensor's shape); 0 if they cannot be read.
+    """
     total = 0
     try:
         for file in sorted(folder.glob("*.safetensors")):
@@ -253,8 +255,13 @@ def _count_parameters(folder: Path) -> str:
                 header = json.loads(stream.read(min(length, 100_000_000)))
             total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     except (OSError, ValueError, KeyError, TypeError, struct.error):
-        return "unknown"
+        return 0
+    return total
+
+
+def _rounded(count: int) -> str:
+    """4300000 -> "4.3M"; 0 -> "unknown"."""
     for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if total >= scale:
-            return f"{total / scale:.3g}{unit}"
-    return str(total) if total else "unknown"
+        if count >= scale:
+            return f"{count / scale:.3g}{unit}"
+    return str(count) if count else "unknown"

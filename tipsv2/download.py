@@ -6,7 +6,9 @@ folder = download(find("tipsv2-b14"))
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from tipsv2.catalogue import BUNDLED, DPT, ModelError, ModelInfo
@@ -15,20 +17,16 @@ HUB_PATTERNS = ("*.json", "*.safetensors", "tokenizer*")
 REACH_SECONDS = 4.0  # to learn whether the Hub answers at all
 
 
-def download(info: ModelInfo, progress: bool = True) -> Path:
-    """The folder of a Hub model in the local cache, with everything in it. progress: show the Hub's bar.
+def download(info: ModelInfo, progress: bool | Callable[[int, int], None] = True) -> Path:
+    """The folder of a Hub model in the local cache, with everything in it.
 
-    Raises ModelError: within five seconds when the Hub does not answer, else when the download stops on the way; what
-    has come stays and the next call goes on from there.
+    progress: show the Hub's bar, or a function that is told (bytes done, bytes in all) as they come; what it raises
+        ends the download and reaches the caller.
+    Raises ModelError: within five seconds when the Hub does not answer, else when the download stops on the way; files
+    that came whole stay.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-    from tqdm.auto import tqdm
-
-    class Silent(tqdm):
-        def __init__(self, *args, **kwargs):
-            kwargs.pop("name", None)
-            super().__init__(*args, **{**kwargs, "disable": True})
 
     instead = "give the folder of a copy" if info.name in DPT else f"the bundled encoder {BUNDLED} needs no download"
     if constants.HF_HUB_OFFLINE:
@@ -53,14 +51,42 @@ def download(info: ModelInfo, progress: bool = True) -> Path:
         raise ModelError(f"The Hub has no model {info.location}, or it is private: check the name; {instead}.")
     if "sha" not in answer:
         raise ModelError(f"{info.location} is not on this machine and the Hub cannot be reached: {instead}.")
+    told: list[BaseException] = []  # what `progress` raised is not a failed download
+
+    def report(done: int, total: int) -> None:
+        try:
+            progress(done, total)
+        except BaseException as error:
+            told.append(error)
+            raise
+
+    bars = None if progress is True else _bars(report if callable(progress) else None)
     try:
         # By branch, not by the sha just read: only a branch leaves the reference that finds it again without a network.
-        folder = snapshot_download(
-            info.location, allow_patterns=list(HUB_PATTERNS), etag_timeout=3, tqdm_class=None if progress else Silent
-        )
-    except (OSError, ValueError) as error:  # connection lost on the way, disk full, no permission
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        folder = snapshot_download(info.location, allow_patterns=list(HUB_PATTERNS), etag_timeout=3, tqdm_class=bars)
+    except Exception as error:  # connection lost on the way, disk full, no permission: each library has its own
+        if error in told:
+            raise
+        reason = re.sub(r"hf_\w+", "hf_…", str(error).splitlines()[0]) if str(error) else type(error).__name__
         raise ModelError(
-            f"The download of {info.location} stopped ({reason}): try again, it goes on where it ended; {instead}."
+            f"The download of {info.location} stopped ({reason}): try again, files that came whole are kept; {instead}."
         ) from error
     return Path(folder)
+
+
+def _bars(report: Callable[[int, int], None] | None) -> type:
+    """A class of bars that draws nothing and tells `report` of the bytes."""
+    from tqdm.auto import tqdm
+
+    class Bars(tqdm):
+        def __init__(self, *args, **kwargs):
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self.bytes = kwargs.get("unit") == "B"
+
+        def update(self, n=1):
+            self.n += n or 0
+            if report and self.bytes and self.n:
+                report(int(self.n), int(self.total or 0))
+
+    return Bars

@@ -1,0 +1,335 @@
+"""How encoders come and go: the budget, downloads that are watched and cancelled, and the page's handlers around them.
+The Hub is a server on this machine that sends what it has, slowly where a test asks for it.
+
+python -m pytest tests/test_loading.py
+"""
+
+import json
+import re
+import shutil
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import gradio as gr
+import httpx2
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from demos import shelf
+from demos.loading import Loading, status_html
+from demos.studio import Studio
+from tipsv2.catalogue import BUNDLED, HUB, ModelError, find, is_cached, num_parameters
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_abcdefghijklmnop"
+
+
+class Visitor:
+    def __init__(self, session_hash="a"):
+        self.session_hash = session_hash
+
+
+class Hub:
+    """An HTTP server with google/tipsv2-b14: the files of a folder. `gate`: bodies of weights stop half-way until it
+    is set; `broken`: they end there.
+    """
+
+    def __init__(self, folder: Path):
+        hub = self
+        self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        self.gate, self.broken, self.sent = threading.Event(), False, []
+        self.gate.set()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args):
+                pass
+
+            def do_HEAD(self):
+                self.answer(body=False)
+
+            def do_GET(self):
+                self.answer(body=True)
+
+            def answer(self, body):
+                repo = "/google/tipsv2-b14"
+                if self.path.startswith(f"/api/models{repo}/tree/"):
+                    tree = [
+                        {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
+                        for name, data in hub.files.items()
+                    ]
+                    return self.send(json.dumps(tree).encode())
+                if self.path.startswith(f"/api/models{repo}"):
+                    return self.send(json.dumps({"_id": "0", "id": repo[1:], "sha": SHA, "siblings": []}).encode())
+                name = Path(self.path.split("?")[0]).name
+                if name not in hub.files:
+                    return self.send(b"", 404)
+                data = hub.files[name]
+                self.send_response(200)
+                self.send_header("ETag", f'"{name}"')
+                self.send_header("X-Repo-Commit", SHA)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                if body:
+                    half = len(data) // 2 if name == "model.safetensors" else len(data)
+                    hub.sent.append(name)
+                    self.wfile.write(data[:half])
+                    self.wfile.flush()
+                    hub.gate.wait(20)
+                    if hub.broken and half < len(data):
+                        self.close_connection = True
+                        return self.connection.close()
+                    self.wfile.write(data[half:])
+
+            def send(self, data, status=200):
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def hub(tiny_folder, tmp_path, monkeypatch):
+    """The server, in the Hub's place for this process, with an empty cache."""
+    served = Hub(tiny_folder)
+
+    def here(request):
+        """Ask the server on this machine, whatever host of the Hub is meant."""
+        request.url = httpx2.URL(served.address + request.url.raw_path.decode())
+        request.headers["Host"] = request.url.netloc.decode()
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 5000)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    huggingface_hub.set_client_factory(lambda: httpx2.Client(event_hooks={"request": [here]}))
+    yield served
+    served.gate.set()
+    huggingface_hub.set_client_factory(lambda: httpx2.Client())
+    served.server.shutdown()
+
+
+def until(condition, seconds=15):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def test_bytes_are_told_as_they_come(hub, tiny_folder):
+    hub.gate.clear()
+    steps = Studio(str(tiny_folder), device="cpu").fetch("tipsv2-b14", "a")
+    weights = len(hub.files["model.safetensors"])
+    until(lambda: next(steps)[0] >= weights // 2)
+    for _ in range(2):
+        done, total = next(steps)
+        assert weights // 2 <= done <= sum(map(len, hub.files.values())) - weights // 2 and total == 780e6
+    hub.gate.set()
+    list(steps)
+    assert is_cached(find("tipsv2-b14"))
+
+
+def test_the_line_follows_a_download_and_the_encoder_loads(hub, tiny_folder):
+    hub.gate.clear()
+    loading = Loading(Studio(str(tiny_folder), device="cpu"))
+    watched = 0
+    for line, cancel, wanted, failed in loading.fetch("tipsv2-b14", Visitor()):
+        if "<progress" in line:
+            watched += 1
+            assert cancel["visible"] and "of 780 MB" in line and (wanted, failed) == (None, None)
+            hub.gate.set()
+    assert watched and not cancel["visible"] and wanted == "tipsv2-b14" and failed is None
+    assert loading.load(wanted, "tiny") == ("tipsv2-b14", "tipsv2-b14", None)
+    assert "<b>TIPSv2 B/14</b>" in loading.status("tipsv2-b14") and is_cached(find("tipsv2-b14"))
+
+
+def test_a_cancelled_download_leaves_nothing_half_loaded(hub, tiny_folder):
+    hub.gate.clear()
+    loading = Loading(Studio(str(tiny_folder), device="cpu"))
+    steps = loading.fetch("tipsv2-b14", Visitor())
+    until(lambda: "of 780 MB" in next(steps)[0])
+    loading.cancel(Visitor("b"))  # somebody else's button
+    assert next(steps)[1]["visible"]
+    loading.cancel(Visitor())
+    with pytest.warns(UserWarning, match="was cancelled"):
+        *_, (line, cancel, wanted, failed) = steps
+    assert not cancel["visible"] and wanted is None and "cancelled" in failed
+    assert loading.load(None, "tiny", failed)[:2] == ("tiny", "tiny")
+    assert not is_cached(find("tipsv2-b14")) and loading.studio.shelf.loaded("tipsv2-b14") is None
+    job = loading.studio.downloads._jobs["tipsv2-b14"]
+    hub.gate.set()
+    until(lambda: not job.is_alive())
+    assert job.error is None and not is_cached(find("tipsv2-b14"))
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
+    *_, (_, _, wanted, _) = loading.fetch("tipsv2-b14", Visitor())
+    assert wanted == "tipsv2-b14" and is_cached(find(wanted))
+
+
+def test_two_visitors_share_a_download_and_one_may_leave(hub, tiny_folder):
+    hub.gate.clear()
+    studio = Studio(str(tiny_folder), device="cpu")
+    first, second = studio.fetch("tipsv2-b14", "a"), studio.fetch("tipsv2-b14", "b")
+    next(first), next(second)
+    until(lambda: next(second)[0] > 0)
+    studio.forget("a")  # closes the page
+    with pytest.raises(ModelError, match="cancelled"):
+        list(first)
+    hub.gate.set()
+    list(second)
+    assert is_cached(find("tipsv2-b14"))
+    assert hub.sent.count("model.safetensors") == 1
+
+
+def test_a_download_that_breaks_off_is_one_sentence_without_the_token(hub, tiny_folder, monkeypatch, capfd):
+    monkeypatch.setattr(time, "sleep", lambda seconds, real=time.sleep: real(min(seconds, 0.01)))  # between retries
+    hub.broken = True
+    loading = Loading(Studio(str(tiny_folder), device="cpu"))
+    with pytest.warns(UserWarning, match="stopped") as caught:
+        *_, (_, cancel, wanted, failed) = loading.fetch("tipsv2-b14", Visitor())
+    assert wanted is None and not cancel["visible"] and failed.endswith(".") and "\n" not in failed
+    assert loading.load(None, "tiny", failed)[1] == "tiny"
+    assert loading.status("tiny", failed).count("tiny") == 1
+    told = failed + "".join(str(each.message) for each in caught) + "".join(capfd.readouterr())
+    assert TOKEN not in told
+
+
+def test_only_the_menu_downloads(hub, tiny_folder):
+    studio = Studio(str(tiny_folder), device="cpu")
+    with pytest.raises(ModelError, match=r"TIPSv2 B/14 is not on this machine yet \(780 MB\): choose it"):
+        studio.encoder("tipsv2-b14")
+    assert hub.sent == []
+
+
+def test_programs_list_and_load(hub, tiny_folder):
+    loading = Loading(Studio(str(tiny_folder), device="cpu"))
+    before = {each["name"]: each for each in loading.models()}
+    assert before["tipsv2-b14"]["where"] == "downloads 780 MB" and before[BUNDLED]["where"] == "bundled"
+    assert loading.get("tipsv2-b14", Visitor())["device"] == "cpu"
+    after = {each["name"]: each for each in loading.models()}
+    assert (after["tipsv2-b14"]["where"], after["tipsv2-b14"]["loaded"]) == ("on this machine", True)
+    with pytest.raises(gr.Error, match="not on offer"):
+        loading.get("/etc", Visitor())
+
+
+def weights(folder):
+    return 4 * num_parameters(Path(folder))
+
+
+@pytest.fixture
+def three(tiny_folder, tmp_path, monkeypatch):
+    """Three folders with the same encoder, in float32."""
+    monkeypatch.setattr("tipsv2.encoder.native_bf16", lambda device: False)
+    return [str(tiny_folder)] + [str(shutil.copytree(tiny_folder, tmp_path / name)) for name in ("two", "three")]
+
+
+def in_memory(studio):
+    return [name for _, name in studio.choices() if studio.shelf.loaded(name)]
+
+
+def test_the_least_recently_used_goes_first(three):
+    studio = Studio(three, device="cpu", memory=int(2.5 * weights(three[0])))
+    for name in ("tiny", "two", "tiny", "three"):
+        studio.encoder(name)
+    assert in_memory(studio) == ["tiny", "three"]
+    first, second = studio.encoders("two", "three")  # both at once: "two" may not push "three" out
+    assert in_memory(studio) == ["two", "three"] and first is not second
+
+
+def test_what_does_not_fit_is_said_before_it_is_read(three, monkeypatch):
+    size = weights(three[0])
+    studio = Studio(three, device="cpu", memory=int(1.5 * size))
+    studio.encoder("tiny")
+    with pytest.raises(ModelError, match="two needs 1 MB of memory, 1 MB are free for it beside tiny: start"):
+        studio.encoders("tiny", "two")
+    assert in_memory(studio) == ["tiny"]
+    nano = weights(find(BUNDLED).location)
+    poor = Studio(["tipsv2-g14", three[0]], device="cpu", memory=nano // 2)
+    monkeypatch.setattr("tipsv2.encoder.load", lambda *given, **rest: pytest.fail("it was read"))
+    with pytest.raises(
+        ModelError, match=r"g/14 needs 6\.1 GB of memory, \d+ MB are free for it: choose tiny, or start"
+    ):
+        list(poor.fetch("tipsv2-g14", "a"))  # before the download
+    with pytest.raises(ModelError, match="larger --memory"):
+        poor.encoder(BUNDLED)
+
+
+def test_without_a_budget_it_is_a_share_of_what_is_free(three, monkeypatch):
+    size = weights(three[0])
+    monkeypatch.setattr(shelf, "free_bytes", lambda device: size)
+    studio = Studio(three, device="cpu")
+    with pytest.raises(ModelError, match="needs"):
+        studio.encoder("tiny")  # 80 % of it is not enough
+    monkeypatch.setattr(shelf, "free_bytes", lambda device: 2 * size)
+    studio.encoder("tiny")
+    studio.encoder("two")  # 0.8 x (2 + 1 in memory) of them hold two
+    assert in_memory(studio) == ["tiny", "two"]
+    monkeypatch.setattr(shelf, "free_bytes", lambda device: 0)
+    studio.encoder("three")  # 0.8 x 2 hold one
+    assert in_memory(studio) == ["three"]
+
+
+def test_bfloat16_takes_half(three, monkeypatch):
+    full = shelf.weight_bytes(find(three[0]), "cpu")
+    assert full == weights(three[0]) == Studio(three, device="cpu").encoder().model.num_parameters() * 4
+    monkeypatch.setattr("tipsv2.encoder.native_bf16", lambda device: True)
+    assert shelf.weight_bytes(find(three[0]), "cpu") * 2 == full
+    assert shelf.weight_bytes(HUB["tipsv2-g14"], "cpu") == pytest.approx(3.05e9, rel=0.01)
+
+
+def test_a_container_has_less_than_its_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(shelf, "CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert shelf.free_bytes("cpu") > 10**8
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert shelf.free_bytes("cpu") == 4000
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_one_before(tiny_folder, monkeypatch):
+    loading = Loading(Studio(str(tiny_folder), device="cpu"))
+    assert loading.load("tiny", None) == ("tiny", "tiny", None)
+
+    def damaged(*args, **kwargs):
+        raise ModelError("The model in 'x' cannot be read: get it again.")
+
+    monkeypatch.setattr("tipsv2.encoder.load", damaged)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        menu, model, failed = loading.load(BUNDLED, "tiny")
+    assert (menu, model) == ("tiny", "tiny") and "<b>tiny</b>" in loading.status(model, failed)
+
+
+def test_a_first_model_that_cannot_be_loaded_is_said_in_the_line(tmp_path):
+    with pytest.raises(ModelError):
+        Studio(str(tmp_path / "nothing"))
+    loading = Loading(Studio(str(tmp_path)))
+    with pytest.warns(UserWarning, match=r"config\.json"):
+        _, model, failed = loading.load(loading.studio.first, None)
+    line = loading.status(model, failed)
+    assert model is None and 'data-state="failed"' in line and "config.json" in line
+
+
+def test_the_line_names_size_resolution_device_and_dtype(tiny_folder):
+    studio = Studio(str(tiny_folder), device="cpu")
+    encoder = studio.encoder()
+    line = re.sub(r"<[^>]+>", "|", status_html(studio, studio.first))
+    for fact in (encoder.info.title, "trained at 56 px", "cpu", str(encoder.dtype).removeprefix("torch.")):
+        assert fact in line
+
+
+def test_a_menu_says_size_resolution_and_where(tiny_folder, monkeypatch):
+    monkeypatch.setattr("demos.studio.is_cached", lambda info: info.name == "tipsv2-l14")
+    labels = {name: label for label, name in Studio(str(tiny_folder), device="cpu").choices()}
+    assert labels["tipsv2-b14"] == "TIPSv2 B/14 · 86M+110M · 448 px · downloads 780 MB"
+    assert labels["tipsv2-l14"] == "TIPSv2 L/14 · 303M+184M · 448 px · on this machine"
+    assert labels["tiny"].startswith("tiny · ") and labels["tiny"].endswith("k · 56 px · local folder")
+    assert labels[BUNDLED].startswith("TIPSv2 nano (bundled) · ")
