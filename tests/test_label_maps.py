@@ -118,6 +118,7 @@ def test_a_whole_truth_against_scikit_learn(maps):
     assert told.mean == pytest.approx(expected.mean())
     assert told.accuracy == pytest.approx(accuracy_score(truth[seen], found[seen]))
     assert told.compared == pytest.approx(seen.mean())
+    np.testing.assert_array_equal(told.wrong, seen & (truth != found))
 
 
 def test_with_a_background_its_pixels_count(maps):

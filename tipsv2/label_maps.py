@@ -102,6 +102,7 @@ class Agreement:
     mean: float  # of the IoUs that were scored
     accuracy: float  # part of the compared pixels that have the right label
     compared: float  # part of all pixels
+    wrong: np.ndarray  # [H, W] bool: compared, and not right
 
 
 def agreement(labels: np.ndarray, truth: np.ndarray, num_classes: int, whole: bool = True) -> Agreement:
@@ -131,4 +132,5 @@ def agreement(labels: np.ndarray, truth: np.ndarray, num_classes: int, whole: bo
         float(np.nanmean(scored)) if np.isfinite(scored).any() else float("nan"),
         accuracy(confusion),
         float((target >= 0).mean()),
+        (target >= 0) & (target != found),
     )
