@@ -6,15 +6,17 @@ python -m demos.depth --model path/to/a/folder/with/heads
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import gradio as gr
 
-from demos import common, depth_views, views
+from demos import common, depth_offer, depth_views, views
 from demos.common import MODEL_WORK, toasted, visitor
-from demos.depth_api import DOWNLOADS, DepthOutputs, endpoints
+from demos.depth_api import DepthOutputs, endpoints
 from demos.depth_memory import DepthMemory
 from demos.examples import Example, examples
 from demos.exports import export_row
+from demos.loading import FETCHING
 from demos.page import Page
 from tipsv2.images import open_image
 
@@ -42,55 +44,70 @@ class Depths:
         far: float,
         colormap: str,
         request: gr.Request = None,
-    ) -> tuple[str, str, str]:
-        """-> (depth and normals, classes, what the network saw). loaded: the heads that answer, None before any do;
+    ) -> tuple[str, str]:
+        """-> (pictures, what the network saw). loaded: the heads that answer, None before any do;
         trouble: why they could not be loaded; span: "auto" or "fixed", from `near` to `far` metres.
         """
         if loaded is None:
-            return depth_views.offer(self.memory.info(chosen), self.memory.where(chosen), trouble), "", ""
+            return depth_offer.offer(self.memory.info(chosen), self.memory.where(chosen), trouble), ""
         if image is None:
-            return views.empty(*common.NO_IMAGE), "", ""
+            return views.empty(*common.NO_IMAGE), ""
         scene = self.memory.predict(visitor(request), loaded, image, int(resolution))
         low, high = depth_views.limits(scene.found.depth, span, near, far)
         note = depth_views.note(scene, self.memory.heads(loaded))
-        return depth_views.scene(scene, low, high, colormap), depth_views.regions(scene), note
+        return depth_views.scene(scene, low, high, colormap), note
 
     @toasted
     def pick(self, chosen: str, loaded: str | None):
         """Other heads are chosen -> (button, no trouble, what is offered if nothing is shown yet)."""
-        offered = gr.skip() if loaded else depth_views.offer(self.memory.info(chosen), self.memory.where(chosen))
+        offered = gr.skip() if loaded else depth_offer.offer(self.memory.info(chosen), self.memory.where(chosen))
         return self._button(chosen, loaded), "", offered
 
-    def fetch(self, chosen: str, progress=gr.Progress(track_tqdm=True)) -> str:  # noqa: B008
-        """Download these heads if they are not here -> what went wrong, in a sentence, or nothing."""
-        return self._told(self.memory.fetch, chosen)
-
-    def load(self, chosen: str, loaded: str | None, trouble: str):
-        """-> (picker, heads that answer now, trouble, button, resolution). A failure leaves those before it."""
-        trouble = trouble or self._told(self.memory.heads, chosen)
-        if trouble:
-            if loaded:
-                common.warn(trouble)  # the pictures stay, so it has no other place
-            return gr.skip(), loaded, trouble, self._button(chosen, loaded), gr.skip()
-        heads = self.memory.heads(chosen)
-        resolution = gr.update(**resolutions(heads.info.resolution, heads.patch_size))
-        picker = gr.update(choices=self.memory.choices(), value=chosen)
-        return picker, chosen, "", self._button(chosen, chosen), resolution
-
-    def _told(self, work, chosen: str) -> str:
+    def fetch(self, chosen: str, loaded: str | None, request: gr.Request = None) -> Iterator[tuple]:
+        """Download these heads if they are not here -> (heads asked for, what went wrong, pictures or offer, line under
+        the button), as often as there is news. Where pictures are shown they stay, and the line tells how far it is.
+        """
+        info = self.memory.info(chosen)
         try:
-            work(chosen)
+            for progress in self.memory.fetch(chosen, visitor(request)):
+                if loaded:
+                    yield chosen, "", gr.skip(), depth_offer.bar(progress)
+                else:
+                    yield chosen, "", depth_offer.offer(info, "hub", progress=progress), ""
         except Exception as error:
             if (told := common.sentence(error)) is None:
                 raise
-            return told
-        return ""
+            yield chosen, told, gr.skip(), ""
+        else:
+            yield chosen, "", gr.skip(), ""
+
+    def cancel(self, request: gr.Request = None) -> None:
+        """Stop the download of this visitor."""
+        self.memory.downloads.cancel(visitor(request))
+
+    def load(self, asked: str, loaded: str | None, trouble: str):
+        """-> (picker, heads that answer now, trouble, button, resolution). asked, trouble: as `fetch` left them; after
+        a failure those before it go on.
+        """
+        try:
+            heads = None if trouble else self.memory.heads(asked)
+        except Exception as error:
+            if (trouble := common.sentence(error)) is None:
+                raise
+            heads = None
+        if heads is None:
+            if loaded:
+                common.warn(trouble)  # the pictures stay, so it has no other place
+            return asked, loaded, trouble, self._button(asked, loaded), gr.skip()
+        resolution = gr.update(**resolutions(heads.info.resolution, heads.patch_size))
+        picker = gr.update(choices=self.memory.choices(), value=asked)
+        return picker, asked, "", self._button(asked, asked), resolution
 
     def _button(self, chosen: str, loaded: str | None):
         where = self.memory.where(chosen)
         if loaded != chosen and where == "loaded":
             where = "cached"  # somebody else's choice: here it takes a press, too
-        return gr.update(value=depth_views.button(self.memory.info(chosen), where), interactive=loaded != chosen)
+        return gr.update(value=depth_offer.button(self.memory.info(chosen), where), interactive=loaded != chosen)
 
 
 def resolutions(training: int, patch_size: int) -> dict:
@@ -125,19 +142,18 @@ def tab(page: Page) -> None:
     handlers = Depths(memory)
     page.leavings.append(memory.forget)
     first = memory.info()
-    loaded, trouble = gr.State(None), gr.State("")
+    loaded, asked, trouble = gr.State(None), gr.State(None), gr.State("")
     with gr.Row(elem_classes="tips-work"):
         with gr.Column(elem_classes="tips-source"):
             field, image = common.image_field()
             strip = gr.HTML(_strip(), js_on_load=common.script("examples.js"), apply_default_css=False)
         with gr.Column(elem_classes="tips-result"):
             panels = gr.HTML(
-                depth_views.offer(first, memory.where()),
+                depth_offer.offer(first, memory.where()),
                 js_on_load=common.script("depth.js"),
                 apply_default_css=False,
                 elem_classes="tips-output tips-panels",
             )
-            classes = gr.HTML("", js_on_load=common.script("regions.js"), apply_default_css=False)
             taking = gr.Column(visible=False)
         with gr.Column(elem_classes="tips-settings"):
             heads = gr.Dropdown(
@@ -147,7 +163,10 @@ def tab(page: Page) -> None:
                 info="They have an encoder of their own, not the one chosen above. ↓ is yet to download.",
                 filterable=False,
             )
-            load = gr.Button(depth_views.button(first, memory.where()), variant="primary", elem_classes="tips-load")
+            load = gr.Button(depth_offer.button(first, memory.where()), variant="primary", elem_classes="tips-load")
+            getting = gr.HTML(
+                "", js_on_load=common.script("depth.js"), apply_default_css=False, elem_classes="tips-under"
+            )
             resolution = gr.Slider(
                 **resolutions(first.resolution or 448, 14), label="Resolution", buttons=[], elem_classes="tips-slider"
             )
@@ -163,7 +182,7 @@ def tab(page: Page) -> None:
     seen = [resolution, span, near, far, colormap]
     inputs = [image, loaded, heads, trouble, *seen]
     quiet = dict(api_visibility="private", show_progress="hidden")
-    drawing = dict(fn=handlers.draw, inputs=inputs, outputs=[panels, classes, note], api_visibility="private")
+    drawing = dict(fn=handlers.draw, inputs=inputs, outputs=[panels, note], api_visibility="private")
     drawing |= dict(show_progress="minimal", show_progress_on=panels, trigger_mode="always_last", **MODEL_WORK)
 
     @toasted
@@ -178,10 +197,24 @@ def tab(page: Page) -> None:
     field.clear(lambda: None, None, image, **quiet).then(**drawing)
     strip.select(example, None, [field, image], **quiet).then(**drawing)
     heads.select(handlers.pick, [heads, loaded], [load, trouble, panels], **quiet)
-    working = dict(api_visibility="private", show_progress="full", show_progress_on=panels, trigger_mode="once")
-    pressed = gr.on([load.click, panels.submit], handlers.fetch, heads, trouble, **working, **DOWNLOADS)
+    pressed = gr.on(
+        [load.click, panels.submit],
+        handlers.fetch,
+        [heads, loaded],
+        [asked, trouble, panels, getting],
+        trigger_mode="once",
+        **quiet,
+        **FETCHING,
+    )
+    gr.on([panels.clear, getting.clear], handlers.cancel, queue=False, **quiet)
     ready = pressed.then(
-        handlers.load, [heads, loaded, trouble], [heads, loaded, trouble, load, resolution], **working, **MODEL_WORK
+        handlers.load,
+        [asked, loaded, trouble],
+        [heads, loaded, trouble, load, resolution],
+        show_progress="minimal",
+        show_progress_on=panels,
+        api_visibility="private",
+        **MODEL_WORK,
     )
     ready.then(**drawing).then(lambda loaded: gr.update(visible=loaded is not None), loaded, taking, **quiet)
     span.change(lambda chosen: gr.update(visible=chosen == "fixed"), span, ends, **quiet)

@@ -10,13 +10,12 @@ import numpy as np
 from demos import common, depth_views
 from demos.common import MODEL_WORK, answered, visitor
 from demos.exports import Taken, export
+from demos.loading import FETCHING
 from demos.snippets import IMAGE, call, command, literal, model_name
 from tipsv2 import render
 
 if TYPE_CHECKING:
     from demos.depth_memory import DepthMemory, Scene
-
-DOWNLOADS = dict(concurrency_id="heads", concurrency_limit=1)  # minutes, during which the encoders go on answering
 
 
 class DepthOutputs:
@@ -100,13 +99,14 @@ class DepthOutputs:
         return str(export(taken, "npz")), scores, pictures
 
     @answered
-    def load_heads(self, heads: str) -> dict:
+    def load_heads(self, heads: str, request: gr.Request = None) -> dict:
         """Load a model with DPT heads in place of the one before; one that is not on this machine is downloaded first,
         which takes minutes. Returns its name, heads, classes, device, training resolution and patch size in pixels.
 
         heads: a model on offer.
         """
-        self.memory.fetch(heads)
+        for _ in self.memory.fetch(heads, visitor(request)):
+            pass
         dpt = self.memory.heads(heads)
         return {
             "model": dpt.info.name,
@@ -180,5 +180,5 @@ def endpoints(memory: DepthMemory, heads: gr.Dropdown, shown: list) -> None:
         **MODEL_WORK,
     )
     gr.Button(visible=False).click(
-        outputs.load_heads, heads, gr.JSON(visible=False, label="model"), api_name="load_heads", **DOWNLOADS
+        outputs.load_heads, heads, gr.JSON(visible=False, label="model"), api_name="load_heads", **FETCHING
     )

@@ -4,7 +4,7 @@ The heads bring an encoder of their own, in float32 up to 5 GB, so one model is 
 its place. Only `fetch` downloads, and only when a visitor has asked for it. No gradio in here.
 
     memory = DepthMemory("auto")
-    memory.fetch("tipsv2-b14-dpt")
+    for done, total in memory.fetch("tipsv2-b14-dpt", "visitor"): ...
     scene = memory.predict("visitor", "tipsv2-b14-dpt", "room.jpg", 448)
 """
 
@@ -12,12 +12,24 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsv2.catalogue import DPT, DPT_TYPE, ModelError, ModelInfo, fetch, find, is_cached, read_config
+from demos.downloads import Downloads
+from demos.shelf import SHARE, amount, free_bytes
+from tipsv2.catalogue import (
+    DPT,
+    DPT_TYPE,
+    ModelError,
+    ModelInfo,
+    cached_folder,
+    find,
+    is_cached,
+    num_parameters,
+    read_config,
+)
 from tipsv2.images import open_image
 
 if TYPE_CHECKING:
@@ -76,6 +88,7 @@ class DepthMemory:
         for name, info in DPT.items():
             self._infos.setdefault(name, info)  # a folder may carry the name of what it is a copy of
         self.first = next(iter(self._infos))
+        self.downloads = Downloads()  # apart from the encoders': cancelling one leaves the other
         self._dpt: Dpt | None = None
         self._scenes: OrderedDict[tuple, Scene] = OrderedDict()  # (visitor, path, model, resolution)
         self._loading = threading.Lock()
@@ -101,10 +114,12 @@ class DepthMemory:
             return "folder"
         return "cached" if is_cached(info) else "hub"
 
-    def fetch(self, name: str | None = None) -> None:
-        """Download a model that is not on this machine. Raises ModelError."""
-        if self.where(name) != "loaded":
-            fetch(self.info(name))
+    def fetch(self, name: str | None, visitor: str) -> Iterator[tuple[int, int]]:
+        """Bring a model onto this machine, if it is not, while yielding (bytes done, bytes in all). Raises ModelError
+        if that fails or the visitor cancels it.
+        """
+        if self.where(name) == "hub":
+            yield from self.downloads.follow(self.info(name), visitor)
 
     def heads(self, name: str | None = None) -> Dpt:
         """The model of this name, loaded in place of the one before. Never downloads. Raises ModelError."""
@@ -112,13 +127,24 @@ class DepthMemory:
         with self._loading:
             where = self.where(info.name)
             if where == "hub":
-                raise ModelError(f"{info.location} is not on this machine: load it first, or run {command(info)}.")
+                raise ModelError(
+                    f"{info.location} is not on this machine: load it in the Depth tab, or call /load_heads."
+                )
             if where != "loaded":
                 from tipsv2.dpt import load_dpt
 
                 self._dpt = None  # before the next one is read: two of them may not fit
+                self._check_room(info)
                 self._dpt = load_dpt(info.location, device=self.device, progress=False)
             return self._dpt
+
+    def _check_room(self, info: ModelInfo) -> None:
+        folder = cached_folder(info) if info.source == "hub" else Path(info.location)
+        need, free = 4 * num_parameters(folder), SHARE * free_bytes(self.device)  # heads stay in float32
+        if need > free:
+            raise ModelError(
+                f"{info.title} needs {amount(need)} of memory, {amount(free)} are free for it: choose smaller heads."
+            )
 
     def predict(self, visitor: str, name: str | None, path: str | Path, resolution: int) -> Scene:
         """What this model says of an image file, from this visitor's memory if it is there. Raises ImageError."""
@@ -139,24 +165,15 @@ class DepthMemory:
         return scene
 
     def forget(self, visitor: str) -> None:
-        """Drop a visitor's predictions."""
+        """Drop a visitor's predictions and end the visitor's download."""
+        self.downloads.cancel(visitor)
         with self._visiting:
             for key in [each for each in self._scenes if each[0] == visitor]:
                 del self._scenes[key]
 
     def _cost(self, info: ModelInfo) -> str:
         words = {"loaded": "loaded", "folder": "local folder", "cached": "on this machine"}
-        return words.get(self.where(info.name)) or f"↓ {download_size(info)}"
-
-
-def command(info: ModelInfo) -> str:
-    """The command that downloads a model into the cache this process reads."""
-    return f"hf download {info.location}"
-
-
-def download_size(info: ModelInfo) -> str:
-    """ "632 MB" or "5.3 GB"."""
-    return f"{info.download_mb / 1000:.1f} GB" if info.download_mb >= 1000 else f"{info.download_mb} MB"
+        return words.get(self.where(info.name)) or f"↓ {amount(info.download_mb * 1e6)}"
 
 
 def _size(info: ModelInfo) -> str:

@@ -1,4 +1,4 @@
-"""What the Depth tab draws: the offer of heads, depth with its scale and normals with their balls. Pure functions.
+"""What the Depth tab draws: depth with its scale, normals with their balls, classes with their legend. Pure functions.
 
 The page reads metres, directions and classes under the pointer out of three small grids of the exact numbers.
 """
@@ -14,100 +14,18 @@ import numpy as np
 from PIL import Image
 
 from demos import views
-from demos.depth_memory import command, download_size
 from tipsv2.render import WIDE_PALETTE, colorize, label_colors, paint_normals, ticks
 
 if TYPE_CHECKING:
     from demos.depth_memory import Scene
-    from tipsv2.catalogue import ModelInfo
     from tipsv2.dpt import Dpt
 
 READ = 200  # long side of the grids that are read under the pointer
 BALL = 132  # pixels of a ball of directions, drawn at half that size
 
-# The drawing of the offer: the five sides of an empty room, seen from its open end.
-_SIDES = (
-    ("down", "0,0 120,0 82,27 38,27"),
-    ("right", "0,0 38,27 38,60 0,90"),
-    ("left", "120,0 82,27 82,60 120,90"),
-    ("up", "0,90 120,90 82,60 38,60"),
-    ("flat", "38,27 82,27 82,60 38,60"),
-)
-_ROOMS = (  # ceiling, left wall, right wall, floor, back wall; "fade" darkens from the back to the front
-    ("Depth", "in metres", ("fade", "fade", "fade", "fade", "#fde725")),
-    ("Normals", "which way surfaces face", ("#80e080", "#e08080", "#40a0a0", "#804080", "#8080ee")),
-    ("Classes", "150 of ADE20K", ("#56b4e9", "#e69f00", "#e69f00", "#009e73", "#e69f00")),
-)
-_FADE = "".join(
-    f'<linearGradient id="tips-fade-{name}" {ends}><stop offset="0" stop-color="#440154"/>'
-    '<stop offset=".5" stop-color="#31688e"/><stop offset=".8" stop-color="#35b779"/>'
-    '<stop offset="1" stop-color="#c8e020"/></linearGradient>'
-    for name, ends in (
-        ("down", 'x1="0" y1="0" x2="0" y2="1"'),
-        ("up", 'x1="0" y1="1" x2="0" y2="0"'),
-        ("right", 'x1="0" y1="0" x2="1" y2="0"'),
-        ("left", 'x1="1" y1="0" x2="0" y2="0"'),
-    )
-)
-
-
-def offer(info: ModelInfo, where: str, trouble: str = "") -> str:
-    """What stands where the predictions will be: what they are, what loading costs, or why it failed and what to do.
-
-    where: as `DepthMemory.where` says.   trouble: the sentence of a failure.
-    """
-    rooms = "".join(
-        f'<figure><svg viewBox="0 0 120 90" aria-hidden="true">{_room(colors)}</svg>'
-        f"<figcaption><b>{name}</b> {what}</figcaption></figure>"
-        for name, what, colors in _ROOMS
-    )
-    title = escape(info.title)
-    facts = f"{info.parameters} parameters" if info.parameters != "unknown" else "a local folder"
-    if trouble:
-        text = f'<p class="trouble" role="alert">{escape(trouble)}</p>{_steps(info) if info.source == "hub" else ""}'
-    elif where == "hub":
-        text = (
-            f"<p>The heads are a download of their own, {download_size(info)} with an encoder inside. "
-            "Nothing is fetched before you ask for it.</p>"
-        )
-    else:
-        text = "<p>They are on this machine; loading them takes some seconds and some memory.</p>"
-    return (
-        f'<div class="tips-heads" data-state="{"trouble" if trouble else "offer"}"><div class="rooms">{rooms}</div>'
-        f"<b>{title}</b><small>{escape(facts)}</small>{text}"
-        f'<button type="button" class="load">{button(info, where) if not trouble else "Try again"}</button></div>'
-    )
-
-
-def button(info: ModelInfo, where: str) -> str:
-    """What the button says that loads these heads."""
-    if where == "loaded":
-        return "Loaded"
-    return f"Load heads · {download_size(info)}" if where == "hub" else "Load heads"
-
-
-def _room(colors: tuple[str, ...]) -> str:
-    sides = "".join(
-        f'<polygon points="{points}" fill="{f"url(#tips-fade-{way})" if color == "fade" else color}"/>'
-        for (way, points), color in zip(_SIDES, colors, strict=True)
-    )
-    return f"<defs>{_FADE}</defs>{sides}" if "fade" in colors else sides
-
-
-def _steps(info: ModelInfo) -> str:
-    """The commands that bring released heads here."""
-    copy = info.name.rpartition("/")[2]
-    return (
-        "<ol><li>Where this app runs, once it has a network:"
-        f"<code>{escape(command(info))}</code></li>"
-        f"<li>Or on any machine that has one; then bring the folder here and start with it:"
-        f"<code>{escape(command(info))} --local-dir {escape(copy)}</code>"
-        f"<code>python app.py --model ./{escape(copy)}</code></li></ol>"
-    )
-
 
 def scene(shown: Scene, low: float, high: float, colormap: str) -> str:
-    """Depth and normals over each other's pixels, whichever there are. low, high: metres at the ends of the colours."""
+    """Depth, normals and classes, whichever there are. low, high: metres at the ends of the depth's colours."""
     found, (width, height) = shown.found, shown.image.size
     grid = views.display_size(width, height, READ)
     cards, data = [], ""
@@ -117,16 +35,16 @@ def scene(shown: Scene, low: float, high: float, colormap: str) -> str:
     if found.normals is not None:
         cards.append(_normals_card(found.normals))
         data += f' data-normals="{_packed(np.rint(_sampled(found.normals, grid) * 127).astype(np.int8))}"'
-    if not cards:
-        return ""
+    few = len(cards)
+    cards.append('<p class="told" role="status">Point at a picture to read it; a click keeps the place.</p>')
     if found.labels is not None:
+        cards.append(_classes_card(shown))
         names = escape("\n".join(found.classes), quote=True)
         data += f' data-labels="{_packed(_sampled(found.labels, grid).astype("<i2"))}" data-names="{names}"'
     style = f"--ratio:{width / height:.6f}"
     return (
         f'<div class="tips-depth" data-grid="{grid[0]}x{grid[1]}" style="{style}"{data}>'
-        f'<div class="pair" data-count="{len(cards)}">{"".join(cards)}</div>'
-        '<p class="told" role="status">Point at a picture to read it; a click keeps the place.</p></div>'
+        f'<div class="pair" data-count="{few}">{"".join(cards)}</div></div>'
     )
 
 
@@ -189,17 +107,30 @@ def _ball(side: int) -> str:
     return views.data_uri(np.dstack([colors, (255 * edge + 0.5).astype(np.uint8)]))
 
 
-def regions(shown: Scene) -> str:
-    """The segmentation as in the Segment tab, under a heading; empty where there is none."""
+def _classes_card(shown: Scene) -> str:
+    """The classes' colours over the image, which the page isolates by colour, and the legend with their shares."""
     found = shown.found
-    if found.labels is None:
-        return ""
-    given, colors = found.shares(), class_colors(found.labels, len(found.classes))
-    labels = np.asarray(Image.fromarray(found.labels.astype(np.int32)).resize(_size(found.labels), 0))
-    shares = [given.get(name, 0.0) for name in found.classes]
-    drawn = views.regions(shown.image, labels, found.classes, colors, shares, 0.0)
+    colors = class_colors(found.labels, len(found.classes))
+    shares = found.shares()
+    rows = []
+    for name, share in shares.items():
+        key = found.classes.index(name)
+        color, title = "#{:02x}{:02x}{:02x}".format(*map(int, colors[key])), escape(name, quote=True)
+        percent = f"{100 * share:.1f}&thinsp;%" if share >= 0.001 else "&lt;&thinsp;0.1&thinsp;%"
+        rows.append(
+            f'<li><button type="button" data-class="{key}" data-color="{color}" aria-pressed="false" title="{title}">'
+            f'<i style="background:{color}"></i><span>{title}</span><b>{percent}</b>'
+            f'<em style="width:{100 * share:.2f}%;background:{color}"></em></button></li>'
+        )
+    painted = Image.fromarray(colors[found.labels]).resize(_size(found.labels), Image.Resampling.NEAREST)
+    top = ", ".join(f"{escape(name, quote=True)} {100 * share:.0f} %" for name, share in list(shares.items())[:5])
+    photo = f"background-image:url({views.photo_uri(shown.image)})"
     return (
-        f'<div class="tips-ade"><h3><b>Classes</b><span>{len(given)} of {len(found.classes)}</span></h3>{drawn}</div>'
+        f'<figure class="classes"><figcaption><b>Classes</b><span>{len(shares)} of {len(found.classes)}</span>'
+        f'</figcaption><div class="body"><div class="stage" tabindex="0" role="img" style="{photo}" '
+        f'aria-label="Classes: {top}; arrow keys read them">'
+        f'<img class="layer" src="{views.data_uri(painted)}" alt="" draggable="false">'
+        f'<canvas hidden></canvas><i class="spot"></i></div><ul class="legend">{"".join(rows)}</ul></div></figure>'
     )
 
 

@@ -31,7 +31,7 @@ NETWORKS = {
 }
 
 
-def make_dpt(network: str = "Tipsv2DptForDensePrediction", classes: int = CLASSES, seed: int = 0):
+def make_dpt(network: str = "Tipsv2DptForDensePrediction", classes: int = CLASSES, seed: int = 0, **vision):
     """A random model with the releases' anatomy: width 48, four blocks, four levels; 56 pixels."""
     import transformers
 
@@ -39,10 +39,10 @@ def make_dpt(network: str = "Tipsv2DptForDensePrediction", classes: int = CLASSE
         hidden_size=48,
         num_hidden_layers=4,
         num_attention_heads=4,
-        image_size=56,
         out_indices=[1, 2, 3, 4],
         apply_layernorm=True,
         reshape_hidden_states=False,
+        **dict(image_size=56) | vision,
     )
     config = transformers.Tipsv2DptConfig(
         backbone_config=backbone, neck_hidden_sizes=[6, 12, 24, 48], fusion_hidden_size=16, num_labels=classes

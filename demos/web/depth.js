@@ -1,9 +1,12 @@
-// The Depth tab: metres, direction and class under the pointer, in both pictures at once, on the colour bar and on the
-// balls; a click keeps a place, arrow keys move it. And the button that asks for the heads.
+// The Depth tab: metres, direction and class under the pointer, in all pictures at once, on the colour bar and on the
+// balls; a click keeps a place, arrow keys move it. Classes shown alone. And the buttons that ask for
+// heads or end their download.
 // Runs once per component (gr.HTML js_on_load) with `element`, `trigger` and `watch`; listeners sit on the element, whose
 // contents Gradio replaces with every answer.
 let read = null; // what is unpacked of the contents
 let kept = null; // {row, column} that stays marked, in a grid of kept.grid
+let pinned = null; // the class that stays alone
+let alone = null; // the class that is shown alone
 
 const REST = "Point at a picture to read it; a click keeps the place.";
 
@@ -56,6 +59,38 @@ function mark(place) {
   line.textContent = facts.join(" · ");
 }
 
+// The class alone: everything that has not its colour goes dark.
+function isolate(key) {
+  const at = contents();
+  if (!at || key === alone) return;
+  const canvas = at.root.querySelector("canvas"), layer = at.root.querySelector(".layer");
+  if (!layer?.naturalWidth) return; // not decoded yet
+  alone = key;
+  for (const button of at.root.querySelectorAll(".legend button")) button.classList.toggle("on", button.dataset.class === key);
+  const button = key === null ? null : at.root.querySelector(`.legend button[data-class="${key}"]`);
+  at.root.toggleAttribute("data-alone", Boolean(button));
+  canvas.hidden = !button;
+  if (!button) return;
+  canvas.width = layer.naturalWidth;
+  canvas.height = layer.naturalHeight;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(layer, 0, 0);
+  const picture = context.getImageData(0, 0, canvas.width, canvas.height), data = picture.data;
+  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(button.dataset.color.slice(at, at + 2), 16));
+  for (let i = 0; i < data.length; i += 4) {
+    const own = data[i] === red && data[i + 1] === green && data[i + 2] === blue;
+    [data[i], data[i + 1], data[i + 2], data[i + 3]] = own ? [0, 0, 0, 0] : [11, 15, 20, 189];
+  }
+  context.putImageData(picture, 0, 0);
+}
+
+function pin(key) {
+  pinned = pinned === key ? null : key;
+  for (const button of element.querySelectorAll(".legend button"))
+    button.setAttribute("aria-pressed", String(button.dataset.class === pinned));
+  isolate(pinned);
+}
+
 function placeOf(event, stage) {
   const at = contents(), box = stage.getBoundingClientRect();
   const inside = (value, count) => Math.min(Math.max(Math.floor(value * count), 0), count - 1);
@@ -66,12 +101,27 @@ function placeOf(event, stage) {
 }
 
 element.addEventListener("pointermove", (event) => {
-  const stage = event.target.closest(".tips-depth .stage");
-  mark(stage ? placeOf(event, stage) : kept);
+  const stage = event.target.closest(".tips-depth .stage"), button = event.target.closest(".tips-depth .legend button");
+  const place = stage ? placeOf(event, stage) : null, at = contents();
+  mark(place ?? kept);
+  if (pinned !== null || !at) return;
+  if (stage && stage.closest(".classes")) isolate(String(at.labels[place.row * at.columns + place.column]));
+  else isolate(button ? button.dataset.class : null);
 });
-element.addEventListener("pointerleave", () => mark(kept));
+element.addEventListener("pointerleave", () => {
+  mark(kept);
+  isolate(pinned);
+});
+element.addEventListener("focusin", (event) => {
+  const button = event.target.closest(".tips-depth .legend button");
+  if (button && pinned === null && button.matches(":focus-visible")) isolate(button.dataset.class);
+});
+element.addEventListener("focusout", () => isolate(pinned));
 element.addEventListener("click", (event) => {
   if (event.target.closest(".load")) return trigger("submit");
+  if (event.target.closest(".cancel")) return trigger("clear");
+  const button = event.target.closest(".tips-depth .legend button");
+  if (button) return pin(button.dataset.class);
   const stage = event.target.closest(".tips-depth .stage");
   if (!stage) return;
   const place = placeOf(event, stage);
@@ -79,6 +129,7 @@ element.addEventListener("click", (event) => {
   mark(kept);
 });
 element.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && pinned !== null) return pin(pinned);
   if (!event.target.closest(".tips-depth .stage")) return;
   const at = contents(), step = event.shiftKey ? 10 : 1;
   const moves = { ArrowUp: [-step, 0], ArrowDown: [step, 0], ArrowLeft: [0, -step], ArrowRight: [0, step] };
@@ -93,7 +144,7 @@ element.addEventListener("keydown", (event) => {
   mark(kept);
 });
 watch("value", () => {
-  read = null;
+  read = pinned = alone = null; // classes and pictures are others now
   const at = contents();
   if (kept && (!at || at.grid !== kept.grid)) kept = null;
   mark(kept);
