@@ -116,10 +116,12 @@ class DepthMemory:
 
     def fetch(self, name: str | None, visitor: str) -> Iterator[tuple[int, int]]:
         """Bring a model onto this machine, if it is not, while yielding (bytes done, bytes in all). Raises ModelError
-        if that fails or the visitor cancels it.
+        if that fails, the visitor cancels it, or the model would not fit into memory.
         """
+        info = self.info(name)
         if self.where(name) == "hub":
-            yield from self.downloads.follow(self.info(name), visitor)
+            self._check_room(info)
+            yield from self.downloads.follow(info, visitor)
 
     def heads(self, name: str | None = None) -> Dpt:
         """The model of this name, loaded in place of the one before. Never downloads. Raises ModelError."""
@@ -133,14 +135,17 @@ class DepthMemory:
             if where != "loaded":
                 from tipsv2.dpt import load_dpt
 
-                self._dpt = None  # before the next one is read: two of them may not fit
                 self._check_room(info)
+                self._dpt = None  # before the next one is read: two of them may not fit
                 self._dpt = load_dpt(info.location, device=self.device, progress=False)
             return self._dpt
 
     def _check_room(self, info: ModelInfo) -> None:
+        """Refuse, before a download and before reading, what will not fit in the place of the one loaded."""
         folder = cached_folder(info) if info.source == "hub" else Path(info.location)
-        need, free = 4 * num_parameters(folder), SHARE * free_bytes(self.device)  # heads stay in float32
+        need = 4 * num_parameters(folder) if folder else info.download_mb * 1e6  # float32, as the downloads are
+        held = sum(each.nbytes for each in self._dpt.model.parameters()) if self._dpt else 0
+        free = SHARE * (free_bytes(self.device) + held)
         if need > free:
             raise ModelError(
                 f"{info.title} needs {amount(need)} of memory, {amount(free)} are free for it: choose smaller heads."

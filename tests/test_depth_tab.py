@@ -311,13 +311,19 @@ def test_a_broken_folder_is_a_sentence_and_no_command(folder, tmp_path, picture)
     assert loaded is None and "cannot be read" in trouble and "hf download" not in page
 
 
-def test_heads_that_do_not_fit_are_refused_before_they_are_read(memory, folder, monkeypatch):
+def test_heads_that_do_not_fit_are_refused_before_they_are_fetched_or_read(memory, folder, hub, tmp_path, monkeypatch):
     need = sum(each.numel() for each in load_dpt(folder).model.parameters()) * 4
     monkeypatch.setattr(depth_memory, "free_bytes", lambda device: need / depth_memory.SHARE - 1000)
     with pytest.raises(ModelError, match=r"tiny-dpt needs 2 MB of memory, 2 MB are free for it: choose smaller heads"):
         memory.heads()
     monkeypatch.setattr(depth_memory, "free_bytes", lambda device: need / depth_memory.SHARE + 1000)
     assert memory.heads().heads == ("depth", "normals", "segmentation")
+    assert "g/14 with DPT heads needs 5.3 GB" in press(memory, "tipsv2-g14-dpt", "tiny-dpt")[0][-1][1]
+    assert hub.asked == [] and memory.where("tiny-dpt") == "loaded"
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    memory._infos["copy"] = find(copy)
+    monkeypatch.setattr(depth_memory, "free_bytes", lambda device: need * (1 / depth_memory.SHARE - 1) + 1000)
+    assert memory.heads("copy").info.name == "copy"  # in the place of the one before it
 
 
 def test_models_that_are_given_with_the_flag(folder, tiny_folder, tmp_path):
