@@ -1,105 +1,101 @@
-"""Tab: phrases -> one map each over the image; a click on a patch -> what resembles it.
+"""Tab: phrases, or the words of a sentence -> one map each over the image; a click on a patch -> what resembles it, in
+the image and in a second one, and which words are nearest to it.
 
 python -m demos.heatmap --model google/tipsv2-b14
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
+from functools import partial
+
 import gradio as gr
 import numpy as np
 
-from demos import common, views
-from demos.common import MODEL_WORK, answered, toasted, visitor
+from demos import common, heatmap_export, heatmap_views, views
+from demos.common import MODEL_WORK, toasted, visitor
+from demos.exports import export_row
+from demos.heatmap_api import endpoints
+from demos.heatmap_controls import FIXED_FEATURES, more, question_field, score
+from demos.heatmap_views import Card
+from demos.heatmap_work import COMPETING, COSINE, SHARE, Answer, Asker, Question, layer_number, ranges, region
 from demos.page import Page
 from demos.studio import Seen, Studio
 
-TITLE = "Heatmap"
-MAX_QUERIES = 12
-COLORMAPS = ("viridis", "cividis", "magma", "inferno", "gray")
+TITLE = "Ask"
 NO_QUERY = ("What are you looking for?", "Type a few words and press Enter, or click a patch of the image.")
+NO_SENTENCE = ("What does the image show?", "Write a sentence and press Enter: each of its words becomes a map.")
 
 
 class Heatmaps:
-    """The handlers of this tab; they hold nothing but the studio they share with the other tabs."""
+    """The handlers of this tab; they hold nothing but the studio they share with the other tabs, and layers."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
+        self.asker = Asker(studio)
 
-    def compare(self, image, queries, model, mode, features, templates, temperature, resolution, who):
-        """-> (Seen, queries, similarities [N, h, w]). The image is encoded only if this visitor's memory lacks it."""
-        from tipsv2.heatmap import compete, pick_features, similarity
-
-        queries = common.texts(queries, "query", MAX_QUERIES)
-        encoder = self.studio.encoder(model)
-        seen = self.studio.encode(who, encoder, image, resolution)
-        grid = pick_features(seen.features, features)
-        if not queries:
-            return seen, queries, grid.new_zeros(0, *grid.shape[:2])
-        maps = similarity(grid, encoder.encode_text(queries, templates))
-        if mode == "competing":
-            if len(queries) < 2:
-                raise ValueError("Competing maps need at least two queries: add another one, or go back to cosine.")
-            maps = compete(maps, temperature)
-        return seen, queries, maps
+    def draw(self, request: gr.Request, *given) -> tuple[str, str]:
+        """-> (maps, resolution note). given: the fields of a Question in their order."""
+        return self.drawn(Question(*given), visitor(request))
 
     @toasted
-    def draw(
-        self,
-        image: str | None,
-        queries: list[str] | None,
-        patch: list[float] | None,
-        model: str | None,
-        mode: str,
-        features: str,
-        templates: str,
-        temperature: float,
-        resolution: float,
-        colormap: str,
-        shared: bool,
-        smooth: bool,
-        request: gr.Request = None,
-    ) -> tuple[str, str]:
-        """-> (maps, resolution note). patch: (x, y) in pixels of the image, or None."""
-        if image is None:
+    def drawn(self, question: Question, who: str) -> tuple[str, str]:
+        """-> (maps, resolution note)."""
+        if question.image is None:
             return views.empty(*common.NO_IMAGE), ""
-        who = visitor(request)
-        seen, queries, maps = self.compare(
-            image, queries, model, mode, features, templates, temperature, resolution, who
-        )
-        training = self.studio.info(model).resolution
-        note = common.resolution_note(tuple(maps.shape[1:]), seen.resolution, int(resolution), training)
-        cards = self._cards(seen, queries, maps, mode, colormap, shared, smooth)
-        if patch is not None:
-            cards.insert(0, self._patch_card(seen, patch, features, colormap, smooth))
+        answer = self.asker.answer(question, who)
+        note = self.note(question, answer)
+        cards, near = self._cards(question, answer), []
+        if question.patch is not None:
+            cards = [*self._patch_cards(question, answer, who), *cards]
+            near = self.asker.near(answer, question)
         if not cards:
-            return views.empty(*NO_QUERY), note
-        return views.maps(seen.image, cards, _bar(colormap)), note
+            return views.empty(*(NO_QUERY if question.by == "phrases" else NO_SENTENCE)), note
+        return heatmap_views.maps(answer.seen.image, cards, _bar(question.colormap), near), note
 
-    def _cards(
-        self, seen: Seen, queries, maps, mode: str, colormap: str, shared: bool, smooth: bool
-    ) -> list[views.Card]:
-        if not queries:
+    def note(self, question: Question, answer: Answer) -> str:
+        """What the encoder saw, at which price."""
+        training = self.studio.info(question.model).resolution
+        asked, used = int(question.resolution or training), answer.seen.resolution
+        layer = layer_number(question.features)
+        if question.windows and layer is None:
+            count = self.asker.windows(question, answer.seen)
+            rows, columns = answer.grid.shape[:2]
+            cost = f"{count} windows of {training} px, each as long as one look" if count > 1 else "one window"
+            return views.note(f"{used} px short side, {rows} × {columns} patches through {cost}.")
+        note = common.resolution_note(tuple(answer.grid.shape[:2]), used, asked, training)
+        if question.windows:
+            note += views.note(f"Windows are for the last layer: layer {layer} is of the whole image.", "warn")
+        return note
+
+    def _cards(self, question: Question, answer: Answer) -> list[Card]:
+        if not answer.names:
             return []
-        lows, highs = maps.amin(dim=(1, 2)).tolist(), maps.amax(dim=(1, 2)).tolist()
-        if mode == "competing":
-            lows, highs = [0.0] * len(lows), [1.0] * len(highs)  # shares of a patch: their range is known
-        elif shared:
-            lows, highs = [min(lows)] * len(lows), [max(highs)] * len(highs)
-        pictures = _pictures(seen, maps, lows, highs, colormap, smooth)
+        lows, highs = ranges(question, answer.maps)
+        pictures = _pictures(answer.seen, answer.maps, lows, highs, question)
+        size = views.display_size(*answer.seen.image.size)
         return [
-            views.Card(query, grid.numpy(), picture, low, high)
-            for query, grid, picture, low, high in zip(queries, maps, pictures, lows, highs, strict=True)
+            Card(name, grid.numpy(), picture, low, high, region=region(question, grid, size) if question.cut else None)
+            for name, grid, picture, low, high in zip(answer.names, answer.maps, pictures, lows, highs, strict=True)
         ]
 
-    def _patch_card(self, seen: Seen, patch, features: str, colormap: str, smooth: bool) -> views.Card:
-        from tipsv2.heatmap import patch_similarity, pick_features
+    def _patch_cards(self, question: Question, answer: Answer, who: str) -> list[Card]:
+        """What resembles the clicked patch in the image and in the second one, on one scale."""
+        here, other, there = self.asker.similar(answer, question, who)
+        found = [(answer.seen, here)] if other is None else [(answer.seen, here), (other, there)]
+        low, high = min(each.min().item() for _, each in found), max(each.max().item() for _, each in found)
+        pictures = [_pictures(seen, each[None], [low], [high], question)[0] for seen, each in found]
+        cards = [Card("Clicked patch", here.numpy(), pictures[0], low, high, patch=answer.patch(question))]
+        if other is not None:
+            cards.append(Card("In the second image", there.numpy(), pictures[1], low, high, photo=other.image))
+        return cards
 
-        grid = pick_features(seen.features, features)
-        row, column = patch_at(patch, seen.features.size, tuple(grid.shape[:2]))
-        similar = patch_similarity(grid, row, column)
-        low, high = similar.min().item(), similar.max().item()
-        (picture,) = _pictures(seen, similar[None], [low], [high], colormap, smooth)
-        return views.Card("Clicked patch", similar.numpy(), picture, low, high, (row, column))
+    @toasted
+    def layers(self, model: str | None, features: str):
+        """A model is ready: its layers are on offer."""
+        count = self.studio.encoder(model).num_layers
+        choices = [*FIXED_FEATURES, *((f"Layer {number} of {count}", str(number)) for number in range(count, 0, -1))]
+        return gr.update(choices=choices, value=features if features in dict(map(reversed, choices)) else "values")
 
     @toasted
     def arrive(self, model: str | None, image: str | None):
@@ -119,68 +115,17 @@ class Heatmaps:
         path = common.keep(example.path)
         return path, path, list(example.queries), None
 
-    @answered
-    def heatmap(
-        self,
-        image: str,
-        queries: list[str],
-        model: str,
-        mode: str,
-        features: str,
-        templates: str,
-        temperature: float,
-        resolution: float,
-        colormap: str,
-        opacity: float,
-        request: gr.Request = None,
-    ) -> tuple[list, list[dict]]:
-        """Where in the image is each phrase? Returns one overlay per query (PNG) and, per query, peak and mean score
-        and the scores of all patches.
 
-        image: the picture. queries: up to twelve phrases. model: an encoder on offer. mode: "cosine" (each query alone)
-        or "competing" (softmax over the queries, by temperature). features: "values" or "final". templates: "none",
-        "tips9" or "clip80". resolution: short side in pixels. colormap, opacity: of the overlays.
-        """
-        from tipsv2 import render
-        from tipsv2.heatmap import to_pixels
-
-        if image is None or not queries:
-            raise ValueError("Give an image and at least one query.")
-        who = visitor(request)
-        seen, queries, maps = self.compare(
-            image, queries, model, mode, features, templates, temperature, resolution, who
-        )
-        pixels = to_pixels(maps, seen.features.size).numpy()
-        picture = np.asarray(seen.image)
-        overlays = [render.overlay(picture, each, colormap=colormap, opacity=opacity) for each in pixels]
-        scores = [
-            {
-                "query": query,
-                "peak": round(grid.max().item(), 6),
-                "mean": round(grid.mean().item(), 6),
-                "patches": np.round(grid.double().numpy(), 5).tolist(),
-            }
-            for query, grid in zip(queries, maps, strict=True)
-        ]
-        return list(zip(overlays, queries, strict=True)), scores
-
-
-def patch_at(point, size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
-    """(x, y) in pixels of an image of size (H, W) -> (row, column) of the patch there, clamped into the grid."""
-    (x, y), (height, width), (rows, columns) = point, size, grid
-    row, column = int(y / height * rows), int(x / width * columns)
-    return min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)
-
-
-def _pictures(seen: Seen, maps, lows, highs, colormap: str, smooth: bool) -> list[np.ndarray]:
+def _pictures(seen: Seen, maps, lows, highs, question: Question) -> list[np.ndarray]:
     """Coloured maps: interpolated to the size drawn, or one pixel per patch (the page enlarges it with hard edges)."""
     from tipsv2.heatmap import to_pixels
     from tipsv2.render import colorize
 
-    if smooth:
+    if question.smooth:
         maps = to_pixels(maps, views.display_size(*seen.image.size))
     return [
-        colorize(each.numpy(), colormap, low=low, high=high) for each, low, high in zip(maps, lows, highs, strict=True)
+        colorize(each.numpy(), question.colormap, low=low, high=high)
+        for each, low, high in zip(maps, lows, highs, strict=True)
     ]
 
 
@@ -196,20 +141,33 @@ def picked(event: gr.EventData) -> list[float]:
     return [float(x), float(y)]
 
 
+def with_word(event: gr.EventData, queries: list[str]):
+    """A click on a word near a patch -> (phrases, chips with it)."""
+    return "phrases", [*queries, event.word] if event.word not in queries else queries
+
+
+def as_sentence(queries: list[str]) -> str:
+    """The phrases in a row, for a visitor who has not written a sentence yet."""
+    return " and ".join([", ".join(queries[:-1]), queries[-1]] if len(queries) > 1 else queries)
+
+
+def default_threshold(anew: bool, above: str, mode: str):
+    """Where to cut when nobody has said. anew: also where it is a share of the range, which every map has."""
+    if above == "range":
+        return SHARE if anew else gr.skip()
+    return COMPETING if mode == "competing" else COSINE
+
+
 def tab(page: Page) -> None:
     """Build the tab inside the current Blocks."""
     handlers = Heatmaps(page.studio)
-    info = page.studio.info()
     patch = gr.State(None)
     with gr.Row(elem_classes="tips-work"):
         with gr.Column(elem_classes="tips-source"):
             field, image = common.image_field()
             strip = common.example_strip(page.studio)
-        with gr.Column(elem_classes="tips-result"):
-            queries = common.chips(
-                "Look for",
-                "Press Enter after each; × takes one away. Or click a patch of the image to see what resembles it.",
-            )
+        with gr.Column(elem_classes="tips-result") as result:
+            asked = question_field()
             maps = gr.HTML(
                 views.empty(*common.LOADING),
                 js_on_load=common.script("maps.js"),
@@ -217,27 +175,16 @@ def tab(page: Page) -> None:
                 elem_classes="tips-output",
             )
         with gr.Column(elem_classes="tips-settings"):
-            mode = gr.Radio(
-                [("Cosine", "cosine"), ("Competing", "competing")],
-                value="cosine",
-                label="Score",
-                info="Each query alone, or a softmax that makes the queries share every patch.",
-            )
-            temperature = gr.Slider(
-                0.005, 0.2, value=0.05, step=0.005, label="Temperature", visible=False, elem_classes="tips-slider"
-            )
-            features, templates = common.embedding_choices("none")
-            resolution = common.resolution_slider(info.resolution)
-            note = gr.HTML("", apply_default_css=False, js_on_load=None, elem_classes="tips-under")
-            colormap = gr.Dropdown(COLORMAPS, value="viridis", label="Colours", filterable=False)
-            opacity = gr.Slider(0, 1, value=0.7, step=0.05, label="Opacity", elem_classes="tips-slider")
-            shared = gr.Checkbox(False, label="One colour range for all queries")
-            smooth = gr.Checkbox(True, label="Smooth between patches")
+            scored = score()
+            extra, second, note = more(page.studio.info().resolution)
+    parts = dict(image=image, patch=patch, model=page.model) | asked | scored | extra
+    inputs = [parts[each.name] for each in fields(Question)]
+    with result:
+        export_row(partial(heatmap_export.take, handlers), [*inputs, parts["opacity"]], masks=True)
 
-    inputs = [image, queries, patch, page.model, mode, features, templates, temperature]
-    inputs += [resolution, colormap, shared, smooth]
     drawing = dict(fn=handlers.draw, inputs=inputs, outputs=[maps, note], api_visibility="private", **MODEL_WORK)
     shown = dict(show_progress="minimal", show_progress_on=maps, trigger_mode="always_last")
+    quiet = dict(api_visibility="private", show_progress="hidden")
 
     def upload(payload: dict | None):
         return *common.accept_upload(payload), None
@@ -246,38 +193,38 @@ def tab(page: Page) -> None:
     def example(event: gr.EventData, model: str | None):
         return handlers.take_example(model, event.index)
 
-    quiet = dict(api_visibility="private", show_progress="hidden")
+    def turn(by: str, queries: list[str], sentence: str):
+        phrases = by == "phrases"
+        return gr.update(visible=phrases), gr.update(visible=not phrases, value=sentence or as_sentence(queries))
+
+    by, queries, mode = parts["by"], parts["queries"], parts["mode"]
     field.upload(upload, field, [field, image, patch], preprocess=False, **quiet).then(**drawing, **shown)
     field.clear(lambda: (None, None), None, [image, patch], **quiet).then(**drawing, **shown)
     strip.select(example, page.model, [field, image, queries, patch], **quiet).then(**drawing, **shown)
     gr.on([field.select, maps.select], picked, None, patch, **quiet).then(**drawing, **shown)
     maps.clear(lambda: None, None, patch, **quiet).then(**drawing, **shown)
-    mode.change(lambda chosen: gr.update(visible=chosen == "competing"), mode, temperature, **quiet)
+    maps.submit(with_word, queries, [by, queries], **quiet)
+    other = parts["other"]
+    second.upload(common.accept_upload, second, [second, other], preprocess=False, **quiet).then(**drawing, **shown)
+    second.clear(lambda: None, None, other, **quiet).then(**drawing, **shown)
+    sentence = parts["sentence"]
+    by.change(turn, [by, queries, sentence], [queries, sentence], **quiet).then(**drawing, **shown)
+    above, threshold = parts["above"], parts["threshold"]
+    # The threshold that goes with a choice is set before the maps are drawn, so that they are drawn once.
+    for choice in (above, mode):
+        fitting = choice.input(partial(default_threshold, choice is above), [above, mode], threshold, **quiet)
+        fitting.then(**drawing, **shown)
     # Of the chips' events only `change` tells of every chip added and removed; it also follows an example's queries.
-    changes = [each.input for each in (mode, features, templates, temperature, resolution, colormap, shared, smooth)]
-    gr.on([queries.change, *changes], **drawing, **shown)
-    opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-heat', v)")
-    page.on_arrival(handlers.arrive, [page.model, image], [field, image, queries, strip, resolution])
+    typed = [parts["own"], parts["vocabulary"]]
+    changes = [each.change for each in (queries, parts["distractors"])]
+    changes += [sentence.submit, *(each.blur for each in typed), *(each.submit for each in typed)]
+    sliders = "temperature features templates resolution windows cut threshold colormap shared smooth".split()
+    gr.on([*changes, *(parts[name].input for name in sliders)], **drawing, **shown)
+    page.on_arrival(handlers.layers, [page.model, parts["features"]], parts["features"])
+    page.on_arrival(handlers.arrive, [page.model, image], [field, image, queries, strip, parts["resolution"]])
     page.on_arrival(handlers.draw, inputs, [maps, note])
 
-    gr.Button(visible=False).click(
-        handlers.heatmap,
-        [
-            common.api_image(),
-            queries,
-            page.choice,
-            mode,
-            features,
-            templates,
-            temperature,
-            resolution,
-            colormap,
-            opacity,
-        ],
-        [gr.Gallery(visible=False, format="png", label="overlays"), gr.JSON(visible=False, label="scores")],
-        api_name="heatmap",
-        **MODEL_WORK,
-    )
+    endpoints(handlers, page, parts)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import base64
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -19,18 +18,6 @@ from PIL import Image
 DISPLAY = 640  # long side in pixels of what is drawn; the numbers are those of the whole map
 THUMBNAIL = 112
 HOVER = 160  # long side of the grid that tells which class is under the pointer
-
-
-@dataclass(frozen=True)
-class Card:
-    """One map to draw. values: [h, w] scores of the patches; picture: [H, W, 3] uint8, the coloured map."""
-
-    name: str
-    values: np.ndarray
-    picture: np.ndarray
-    low: float
-    high: float
-    patch: tuple[int, int] | None = None  # (row, column) to outline: the map is of what resembles this patch
 
 
 def display_size(width: int, height: int, longest: int = DISPLAY) -> tuple[int, int]:
@@ -57,52 +44,6 @@ def photo_uri(image: Image.Image) -> str:
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     return data_uri(image, quality=None if max(image.size) <= 256 else 92)
-
-
-def maps(image: Image.Image, cards: Sequence[Card], bar: np.ndarray, digits: int = 3) -> str:
-    """The grid of maps over one image. bar: [1, 256, 3] uint8, the colours from low to high."""
-    scale = data_uri(bar)
-    figures = "".join(_card(card, scale, digits) for card in cards)
-    width, height = image.size
-    style = f"--photo:url({photo_uri(image)});--ratio:{width / height:.6f}"
-    return (
-        f'<div class="tips-maps" data-count="{len(cards)}" data-size="{width}x{height}" style="{style}">{figures}</div>'
-    )
-
-
-def _card(card: Card, scale: str, digits: int) -> str:
-    rows, columns = card.values.shape
-    peak, mean = float(card.values.max()), float(card.values.mean())
-    top, left = np.unravel_index(int(card.values.argmax()), card.values.shape)
-    spot = _box((int(top), int(left)), (rows, columns))
-    outline, remove = "", ""
-    if card.patch is not None:
-        outline = f'<i class="patch" style="{_box(card.patch, (rows, columns))}"></i>'
-        remove = '<button class="remove" type="button" title="Remove this map" aria-label="Remove this map">×</button>'
-    name = escape(card.name, quote=True)
-    kind = "patches" if card.picture.shape[:2] == card.values.shape else "smooth"
-    values = json.dumps([round(float(value), 4) for value in card.values.ravel()], separators=(",", ":"))
-    return (
-        f'<figure class="card" data-grid="{rows}x{columns}" data-values="{values}" data-digits="{digits}">'
-        f'<figcaption><b title="{name}">{name}</b>{remove}</figcaption>'
-        f'<div class="stage"><img class="{kind}" src="{data_uri(card.picture)}" draggable="false" '
-        f'alt="Map of {name}: peak {peak:.{digits}f}"><i class="peak" style="{spot}"></i>'
-        f'{outline}<i class="spot"></i></div>'
-        f'<div class="range"><span>{card.low:.{digits}f}</span><img src="{scale}" alt="" draggable="false">'
-        f"<span>{card.high:.{digits}f}</span></div>"
-        f'<dl><div><dt>peak</dt><dd class="value-peak">{peak:.{digits}f}</dd></div>'
-        f'<div><dt>mean</dt><dd class="value-mean">{mean:.{digits}f}</dd></div>'
-        f'<div class="here"><dt>here</dt><dd>–</dd></div></dl></figure>'
-    )
-
-
-def _box(patch: tuple[int, int], grid: tuple[int, int]) -> str:
-    """CSS that lays a box over one patch, in percent of the image."""
-    (row, column), (rows, columns) = patch, grid
-    return (
-        f"left:{100 * column / columns:.3f}%;top:{100 * row / rows:.3f}%;"
-        f"width:{100 / columns:.3f}%;height:{100 / rows:.3f}%"
-    )
 
 
 def regions(

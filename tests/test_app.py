@@ -75,8 +75,9 @@ def test_click_a_patch_and_hover_the_maps(visit):
     expect(names(page).first).to_be_visible()
     before = names(page).count()
     page.locator(".tips-image:visible .image-frame img").click(position={"x": 120, "y": 120})
-    expect(names(page)).to_have_count(before + 1)
+    expect(names(page)).to_have_count(before + 2)
     expect(names(page).first).to_have_text("Clicked patch")
+    expect(names(page).nth(1)).to_have_text("Nearest words")
     expect(page.locator(".card .patch")).to_be_visible()
     page.locator(".card .stage").nth(1).hover(position={"x": 30, "y": 30})
     for value in page.locator(".here dd").all():

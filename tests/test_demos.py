@@ -19,7 +19,9 @@ import pytest
 from PIL import Image
 
 from demos import common, examples, views
-from demos.heatmap import Heatmaps, patch_at
+from demos.heatmap import Heatmaps
+from demos.heatmap_api import Endpoints
+from demos.heatmap_work import Question, patch_at
 from demos.launch import parser
 from demos.segmentation import MAX_CLASSES, Segmentations, presets, split
 from demos.studio import KEEP_IMAGES, MAX_PATCHES, Studio
@@ -63,9 +65,8 @@ def encodings(studio, monkeypatch):
 
 
 def draw_maps(studio, image, queries, patch=None, who="a", **changes):
-    given = dict(mode="cosine", features="values", templates="none", temperature=0.05, resolution=56)
-    given |= dict(colormap="viridis", shared=False, smooth=True) | changes
-    return Heatmaps(studio).draw(image, queries, patch, None, **given, request=Visitor(who))
+    question = Question(image, patch=patch, queries=queries, **(dict(resolution=56) | changes))
+    return Heatmaps(studio).drawn(question, who)
 
 
 def draw_regions(studio, image, classes, **changes):
@@ -76,7 +77,7 @@ def draw_regions(studio, image, classes, **changes):
 def cards(page):
     """The maps in a page as (name, values [h, w], peak, mean)."""
     found = []
-    for card in re.findall(r"<figure.*?</figure>", page, re.S):
+    for card in re.findall(r"<figure[^>]* data-grid.*?</figure>", page, re.S):
         rows, columns = map(int, re.search(r'data-grid="(\d+)x(\d+)"', card).groups())
         values = np.array(json.loads(re.search(r'data-values="(.*?)"', card).group(1))).reshape(rows, columns)
         name = html.unescape(re.search(r"<figcaption><b[^>]*>(.*?)</b>", card).group(1))
@@ -134,7 +135,7 @@ def test_competing_maps_share_every_patch(studio, picture):
 
 
 def test_a_clicked_patch_leads_the_maps_and_is_outlined(studio, picture):
-    page, _ = draw_maps(studio, picture, ["dog"], patch=[89.0, 0.0])
+    page, _ = draw_maps(studio, picture, ["dog"], patch=(89.0, 0.0))
     (name, values, peak, _), other = cards(page)
     assert other[0] == "dog" and name != "dog"
     assert peak == values[0, -1] == pytest.approx(1, abs=1e-4)  # a patch resembles itself most
@@ -310,14 +311,15 @@ def test_presets_fit():
 def test_api_errors_reach_the_client_as_sentences(studio, picture):
     given = dict(mode="cosine", features="values", templates="none", temperature=0.05, resolution=56)
     given |= dict(colormap="viridis", opacity=0.5)
-    overlays, scores = Heatmaps(studio).heatmap(picture, ["dog"], None, **given)
+    api = Endpoints(Heatmaps(studio))
+    overlays, scores = api.heatmap(picture, ["dog"], None, **given)
     assert overlays[0][1] == scores[0]["query"] == "dog"
     assert overlays[0][0].shape == (60, 90, 3)
     assert np.max(scores[0]["patches"]) == pytest.approx(scores[0]["peak"], abs=1e-5)
     with pytest.raises(gr.Error, match="at least one query"):
-        Heatmaps(studio).heatmap(picture, [], None, **given)
+        api.heatmap(picture, [], None, **given)
     with pytest.raises(gr.Error, match="not on offer"):
-        Heatmaps(studio).heatmap(picture, ["dog"], "/etc", **given)
+        api.heatmap(picture, ["dog"], "/etc", **given)
 
 
 def test_api_segmentation_returns_labels_and_shares(studio, picture):

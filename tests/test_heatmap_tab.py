@@ -1,0 +1,434 @@
+"""The Ask tab: layers, distractors, own templates, sentences, regions, a second image, nearest words, windows, exports,
+as plain handlers with a tiny random encoder, through the API, and in a browser. Maps and clicks: test_demos, test_app.
+
+python -m pytest tests/test_heatmap_tab.py
+"""
+
+import html
+import json
+import re
+from dataclasses import fields
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from demos import heatmap_export, heatmap_views
+from demos.heatmap import Heatmaps, as_sentence, default_threshold
+from demos.heatmap_api import Endpoints
+from demos.heatmap_work import MAX_TEMPLATES, Question, layer_number, templates_of, vocabulary
+from demos.studio import Studio
+from tipsv2.heatmap import heatmap, patch_similarity, to_pixels
+from tipsv2.regions import at_share, find_regions
+from tipsv2.words import word_maps
+
+SENTENCE = "a red dog on grass"
+
+
+class Visitor:
+    """Stands for gr.Request: all the handlers use of it."""
+
+    session_hash = "a"
+
+
+@pytest.fixture
+def tab(tiny_folder):
+    return Heatmaps(Studio(str(tiny_folder), device="cpu"))
+
+
+def noise(path, seed, size):
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """90 x 60 pixels, 4 x 6 patches: no two alike."""
+    return noise(tmp_path / "noise.png", 0, (60, 90))
+
+
+@pytest.fixture
+def other(tmp_path):
+    """56 x 56 pixels, 4 x 4 patches."""
+    return noise(tmp_path / "other.png", 1, (56, 56))
+
+
+def draw(tab, image, **asked):
+    return tab.drawn(Question(image, **(dict(resolution=56) | asked)), "a")
+
+
+def shown(page):
+    """The maps in a page: name -> values [h, w]."""
+    found = {}
+    for card in re.findall(r"<figure[^>]* data-grid.*?</figure>", page, re.S):
+        rows, columns = map(int, re.search(r'data-grid="(\d+)x(\d+)"', card).groups())
+        values = np.array(json.loads(re.search(r'data-values="(.*?)"', card).group(1))).reshape(rows, columns)
+        found[html.unescape(re.search(r"<figcaption><b[^>]*>(.*?)</b>", card).group(1))] = values
+    return found
+
+
+def expected(tab, image, names, **asked):
+    """The library's maps at the patches' own size."""
+    maps = heatmap(tab.studio.encoder(), image, names, resolution=56, **asked)
+    return dict(zip(names, maps, strict=True))
+
+
+def as_pixels(values):
+    return to_pixels(torch.tensor(values)[None], (60, 90))[0].numpy()
+
+
+@pytest.mark.parametrize("features, layer", [("final", "final"), ("values", "values"), ("1", 1), ("3", 3)])
+def test_any_layer_is_the_library_s(tab, picture, features, layer):
+    found = shown(draw(tab, picture, queries=["dog", "grass"], features=features)[0])
+    for name, map_ in expected(tab, picture, ["dog", "grass"], features=layer).items():
+        np.testing.assert_allclose(as_pixels(found[name]), map_, atol=2e-3)  # layers are remembered in float16
+
+
+def test_layers_follow_the_encoder(tab):
+    told = tab.layers(None, "7")
+    assert [value for _, value in told["choices"]] == ["values", "final", "3", "2", "1"] and told["value"] == "values"
+    assert tab.layers(None, "2")["value"] == "2"
+    assert (layer_number("values"), layer_number("final"), layer_number("12")) == (None, None, 12)
+
+
+def test_a_follow_up_never_encodes_the_image_again(tab, picture, other, monkeypatch):
+    encoder, images, layers = tab.studio.encoder(), [], []
+    real, real_layers = encoder.encode_image, encoder.encode_layers
+    monkeypatch.setattr(encoder, "encode_image", lambda *given: images.append(given) or real(*given))
+    monkeypatch.setattr(encoder, "encode_layers", lambda *given: layers.append(given) or real_layers(*given))
+    for asked in (
+        dict(queries=["dog"]),
+        dict(queries=["dog", "cat"], mode="competing", distractors=["sky"], templates="tips9"),
+        dict(by="sentence", sentence=SENTENCE, features="final"),
+        dict(queries=["cat"], patch=(5, 5), cut=True, threshold=0.3),
+        dict(queries=["cat"], patch=(80, 50), vocabulary="dog, cat"),
+    ):
+        draw(tab, picture, **asked)
+    assert len(images) == 1 and not layers
+    for features in ("1", "2", "1"):
+        draw(tab, picture, queries=["dog"], features=features)
+    assert len(images) == 1 and len(layers) == 1
+    for point in ((5, 5), (80, 50)):
+        draw(tab, picture, patch=point, other=other)
+    assert len(images) == 2
+
+
+def test_distractors_take_their_share_and_get_no_map(tab, picture):
+    asked = dict(queries=["dog"], mode="competing", distractors=["cat", "dog", "sky"], temperature=0.1)
+    found = shown(draw(tab, picture, **asked)[0])
+    whole = expected(tab, picture, ["dog", "cat", "sky"], mode="competing", temperature=0.1)
+    assert list(found) == ["dog"] and found["dog"].max() < 1
+    np.testing.assert_allclose(as_pixels(found["dog"]), whole["dog"], atol=2e-3)
+    with pytest.warns(UserWarning, match="distractor"):
+        assert draw(tab, picture, queries=["dog"], mode="competing", distractors=["dog"]) == gr.skip()
+
+
+def test_own_templates_are_one_a_line(tab, picture):
+    own = "a photo of a {}.\n\n  the {} \nthe {}"
+    assert templates_of(Question(None, templates="own", own=own)) == ("a photo of a {}.", "the {}")
+    found = shown(draw(tab, picture, queries=["dog"], templates="own", own=own)[0])
+    map_ = expected(tab, picture, ["dog"], templates=["a photo of a {}.", "the {}"])["dog"]
+    np.testing.assert_allclose(as_pixels(found["dog"]), map_, atol=1e-3)
+
+
+def test_a_sentence_becomes_a_map_for_each_word(tab, picture):
+    page, _ = draw(tab, picture, by="sentence", sentence=SENTENCE, queries=["sky"])
+    words, maps = word_maps(tab.studio.encoder(), picture, SENTENCE, resolution=56)
+    assert list(shown(page)) == words == ["red", "dog", "grass"]
+    for word, map_ in zip(words, maps, strict=True):
+        np.testing.assert_allclose(as_pixels(shown(page)[word]), map_, atol=1e-3)
+    assert "What does the image show?" in draw(tab, picture, by="sentence", queries=["sky"])[0]
+    assert as_sentence(["a dog", "sky", "sand"]) == "a dog, sky and sand"
+    assert (as_sentence(["a dog"]), as_sentence([])) == ("a dog", "")
+
+
+@pytest.mark.parametrize("above, threshold", [("range", 0.7), ("score", 0.02)])
+def test_regions_are_told_and_drawn(tab, picture, above, threshold):
+    page, _ = draw(tab, picture, queries=["dog"], cut=True, above=above, threshold=threshold)
+    map_ = expected(tab, picture, ["dog"])["dog"]
+    found = find_regions(map_, at_share(map_, threshold) if above == "range" else threshold, 0.002)
+    assert found.parts and f"<b>{100 * found.share:.1f}&thinsp;%</b>" in page
+    boxes = [
+        tuple(map(int, box)) for box in re.findall(r'<rect x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"', page)
+    ]
+    assert boxes == [(a, b, c - a, d - b) for a, b, c, d in (part.box for part in found.parts)] * 2
+    assert 'class="region"' not in draw(tab, picture, queries=["dog"], threshold=threshold)[0]
+    assert "<b>Nothing</b>" in draw(tab, picture, queries=["dog"], cut=True, above="score", threshold=1.0)[0]
+
+
+def test_thresholds_fit_what_they_cut():
+    assert default_threshold(True, "range", "cosine") == 0.55
+    assert default_threshold(False, "range", "cosine") == gr.skip()  # another score leaves a share where it was
+    assert (default_threshold(True, "score", "cosine"), default_threshold(False, "score", "competing")) == (0.2, 0.5)
+
+
+def test_a_clicked_patch_is_found_in_a_second_image_on_one_scale(tab, picture, other):
+    page, _ = draw(tab, picture, patch=(89, 0), other=other)
+    encoder = tab.studio.encoder()
+    here, there = encoder.encode_image(picture, 56).values, encoder.encode_image(other, 56).values
+    similar = patch_similarity(here, 0, 5, there)
+    np.testing.assert_allclose(shown(page)["In the second image"], similar, atol=1e-4)
+    row, column = divmod(int(similar.argmax()), 4)
+    second = next(each for each in re.findall(r"<figure.*?</figure>", page, re.S) if "In the second image" in each)
+    assert f'class="patch" style="left:{25 * column:.3f}%;top:{25 * row:.3f}%' in second
+    low = min(patch_similarity(here, 0, 5).min(), similar.min())
+    scales = re.findall(r'class="range"><span>(.*?)</span>.*?<span>(.*?)</span>', page)
+    assert scales == [(f"{low:.3f}", "1.000")] * 2
+    assert page.count("--photo:") == 2 and 'class="card other"' in page
+
+
+def test_nearest_words_of_a_patch(tab, picture):
+    words = ["dog", "cat", "<b>sky</b>", "tree"]
+    page, _ = draw(tab, picture, patch=(0, 0), vocabulary=", ".join(words))
+    encoder = tab.studio.encoder()
+    patch = encoder.encode_image(picture, 56).values[0, 0]
+    scores = torch.nn.functional.cosine_similarity(patch[None], encoder.encode_text(words)).tolist()
+    told = [
+        (html.unescape(name), float(score)) for name, score in re.findall(r"<span>([^<]*)</span><b>(.*?)</b><em>", page)
+    ]
+    assert told == [
+        (name, pytest.approx(score, abs=6e-4)) for score, name in sorted(zip(scores, words, strict=True))[::-1]
+    ]
+    assert "<b>sky" not in page
+    assert page.count("data-word=") == 4 and draw(tab, picture, patch=(0, 0))[0].count("data-word=") == 8
+
+
+def test_every_kind_of_encoder_has_a_vocabulary():
+    scenes, photographs = vocabulary("bundled"), vocabulary("hub")
+    assert {"grass", "banana", "red"} <= set(scenes) and {"person", "road", "red"} <= set(photographs)
+    assert len(scenes) == len(set(scenes)) > 300 and vocabulary("folder") == photographs
+
+
+def test_windows_look_closer_and_tell_their_price(tab, picture):
+    from tipsv2.heatmap import similarity
+    from tipsv2.windows import encode_windows
+
+    page, note = draw(tab, picture, queries=["dog"], windows=True, resolution=112)
+    encoder = tab.studio.encoder()
+    seen = encode_windows(encoder, picture, 112)
+    np.testing.assert_allclose(shown(page)["dog"], similarity(seen.values, encoder.encode_text(["dog"]))[0], atol=1e-4)
+    assert "8 × 12 patches through 12 windows of 56 px" in note
+    assert "layer 1 is of the whole image" in draw(tab, picture, queries=["dog"], windows=True, features="1")[1]
+
+
+@pytest.mark.parametrize(
+    "asked, told",
+    [
+        (dict(templates="own", own="a dog\na {}"), "has no {}: write {} where"),
+        (dict(templates="own", own=" \n"), "at least one template"),
+        (dict(templates="own", own="{} x" * 99), "396 characters"),
+        (
+            dict(templates="own", own="\n".join(f"{{}} {i}" for i in range(MAX_TEMPLATES + 1))),
+            f"keep to {MAX_TEMPLATES}",
+        ),
+        (dict(features="9"), "no layer 9"),
+        (dict(features="nothing"), "number of a layer"),
+        (dict(by="sentence", sentence="x" * 300), "300 characters"),
+        (dict(by="sentence", sentence="🐶"), "no letters"),
+        (dict(by="sentence", sentence=" ".join(f"word{i}" for i in range(13))), "more than 12 words"),
+        (dict(patch=(0, 0), vocabulary="🐶"), "no letters"),
+        (dict(patch=(0, 0), other="gone.png"), "no longer there"),
+        (dict(cut=True, threshold=7.0), "between 0 and 1"),
+        (dict(mode="competing", distractors=["x" * 300]), "300 characters"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_sentence(tab, picture, asked, told):
+    with pytest.warns(UserWarning, match=re.escape(told)) as caught:
+        assert draw(tab, picture, **(dict(queries=["dog"]) | asked)) == gr.skip()
+    assert len(caught) == 1
+
+
+def test_what_was_typed_is_escaped(tab, picture):
+    page, _ = draw(tab, picture, queries=['<b>"bold"</b>'], cut=True)
+    assert '<b>"bold' not in page and "&lt;b&gt;&quot;bold" in page
+
+
+def test_the_api_speaks_numbers(tab, picture, other):
+    api, given = Endpoints(tab), dict(model=None, features="values", resolution=56)
+    painted = dict(colormap="viridis", opacity=0.5)
+    scored = dict(mode="cosine", temperature=0.05)
+    overlays, scores = api.word_maps(picture, SENTENCE, **given, **scored, **painted, request=Visitor())
+    assert [each["query"] for each in scores] == [name for _, name in overlays] == ["red", "dog", "grass"]
+    overlays, told = api.similar_patches(picture, 0, 0, other, **given, **painted, request=Visitor())
+    assert told["patch"] == [0, 0] and [each.shape for each, _ in overlays] == [(60, 90, 3), (56, 56, 3)]
+    row, column = told["other"]["best"]
+    assert told["other"]["patches"][row][column] == pytest.approx(told["other"]["peak"], abs=1e-5)
+    overlays, told = api.similar_patches(picture, 0, 0, None, **given, **painted, request=Visitor())
+    assert len(overlays) == 1 and "other" not in told
+    words = api.nearest_words(picture, 0, 0, "dog, cat, sky", 2, **given, request=Visitor())
+    assert len(words) == 2 and words[0]["score"] >= words[1]["score"]
+    cut = dict(templates="none", above="range", threshold=0.6)
+    masks, told = api.regions(picture, ["dog", "cat"], **given, **scored, **cut, request=Visitor())
+    for (mask, name), each in zip(masks, told, strict=True):
+        assert name == each["query"] and mask.shape == (60, 90) and set(np.unique(mask)) == {0, 255}
+        assert each["share"] == pytest.approx((mask == 255).mean(), abs=1e-5)
+        assert sum(part["area"] for part in each["parts"]) == (mask == 255).sum()
+    with pytest.raises(gr.Error, match="a sentence"):
+        api.word_maps(picture, " ", **given, **scored, **painted)
+    with pytest.raises(gr.Error, match="no layer 8"):
+        api.nearest_words(picture, 0, 0, "", 2, **(given | dict(features="8")))
+
+
+def take(tab, image, opacity=0.5, **asked):
+    question = Question(image, **(dict(resolution=56) | asked))
+    return heatmap_export.take(
+        tab, *(getattr(question, each.name) for each in fields(Question)), opacity, request=Visitor()
+    )
+
+
+def test_exports_hold_what_is_shown(tab, picture, other):
+    assert take(tab, None) is None and take(tab, picture) is None
+    taken = take(tab, picture, queries=["dog", "grass"], patch=(0, 0), other=other, threshold=0.6)
+    maps = expected(tab, picture, ["dog", "grass"])
+    np.testing.assert_allclose(taken.arrays["maps"], list(maps.values()), atol=1e-5)
+    assert list(taken.pictures) == ["dog", "grass", "clicked patch", "second image"]
+    for name, map_ in maps.items():
+        np.testing.assert_array_equal(taken.masks[name], find_regions(map_, at_share(map_, 0.6), 0.002).mask)
+    assert [each["query"] for each in taken.scores["scores"]] == ["dog", "grass"] and taken.model == "tiny"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        dict(queries=["dog", 'a "red" car']),
+        dict(queries=["dog"], mode="competing", distractors=["cat"], templates="own", own="a {}\nthe {}", features="2"),
+        dict(by="sentence", sentence=SENTENCE, cut=True, shared=True, windows=True, resolution=112, features="final"),
+        dict(queries=["dog"], patch=(89, 59), other="other.png", cut=True, above="score", threshold=0.01),
+    ],
+)
+def test_the_code_makes_the_picture(tab, picture, other, asked, tmp_path, monkeypatch):
+    """The code that is shown, run, writes what the PNG button gives."""
+    monkeypatch.chdir(tmp_path)
+    Image.open(picture).save("image.png")
+    taken = take(tab, picture, **asked)
+    code = taken.python.replace("encoder = load(", "encoder = LOADED  # load(")
+    exec(compile(code, "code", "exec"), {"LOADED": tab.studio.encoder()})
+    with np.load("heatmap.npz") as arrays:
+        np.testing.assert_allclose(arrays["maps"], taken.arrays["maps"], atol=3e-3)
+    if not asked.get("cut"):
+        for number, painted in enumerate(
+            each for name, each in taken.pictures.items() if name in taken.arrays["names"]
+        ):
+            close = np.abs(np.asarray(Image.open(f"heatmap_{number}.png")).astype(int) - painted)
+            assert close.mean() < 0.5
+    if "patch" in asked:
+        np.testing.assert_array_equal(np.asarray(Image.open("similar.png")), taken.pictures["clicked patch"])
+        np.testing.assert_array_equal(np.asarray(Image.open("there.png")), taken.pictures["second image"])
+
+
+def test_the_command_is_told_where_there_is_one(tab, picture):
+    assert "python -m tipsv2 heatmap image.png dog" in take(tab, picture, queries=["dog"]).command
+    for asked in (
+        dict(features="1"),
+        dict(windows=True),
+        dict(by="sentence", sentence="dog"),
+        dict(templates="own", own="{}"),
+    ):
+        assert take(tab, picture, **(dict(queries=["dog"]) | asked)).command == ""
+
+
+def test_a_card_without_a_map_of_parts_tells_nothing_of_them():
+    values = np.zeros((2, 2), np.float32)
+    card = heatmap_views.Card("a", values, np.zeros((2, 2, 3), np.uint8), 0, 0)
+    page = heatmap_views.maps(Image.new("RGB", (4, 4)), [card], np.zeros((1, 256, 3), np.uint8))
+    assert 'class="patches"' in page and "covers" not in page and "near" not in page
+
+
+# ---- in a browser
+
+
+@pytest.fixture(scope="module")
+def url(serving, tiny_folder):
+    yield from serving(["heatmap"], tiny_folder)
+
+
+def names(page):
+    return page.locator(".tips-maps figcaption b")
+
+
+def test_a_sentence_and_back(visit):
+    from playwright.sync_api import expect
+
+    page = visit()
+    expect(names(page).first).to_be_visible()
+    before = names(page).all_inner_texts()
+    page.get_by_text("A sentence", exact=True).click()
+    field = page.get_by_role("textbox", name="Sentence")
+    expect(field).not_to_have_value("")  # the phrases, to begin with
+    field.fill(SENTENCE)
+    field.press("Enter")
+    expect(names(page)).to_have_text(["red", "dog", "grass"])
+    page.get_by_text("Words and phrases", exact=True).click()
+    expect(names(page)).to_have_text(before)
+
+
+def test_layers_distractors_and_a_word_that_is_near(visit):
+    from playwright.sync_api import expect
+
+    page = visit()
+    expect(names(page).first).to_be_visible()
+    picture = page.locator(".card .stage img").first
+    before = picture.get_attribute("src")
+    page.locator('.tips-settings input[aria-label="Layer"]').click()
+    page.get_by_role("option", name="Layer 1 of 3").click()
+    expect(picture).not_to_have_attribute("src", before)
+    page.get_by_text("Competing", exact=True).click()
+    expect(page.locator(".range span:last-child").first).to_have_text("1.000")
+    top = page.locator(".value-mean").first
+    alone = top.inner_text()
+    page.get_by_label("Distractors").fill("snow")
+    page.get_by_label("Distractors").press("Enter")
+    expect(top).not_to_have_text(alone)
+    page.locator(".card .stage").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(names(page).nth(1)).to_have_text("Nearest words")
+    word = page.locator(".near button").first
+    asked = word.get_attribute("data-word")
+    word.click()
+    expect(names(page).last).to_have_text(asked)
+
+
+def test_the_drawer_on_a_phone(visit, other):
+    from playwright.sync_api import expect
+
+    page = visit(width=400)
+    expect(names(page).first).to_be_visible()
+    page.locator(".tips-image:visible .image-frame img").click(position={"x": 60, "y": 60})
+    expect(page.locator(".near")).to_be_visible()
+    page.get_by_role("button", name="More").click()
+    page.get_by_label("Outline regions").check()
+    expect(page.locator(".region").first).to_be_visible()
+    expect(page.locator(".covers b").first).to_contain_text("%")
+    page.locator(".tips-more .tips-image input[type=file]").set_input_files(other)
+    expect(page.locator(".card.other .patch")).to_be_visible()
+    page.get_by_text("Own", exact=True).click()
+    own = page.get_by_label("Own templates")
+    own.fill("a photo of a dog")
+    own.blur()
+    expect(page.locator(".toast-body")).to_contain_text("has no {}")
+    page.get_by_label("Sliding windows").check()
+    own.fill("the {}")
+    own.blur()
+    expect(page.locator(".tips-under .tips-note")).to_contain_text("window")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_a_client_of_the_api(url, picture, other):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client, image = Client(url, verbose=False), handle_file(picture)
+    _, scores = client.predict(image=image, sentence=SENTENCE, api_name="/word_maps")
+    assert [each["query"] for each in scores] == ["red", "dog", "grass"]
+    masks, told = client.predict(image=image, queries=["dog"], threshold=0.7, api_name="/regions")
+    with Image.open(masks[0]["image"]) as mask:
+        assert (mask.format, mask.size) == ("PNG", (90, 60)) and told[0]["parts"]
+    overlays, told = client.predict(image=image, x=3, y=50, other=handle_file(other), api_name="/similar_patches")
+    assert told["patch"] == [3, 0] and len(overlays) == 2 and len(told["other"]["best"]) == 2
+    words = client.predict(image=image, x=3, y=50, vocabulary="dog,cat", features="2", api_name="/nearest_words")
+    assert {each["word"] for each in words} == {"dog", "cat"}
+    with pytest.raises(AppError, match="no layer 8"):
+        client.predict(image=image, queries=["dog"], features="8", api_name="/heatmap")
