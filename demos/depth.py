@@ -162,6 +162,7 @@ def tab(page: Page) -> None:
                 label="Heads",
                 info="They have an encoder of their own, not the one chosen above. ↓ is yet to download.",
                 filterable=False,
+                elem_classes="tips-heads-menu",
             )
             load = gr.Button(depth_offer.button(first, memory.where()), variant="primary", elem_classes="tips-load")
             getting = gr.HTML(
