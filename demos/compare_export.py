@@ -11,7 +11,7 @@ from PIL import Image
 
 from demos import compare_mask, snippets
 from demos.common import visitor
-from demos.compare_sides import Both, asked, look
+from demos.compare_sides import Both, asked, joint_colors, look
 from demos.exports import Taken
 from demos.snippets import IMAGE, call, literal
 
@@ -32,6 +32,7 @@ def take(
     are more than the page measures in.
     """
     from tipsv2.alignment import compare_maps
+    from tipsv2.feature_picture import shown_at
     from tipsv2.heatmap import similarity, to_pixels
     from tipsv2.render import overlay
     from tipsv2.side_by_side import COLORS, SIGNED, draw
@@ -54,6 +55,8 @@ def take(
         for side, scaled in zip("AB", found.scaled, strict=True):
             pictures[f"{query} {side}"] = overlay(gray, scaled[number], COLORS, OPACITY, low, high)
         pictures[f"{query} B-A"] = overlay(gray, found.difference[number], SIGNED, OPACITY, -most, most)
+    for side, colors in zip("AB", joint_colors(both)[0], strict=True):
+        pictures[f"colors {side}"] = shown_at(colors, pixels.shape[:2])
     if mask is not None:
         pictures["mask"] = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
     scores = [
@@ -61,6 +64,7 @@ def take(
         for query, a, b, agreement in zip(queries, *found.scores, found.agreement, strict=True)
     ]
     arrays = {"maps": found.maps, "difference": found.difference, "names": np.array(found.names)}
+    arrays |= {"patches_a": both.grids[0].numpy(), "patches_b": both.grids[1].numpy()}
     return Taken(
         "compare",
         pictures,

@@ -269,8 +269,10 @@ def test_a_map_is_taken_once_it_is_drawn(studio, folder, monkeypatch):
 
 def test_compare_gives_both_sides(studio, folder):
     each = compared(studio, folder)
-    assert list(each.pictures)[:4] == ["overview", "a dog A", "a dog B", "a dog B-A"] and len(each.pictures) == 7
+    assert list(each.pictures)[:4] == ["overview", "a dog A", "a dog B", "a dog B-A"] and len(each.pictures) == 9
+    assert all(picture.shape == (90, 120, 3) for picture in list(each.pictures.values())[1:])
     assert each.arrays["maps"].shape == (2, 2, 90, 120) and not each.masks
+    np.testing.assert_allclose(each.arrays["patches_b"], studio.encoder().encode_image(each.image, 112).patches)
     np.testing.assert_allclose(each.arrays["difference"].mean(axis=(1, 2)), 0, atol=1e-4)
     assert export_files.stem(each) == "tipsv2-nano_compare_image"
     mask = np.zeros((45, 60), bool)
