@@ -5,10 +5,12 @@ python -m demos.compare --model google/tipsv2-b14
 
 from __future__ import annotations
 
+from functools import partial
+
 import gradio as gr
 import numpy as np
 
-from demos import common, compare_charts, compare_mask, compare_views, views
+from demos import common, compare_charts, compare_export, compare_mask, compare_views, views
 from demos.common import MODEL_WORK, toasted, visitor
 from demos.compare_api import endpoints
 from demos.compare_sides import (
@@ -23,6 +25,7 @@ from demos.compare_sides import (
     partner,
     sights,
 )
+from demos.exports import export_row
 from demos.loading import Loading
 from demos.page import Page
 from demos.studio import Studio
@@ -196,6 +199,7 @@ def tab(page: Page) -> None:
             waiting = views.empty(*common.LOADING)
             maps = gr.HTML(waiting, js_on_load=common.script("compare.js"), elem_classes="tips-output", **html)
             colors = gr.HTML("", js_on_load=None, **html)
+            exports = gr.Column()
             run = gr.Button("Compare layer by layer", size="md", elem_classes="tips-run")
             layers = gr.HTML("", js_on_load=None, elem_classes="tips-output", **html)
         with gr.Column(elem_classes="tips-settings"):
@@ -236,6 +240,9 @@ def tab(page: Page) -> None:
     busy = dict(api_visibility="private", show_progress="minimal", trigger_mode="always_last", **MODEL_WORK)
     drawn = dict(fn=handlers.draw, inputs=[*sides, *words, scale], outputs=[maps, note], show_progress_on=maps, **busy)
     painted = dict(fn=handlers.paint, inputs=sides, outputs=colors, show_progress_on=colors, **busy)
+
+    with exports:
+        export_row(partial(compare_export.take, handlers), drawn["inputs"], masks=True)
 
     def all_again(event) -> None:
         event.then(**drawn).then(**painted)
