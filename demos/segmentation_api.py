@@ -38,8 +38,8 @@ class Endpoints:
         words: str,
         resolution: float,
         opacity: float,
-        mask: str | None,
-        first: str,
+        mask: str | None = None,
+        first: str = "1",
         request: gr.Request = None,
     ) -> tuple[np.ndarray, np.ndarray, dict]:
         """Which class does every pixel resemble most? Returns the painted image (PNG), the label map (PNG; grey value 0

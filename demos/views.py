@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from html import escape
 
@@ -17,7 +16,6 @@ from PIL import Image
 
 DISPLAY = 640  # long side in pixels of what is drawn; the numbers are those of the whole map
 THUMBNAIL = 112
-HOVER = 160  # long side of the grid that tells which class is under the pointer
 
 
 def display_size(width: int, height: int, longest: int = DISPLAY) -> tuple[int, int]:
@@ -44,60 +42,6 @@ def photo_uri(image: Image.Image) -> str:
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     return data_uri(image, quality=None if max(image.size) <= 256 else 92)
-
-
-def regions(
-    image: Image.Image,
-    labels: np.ndarray,
-    names: Sequence[str],
-    colors: np.ndarray,
-    shares: Sequence[float],
-    background: float,
-) -> str:
-    """A segmentation: the image with one layer per class found, a legend with shares, and the classes not found.
-
-    labels: [H, W] index into names, negative for background.   colors: [N, 3] uint8.   shares: N parts of one.
-    """
-    height, width = labels.shape
-    found = sorted((index for index in range(len(names)) if shares[index] > 0), key=lambda index: -shares[index])
-    layers, rows = [], []
-    shown = [
-        (index, names[index], "#{:02x}{:02x}{:02x}".format(*map(int, colors[index])), shares[index]) for index in found
-    ]
-    if background > 0:
-        shown.append((-1, "background", "transparent", background))
-    for index, name, color, share in shown:
-        mask = Image.fromarray(np.where(labels == index, 255, 0).astype(np.uint8))
-        mask = Image.merge("LA", (Image.new("L", mask.size), mask))
-        style = f"--color:{color};--mask:url({data_uri(mask)})"
-        layers.append(f'<div class="layer" data-class="{index}" style="{style}"></div>')
-        rows.append(_legend_row(index, escape(name, quote=True), color, share))
-    absent = [escape(names[index]) for index in range(len(names)) if shares[index] <= 0]
-    missing = ""
-    if absent:
-        fold = "open" if len(absent) <= 24 else ""
-        missing = (
-            f'<details class="absent" {fold}><summary>Not found: {len(absent)}</summary>{", ".join(absent)}</details>'
-        )
-    small = display_size(width, height, HOVER)
-    grid = np.asarray(Image.fromarray(labels.astype(np.int32)).resize(small[::-1], Image.Resampling.NEAREST))
-    hover = json.dumps(grid.ravel().tolist(), separators=(",", ":"))
-    titles = escape(json.dumps({str(index): names[index] for index in found} | {"-1": "background"}), quote=True)
-    style = f"--photo:url({photo_uri(image)});--ratio:{image.width / image.height:.6f}"
-    return (
-        f'<div class="tips-regions" style="{style}"><div class="stage" data-grid="{small[0]}x{small[1]}" '
-        f'data-labels="{hover}" data-titles="{titles}">{"".join(layers)}<span class="tag"></span></div>'
-        f'<div class="legend"><ul>{"".join(rows)}</ul>{missing}</div></div>'
-    )
-
-
-def _legend_row(key: int, name: str, color: str, share: float) -> str:
-    percent = f"{100 * share:.1f}&thinsp;%" if share >= 0.001 else "&lt;&thinsp;0.1&thinsp;%"
-    return (
-        f'<li><button type="button" data-class="{key}" aria-pressed="false" title="Show only {name}">'
-        f'<i style="background:{color}"></i><span>{name}</span><b>{percent}</b>'
-        f'<em style="width:{100 * share:.2f}%;background:{color}"></em></button></li>'
-    )
 
 
 def thumbnails(pictures: Sequence[tuple[Image.Image, str]]) -> str:

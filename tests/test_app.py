@@ -100,19 +100,20 @@ def test_competing_shows_its_temperature_and_a_bad_query_is_a_sentence(visit):
 
 def test_segmentation_shows_its_legend(visit, picture):
     page = visit()
-    page.get_by_role("tab", name="Segmentation").click()
-    expect(page.locator(".legend li").first).to_be_visible()
+    page.get_by_role("tab", name="Segment").click()
+    expect(page.locator(".tips-segments tbody tr").first).to_be_visible()
     replace_image(page, picture)
     page.get_by_label("Classes").fill("dog, grass, a red car")
     page.get_by_label("Classes").press("Enter")
-    legend = page.locator(".tips-regions .legend")
+    legend = page.locator(".tips-segments .legend")
+    expect(legend).to_contain_text("of 3 classes found")
     for name in ("dog", "grass", "a red car"):  # found or not, each is listed
         expect(legend).to_contain_text(name)
-    expect(legend.locator("button b").first).to_contain_text("%")
+    expect(legend.locator("td").first).to_contain_text("%")
     entry = legend.locator("button").first
     entry.click()
     expect(entry).to_have_attribute("aria-pressed", "true")
-    expect(page.locator(".tips-regions[data-alone] .layer.on")).to_have_count(1)
+    expect(page.locator(".tips-segments[data-alone]")).to_be_visible()
 
 
 def test_a_bad_file_is_a_sentence_and_the_page_lives_on(visit, tmp_path):
@@ -130,8 +131,8 @@ def test_a_phone_needs_no_sideways_scroll(visit):
     page = visit(width=400)
     wide = "document.documentElement.scrollWidth"
     assert page.evaluate(wide) <= 400
-    page.get_by_role("tab", name="Segmentation").click()
-    expect(page.locator(".legend li").first).to_be_visible()
+    page.get_by_role("tab", name="Segment").click()
+    expect(page.locator(".tips-segments tbody tr").first).to_be_visible()
     assert page.evaluate(wide) <= 400
 
 

@@ -4,9 +4,7 @@ is encoded once, and whatever somebody uploads or types ends in a sentence.
     python -m pytest tests/test_demos.py
 """
 
-import base64
 import html
-import io
 import json
 import re
 import subprocess
@@ -23,7 +21,6 @@ from demos.heatmap import Heatmaps
 from demos.heatmap_api import Endpoints
 from demos.heatmap_work import Question, patch_at
 from demos.launch import parser
-from demos.segmentation import MAX_CLASSES, Segmentations, presets, split
 from demos.studio import KEEP_IMAGES, MAX_PATCHES, Studio
 from tipsv2.images import fit_size
 
@@ -69,11 +66,6 @@ def draw_maps(studio, image, queries, patch=None, who="a", **changes):
     return Heatmaps(studio).drawn(question, who)
 
 
-def draw_regions(studio, image, classes, **changes):
-    given = dict(templates="none", features="values", background="none", threshold=0.1, words="wall", resolution=56)
-    return Segmentations(studio).draw(image, classes, None, **(given | changes), request=Visitor("a"))
-
-
 def cards(page):
     """The maps in a page as (name, values [h, w], peak, mean)."""
     found = []
@@ -89,7 +81,6 @@ def cards(page):
 def test_a_second_query_does_not_encode_the_image_again(studio, picture, encodings):
     draw_maps(studio, picture, ["dog"])
     draw_maps(studio, picture, ["dog", "cat"], templates="tips9", mode="competing")
-    draw_regions(studio, picture, "dog, grass")
     assert encodings == [56]
     draw_maps(studio, picture, ["dog"], resolution=112)
     assert encodings == [56, 112]
@@ -157,8 +148,6 @@ def test_resolution_note_warns_beyond_training(studio, picture):
 def test_empty_pages_say_what_to_do(studio, picture):
     assert "Start with an image" in draw_maps(studio, None, ["dog"])[0]
     assert "press Enter" in draw_maps(studio, picture, [])[0]
-    assert "Start with an image" in draw_regions(studio, None, "dog")[0]
-    assert "Which classes?" in draw_regions(studio, picture, " , ;\n")[0]
 
 
 @pytest.mark.parametrize(
@@ -247,67 +236,6 @@ def test_an_image_that_is_gone_is_a_sentence(studio, tmp_path):
         draw_maps(studio, str(tmp_path / "gone.png"), ["dog"])
 
 
-def test_regions_agree_with_the_library(studio, picture):
-    from tipsv2.segmentation import segment
-
-    found = Segmentations(studio).divide(picture, "dog, grass", None, "tips9", "values", "none", 0, "", 56, "a")
-    expected = segment(studio.encoder(), picture, ["dog", "grass"], templates="tips9", resolution=56)
-    np.testing.assert_array_equal(found.labels, expected.labels)
-    assert dict(zip(found.names, found.shares, strict=True)) == pytest.approx(expected.shares)
-    assert found.background == 0
-
-
-def test_background_takes_its_share(studio, picture):
-    page, _ = draw_regions(studio, picture, "dog, grass", background="threshold", threshold=1.1)
-    assert "Not found: 2" in page and re.search(r"background</span><b>100\.0", page)
-    page, _ = draw_regions(studio, picture, "dog, grass", background="words", words="dog, sky, snow, car")
-    shares = [float(share) for share in re.findall(r"<b>([\d.]+)&thinsp;%</b>", page)]
-    assert sum(shares) == pytest.approx(100, abs=0.3)
-    with pytest.warns(UserWarning, match="background word"):
-        draw_regions(studio, picture, "dog, grass", background="words", words="dog")
-
-
-def test_legend_lists_found_and_absent_classes(studio, picture):
-    names = ["dog", "cat", "grass", "sky", "red car", "<i>snow</i>"]
-    page, _ = draw_regions(studio, picture, ", ".join(names))
-    found = [html.unescape(name) for name in re.findall(r"<li><button.*?<span>(.*?)</span>", page)]
-    absent = html.unescape(re.search(r"Not found: \d+</summary>(.*?)</details>", page).group(1)).split(", ")
-    assert sorted(found + absent) == sorted(names)
-    assert page.count('class="layer"') == len(found)
-    everything, _ = draw_regions(studio, picture, "<i>snow</i>")
-    assert "<i>snow" not in page + everything
-
-
-def test_masks_cover_the_picture_once(studio, picture):
-    page, _ = draw_regions(studio, picture, "dog, cat, grass", background="words", words="sky, snow")
-    masks = [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))[..., 1]
-        for code in re.findall(r"--mask:url\(data:image/png;base64,(.*?)\)", page)
-    ]
-    np.testing.assert_array_equal(sum(mask.astype(int) for mask in masks), 255)
-
-
-@pytest.mark.parametrize(
-    "classes, told",
-    [
-        (", ".join(f"thing {i}" for i in range(500)), f"keep to {MAX_CLASSES}"),
-        ("dog, 🐶", "has no letters"),
-        ("x" * 10_000, "10,000 characters"),
-    ],
-)
-def test_classes_that_cannot_be_told_apart_become_one_sentence(studio, picture, classes, told):
-    with pytest.warns(UserWarning, match=told):
-        assert draw_regions(studio, picture, classes) == gr.skip()
-
-
-def test_split_leaves_out_blanks_and_doubles():
-    assert split(" dog, ,dog;cat\n\n sky,") == ["dog", "cat", "sky"]
-
-
-def test_presets_fit():
-    assert all(1 < len(split(names)) <= MAX_CLASSES for names in presets().values())
-
-
 def test_api_errors_reach_the_client_as_sentences(studio, picture):
     given = dict(mode="cosine", features="values", templates="none", temperature=0.05, resolution=56)
     given |= dict(colormap="viridis", opacity=0.5)
@@ -320,13 +248,6 @@ def test_api_errors_reach_the_client_as_sentences(studio, picture):
         api.heatmap(picture, [], None, **given)
     with pytest.raises(gr.Error, match="not on offer"):
         api.heatmap(picture, ["dog"], "/etc", **given)
-
-
-def test_api_segmentation_returns_labels_and_shares(studio, picture):
-    given = dict(templates="none", features="values", background="none", threshold=0, words="", resolution=56)
-    painted, labels, told = Segmentations(studio).segmentation(picture, "dog, cat", None, **given, opacity=1.0)
-    assert painted.shape == (60, 90, 3) and labels.shape == (60, 90) and labels.dtype == np.uint8
-    assert told["shares"]["dog"] == pytest.approx((labels == 1).mean(), abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [(448, 448), (1, 5000), (4000, 1000), (3000, 2000)])
