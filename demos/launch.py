@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WEB = Path(__file__).parent / "web"
 MAX_UPLOAD = "20mb"
+MAX_ZIP = "500mb"  # of images to train on
 
 
 def parser(program: str | None = None) -> argparse.ArgumentParser:
@@ -99,4 +100,5 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
         server_port=given.port,
         share=given.share or None,
         inbrowser=given.inbrowser,
+        max_file_size=MAX_ZIP if training else MAX_UPLOAD,
     )

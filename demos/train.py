@@ -130,7 +130,8 @@ def _instead(wish, fills: Fills) -> None:
 
 def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
     """The run that is looked at, and the buttons that end it, go on with it and open what it made."""
-    checked = gr.HTML("", js_on_load=None, **html)
+    maybe = html | dict(elem_classes="tips-maybe")
+    checked = gr.HTML("", js_on_load=None, **maybe)
     runs = gr.Dropdown([], label="Run", filterable=False, visible=False)
     head = gr.HTML(views.empty(*train_views.NO_RUN), js_on_load=common.script("train.js"), **html)
     with gr.Row(elem_classes="tips-buttons"):
@@ -143,12 +144,12 @@ def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
         gr.HTML("<p>Delete this run with its data and its encoder?</p>", js_on_load=None, **html)
         really = gr.Button("Delete for good", size="md", variant="stop")
         keep = gr.Button("Keep it", size="md")
-    curves = gr.HTML("", js_on_load=common.script("train-curves.js"), **html)
+    curves = gr.HTML("", js_on_load=common.script("train-curves.js"), **maybe)
     scene = gr.Radio(
         [(f"Scene {k + 1}", k) for k in range(SCENES)], value=0, show_label=False, label="Scene", visible=False,
         elem_classes="tips-view",
     )  # fmt: skip
-    film = gr.HTML("", js_on_load=None, **html)
+    film = gr.HTML("", js_on_load=None, **maybe)
     with gr.Accordion("Command and log", open=False):
         told = gr.HTML("", js_on_load=common.script("exports.js"), **html)
     timer, seen, visible = gr.Timer(SECONDS, active=False), gr.State(None), gr.State(True)

@@ -25,13 +25,13 @@ class Endpoints:
         base: str,
         recipe: str,
         data: str,
-        zipped: str | None,
-        hub: str,
-        steps: float,
-        batch: float,
-        rate: float,
-        resolution: float,
-        loss: str,
+        zipped: str | None = None,
+        hub: str = "",
+        steps: float = 200,
+        batch: float = 32,
+        rate: float = 0,
+        resolution: float = 0,
+        loss: str = "contrastive",
         request: gr.Request = None,
     ) -> dict:
         """Start a training run; one goes on at a time. Returns what /run_status does.
@@ -90,12 +90,12 @@ def endpoints(trainer: Trainer) -> None:
     hidden = dict(visible=False)
     name = gr.Textbox(label="name", **hidden)
     inputs = [
-        gr.Textbox(label="name", **hidden),
+        gr.Textbox("", label="name", **hidden),
         gr.Textbox("tipsv2-nano", label="base", **hidden),
         gr.Textbox("full", label="recipe", **hidden),
         gr.Textbox("scenes", label="data", **hidden),
         gr.File(label="zipped", **hidden),
-        gr.Textbox(label="hub", **hidden),
+        gr.Textbox("", label="hub", **hidden),
         gr.Number(200, label="steps", **hidden),
         gr.Number(32, label="batch", **hidden),
         gr.Number(0, label="rate", **hidden),

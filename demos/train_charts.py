@@ -21,7 +21,7 @@ Curve = tuple[str, Sequence[int], Sequence[float]]
 
 
 def curves(look: Look) -> str:
-    """The charts of a run: terms of the loss with ln(batch), patch-text mIoU as far as measured, learning rate."""
+    """The charts of a run: terms of the loss with ln(batch), learning rate, patch-text mIoU as far as measured."""
     series = look.series()
     if "loss" not in series:
         return ""
@@ -30,12 +30,14 @@ def curves(look: Look) -> str:
     losses = [(_readable(name), *series[name]) for name in terms or ["loss"]]
     chance = series.get("ln_batch")
     charts = [
-        chart("Loss", "each term before its weight; chance is ln(batch)", losses, last, chance),
-        chart("Learning rate", "", [("learning rate", *series["lr"])], last) if "lr" in series else "",
+        chart("Loss", "terms before their weights", losses, last, chance),
+        chart("Learning rate", "warm-up, then a cosine", [("learning rate", *series["lr"])], last)
+        if "lr" in series
+        else "",
     ]
     measured = [(name.removeprefix("miou_"), *series[name]) for name in sorted(series) if name.startswith("miou_")]
     if measured:
-        charts.insert(1, chart("Patch-text mIoU", "of 64 drawn scenes, by their names", measured, last))
+        charts.append(chart("Patch-text mIoU", "of 64 drawn scenes", measured, last))
     return f'<section class="tips-curves">{"".join(charts)}</section>'
 
 

@@ -116,7 +116,12 @@ def form(page: Page, trainer: Trainer) -> Form:
         sources = [each for each in sources if each[1] != "zip"]
     data = gr.Radio(sources, value="scenes", label="Learn from", info="Scenes are the bundled drawings with captions.")
     zipped = gr.File(
-        label="Zip of images with captions", file_types=[".zip"], type="filepath", height=120, visible=False
+        label="Zip of images with captions",
+        file_types=[".zip"],
+        type="filepath",
+        height=110,
+        visible=False,
+        elem_classes="tips-zip",
     )
     zip_note = gr.HTML(views.note(ZIP_HINT), visible=False, **html)
     hub = gr.Textbox(label="Data set of the Hub", info=HUB_HINT, max_length=200, visible=False)

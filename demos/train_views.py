@@ -96,9 +96,9 @@ def film(look: Look, scene: int = 0) -> str:
         )
     titles = "".join(f'<b title="{escape(word, quote=True)}">{escape(word)}</b>' for word in ["scene", *words][:5])
     return (
-        '<figure class="tips-film"><figcaption>Heatmaps of fixed words <small>on a drawn scene no run learns from, by '
-        f'step</small></figcaption><div class="titles"><span>step</span><div>{titles}</div></div>'
-        f"<ol>{''.join(rows)}</ol></figure>"
+        '<section class="tips-film"><h3>Heatmaps of fixed words <small>on a drawn scene no run learns from, by '
+        f'step</small></h3><div class="titles"><span>step</span><div>{titles}</div></div>'
+        f"<ol>{''.join(rows)}</ol></section>"
     )
 
 
@@ -131,8 +131,8 @@ def checked(found: Checked) -> str:
         source = views.data_uri(found.picture, quality=90)
         picture = f'<img src="{source}" alt="Some of the pairs, each image above its captions" draggable="false">'
     return (
-        f'<div class="tips-checked" data-state="{state}"><p class="verdict" role="status">{escape(verdict)}</p>'
-        f"{picture}{problems}<dl>{facts}</dl></div>"
+        f'<section class="tips-checked" data-state="{state}"><p class="verdict" role="status">{escape(verdict)}</p>'
+        f"{picture}{problems}<dl>{facts}</dl></section>"
     )
 
 

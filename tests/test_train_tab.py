@@ -48,7 +48,7 @@ def test_curves_are_what_was_logged(tmp_path):
     lines = [*logged(400), {"step": 400, "miou_final": 0.25, "miou_values": 0.5}]
     run_folder(tmp_path, "a", short(400), lines)
     page = train_charts.curves(train_state.look(tmp_path, "a"))
-    losses, alignment, rate = (json.loads(unescape(each)) for each in re.findall(r'data-plan="([^"]*)"', page))
+    losses, rate, alignment = (json.loads(unescape(each)) for each in re.findall(r'data-plan="([^"]*)"', page))
     assert [name for name, *_ in losses["curves"]] == ["contrastive web", "chance"]
     _, steps, values = losses["curves"][0]
     assert steps[:3] == [3, 6, 9] and steps[-1] == 400 and len(steps) == 134
@@ -222,10 +222,10 @@ def test_a_run_from_a_zip_outlives_its_app_and_opens_in_compare(browser, tiny_fo
         page.get_by_text("Zip", exact=True).click()
         page.locator("input[type=file]").first.set_input_files(zipped)
         expect(page.get_by_text("12 images")).to_contain_text("The batch is now 12")
-        page.get_by_label("Steps").fill("30")
+        page.get_by_label("Steps").fill("60")
         page.get_by_label("Name").fill("shapes-1")
         page.get_by_role("button", name="Start").click()
-        expect(page.locator(".tips-run[data-state=running]")).to_contain_text("of 30")
+        expect(page.locator(".tips-run[data-state=running]")).to_contain_text("of 60")
         expect(page.locator(".tips-curves figure").first).to_contain_text("contrastive web")
         os.killpg(app.pid, signal.SIGKILL)
         app.wait()
@@ -237,11 +237,14 @@ def test_a_run_from_a_zip_outlives_its_app_and_opens_in_compare(browser, tiny_fo
         page.set_default_timeout(120_000)
         page.goto(f"http://127.0.0.1:{port}")
         expect(page.locator(".tips-run")).to_contain_text("shapes-1")
-        expect(page.locator(".tips-run[data-state=done]")).to_contain_text("30 of 30")
+        expect(page.locator(".tips-run[data-state=done]")).to_contain_text("60 of 60")
         expect(page.locator(".tips-film li").first).to_be_visible()
         page.get_by_role("button", name="Open in Compare").click()
         expect(page.locator(".tips-compare .key .a")).to_contain_text("tiny")
         expect(page.locator(".tips-compare .key .b")).to_contain_text("shapes-1")
+        page.get_by_role("tab", name="Train").click()
+        page.get_by_role("button", name="Open in Ask").click()
+        expect(page.locator(".tips-status[data-state=ready]")).to_contain_text("shapes-1")
     finally:
         context.close()
         os.killpg(app.pid, signal.SIGKILL)
