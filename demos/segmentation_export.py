@@ -75,24 +75,26 @@ def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
     options |= dict(windows=True) if question.windows and layer is None else {}
     lines = [
         "import numpy as np",
-        "from tipsv2 import load, segment",
-        "from tipsv2.images import open_image",
+        "from PIL import Image",
+        "",
+        "from tipsv2 import load, open_image, segment",
+        *(["from tipsv2.label_maps import agreement"] if judged else []),
         "from tipsv2.render import WIDE_PALETTE, paint_labels",
         "",
-        f"image = open_image({literal(IMAGE)})",
         snippets.load(info),
+        f"image = open_image({literal(IMAGE)})",
         f"found = {call('segment', 'encoder', 'image', **options)}",
         "for name, share in sorted(found.shares.items(), key=lambda item: -item[1]):",
         '    print(f"{name}: {100 * share:.1f} %, mean {found.means.get(name, np.nan):.3f}")',
         f"picture = paint_labels(np.asarray(image), found.labels, WIDE_PALETTE, {OPACITY})",
+        'Image.fromarray(picture).save("segmentation.png")',
+        'np.savez_compressed("segmentation.npz", labels=found.labels, scores=found.scores)',
     ]
     if judged:
         lines += [
             "",
-            "# The true labels lie in the NPZ: places in the list, -1 for none of them, -2 for unknown.",
-            "from tipsv2.label_maps import agreement",
-            "",
-            'truth = np.load("segmentation.npz")["truth"]',
+            "# The true labels lie in the exported NPZ: places in the list, -1 for none of them, -2 for unknown.",
+            'truth = np.load("exported.npz")["truth"]',
             "print(agreement(found.labels, truth, len(found.classes)).mean)",
         ]
     background = question.threshold if question.background == "threshold" else ",".join(question.others) or None
