@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -68,16 +69,18 @@ def memory(folder):
 
 @pytest.fixture
 def hub(folder, tmp_path, monkeypatch):
-    """A Hub that has every model: the transport below huggingface_hub's functions. hub.fails: how a download ends."""
+    """A Hub that has every model: the transport below huggingface_hub's functions. hub.fails: how a download ends.
+    hub.endless: it goes on until it is stopped."""
 
     class Hub:
-        fails, asked = None, []
+        fails, endless, asked = None, False, []
 
     def snapshot_download(name, **options):
         Hub.asked.append(name)
         bar = options["tqdm_class"](total=1000, unit="B", desc="model.safetensors")
-        for _ in range(10):
+        for _ in range(100_000 if Hub.endless else 10):
             bar.update(100)
+            time.sleep(0.03)
         if Hub.fails:
             raise Hub.fails
         place = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
@@ -294,12 +297,16 @@ def test_without_a_network_the_same_within_seconds(memory, hub, monkeypatch):
 
 
 def test_a_download_can_be_cancelled(memory, hub):
+    hub.endless = True
     handlers = Depths(memory)
     getting = handlers.fetch("tipsv2-b14-dpt", None, Visitor("a"))
     next(getting)
     handlers.cancel(Visitor("b"))  # somebody else's button
     handlers.cancel(Visitor("a"))
     assert "was cancelled" in list(getting)[-1][1]
+    job = memory.downloads._jobs["tipsv2-b14-dpt"]
+    job.join(10)
+    assert not job.is_alive()  # with nobody waiting for it, it ended
 
 
 def test_a_broken_folder_is_a_sentence_and_no_command(folder, tmp_path, picture):
