@@ -200,6 +200,16 @@ def pick_example(studio: Studio, model: str | None, index: int) -> Example:
     return shown[index]
 
 
+def arrival(studio: Studio, model: str | None, image: str | None, take: Callable[[], tuple], count: int) -> tuple:
+    """What a tab does when a model is ready: its examples and its resolutions; on a page with no image yet, what
+    take() makes of its first example, `count` values. -> (*those, examples, resolution slider).
+    """
+    strip = strip_html(studio, model)
+    resolution = gr.update(**resolution_range(studio.info(model).resolution))
+    given = (gr.skip(),) * count if image is not None or not strip else take()
+    return *given, strip, resolution
+
+
 def resolution_slider(training: int) -> gr.Slider:
     return gr.Slider(**resolution_range(training), label="Resolution", elem_classes="tips-slider")
 

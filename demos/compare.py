@@ -25,6 +25,7 @@ from demos.compare_sides import (
     partner,
     sights,
 )
+from demos.compare_steps import Steps, slider
 from demos.exports import export_row
 from demos.loading import Loading
 from demos.page import Page
@@ -154,10 +155,7 @@ class Compares:
             name, kind = partner(self.studio, model)
             picker, loaded, _ = self.load(name, own[1])
             other = picker, loaded, kind if loaded == name else "final"
-        strip = common.strip_html(self.studio, model)
-        if image is not None or not strip:
-            return *own, *other, gr.skip(), gr.skip(), gr.skip(), strip
-        return *own, *other, *self.take_example(model, 0), strip
+        return *own, *other, *common.arrival(self.studio, model, image, lambda: self.take_example(model, 0), 3)[:-1]
 
     def take_example(self, model: str | None, index: int):
         """-> (field, image, queries)."""
@@ -205,6 +203,7 @@ def tab(page: Page) -> None:
         with gr.Column(elem_classes="tips-settings"):
             pick_a, features_a = _side(page, "A", "values")
             pick_b, features_b = _side(page, "B", "final")
+            step = slider()
             resolution = gr.Dropdown(
                 [("Each as trained", 0), *((f"{side} px", side) for side in RESOLUTIONS)],
                 value=0,
@@ -259,6 +258,9 @@ def tab(page: Page) -> None:
     all_again(strip.select(example, page.model, [field, image, queries, mask], **quiet))
     for picker, model in ((pick_a, model_a), (pick_b, model_b)):
         all_again(page.choosing(picker.select, picker, model))
+    steps = Steps(page.studio)
+    model_b.change(steps.track, model_b, step, queue=False, **quiet)
+    all_again(step.input(steps.slide, [step, model_b], model_b, **busy))
     gr.on([each.input for each in (features_a, features_b, resolution)], **drawn).then(**painted)
     gr.on([queries.change, templates.input, scale.input], **drawn)
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-pair', v)")

@@ -113,12 +113,7 @@ class Insides:
         """A model is ready: its examples and resolutions; on an empty page, its first example.
         -> (field, image, words, examples, resolution).
         """
-        info = self.studio.info(model)
-        strip = common.strip_html(self.studio, model)
-        resolution = gr.update(**common.resolution_range(info.resolution))
-        if image is not None or not strip:
-            return gr.skip(), gr.skip(), gr.skip(), strip, resolution
-        return *self.take_example(model, 0), strip, resolution
+        return common.arrival(self.studio, model, image, lambda: self.take_example(model, 0), 3)
 
     def take_example(self, model: str | None, index: int):
         """-> (field, image, words)."""

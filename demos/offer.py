@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tipsv2.catalogue import ModelError, ModelInfo, available, fetch, find
+from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, available, fetch, find
 
 LOCAL = ("folder", "run")
 
@@ -34,7 +34,11 @@ class Offer:
             return list(self._infos.values())
 
     def info(self, name: str) -> ModelInfo:
-        """Raises ModelError if no encoder of this name is on offer."""
+        """name: of an encoder on offer, or "run@step" for one of its checkpoints. Raises ModelError on any other."""
+        run, at, step = name.rpartition("@")
+        if at and step.isdigit() and int(step) in self.checkpoints(run):
+            place = self.checkpoints(run)[int(step)]
+            return replace(find(place), name=name, title=name)
         with self._lock:
             found = self._infos.get(name)
         if found is None:
@@ -43,6 +47,15 @@ class Offer:
             names = ", ".join(each.name for each in self.infos())
             raise ModelError(f"The model '{str(name)[:80]}' is not on offer here: choose one of {names}.")
         return found
+
+    def checkpoints(self, run: str) -> dict[int, Path]:
+        """The steps of a finished run that can be looked at besides its model, in order; none for other encoders."""
+        with self._lock:
+            info = self._infos.get(run)
+        if info is None or info.source != "run":
+            return {}
+        found = Path(info.location).parent.glob(f"checkpoints/step-*/{CHECKPOINT}")
+        return {int(file.parent.name.rpartition("-")[2]): file.parent for file in sorted(found)}
 
     def add(self, folder: str | Path, name: str | None = None) -> str:
         """Offer an encoder's folder; a run's model/ is called after its run. Returns its name, the one it has already

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demos.offer import LOCAL
-from tipsv2.catalogue import ModelError, ModelInfo, cached_folder, is_cached, num_parameters
+from tipsv2.catalogue import ModelError, ModelInfo, cached_folder, fetch, is_cached, num_parameters
 
 if TYPE_CHECKING:
     from tipsv2.encoder import Encoder
@@ -40,8 +40,10 @@ def free_bytes(device: str = "auto") -> int:
     free = psutil.virtual_memory().available
     try:  # a container sees the whole machine's memory and is stopped at its own limit
         limit, used = ((CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
-        free = min(free, max(0, int(limit) - int(used)))
-    except (OSError, ValueError):
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        cached = int(stat["inactive_file"]) + int(stat["active_file"])  # counted as used, given back when needed
+        free = min(free, max(0, int(limit) - int(used) + cached))
+    except (OSError, ValueError, KeyError):
         pass
     return free
 
@@ -50,7 +52,7 @@ def weight_bytes(info: ModelInfo, device: str = "auto") -> int:
     """What an encoder's weights take once loaded, in bytes; 0 if that cannot be told before the download."""
     from tipsv2.encoder import native_bf16, pick_device
 
-    folder = cached_folder(info) if info.source == "hub" else Path(info.location)
+    folder = cached_folder(info) if info.source == "hub" else fetch(info)
     parameters = num_parameters(folder) if folder else int(info.download_mb * 1e6 / 4)  # downloads are float32
     return parameters * (2 if native_bf16(pick_device(device)) else 4)
 
@@ -146,6 +148,6 @@ def _held(encoder: Encoder) -> int:
 
 def _stamp(info: ModelInfo) -> tuple:
     """Tells two states of a local folder's weights apart; () where they cannot change or are gone."""
-    if info.source not in LOCAL:
+    if info.source not in (*LOCAL, "checkpoint"):
         return ()
     return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(info.location).glob("*.safetensors")))

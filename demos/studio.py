@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tipsv2.encoder import Encoder, ImageFeatures
 
-KEEP_IMAGES = 4  # per visitor
+KEEP_IMAGES = 12  # per visitor, an image counting once for every encoder and resolution: a slider over a run's steps
 KEEP_BYTES = 2_000_000_000  # of features, all visitors together: g/14 makes 200 MB of a large image
 MAX_PATCHES = 16_384  # as many as the official Space allows (1792 x 1792); more needs minutes on a CPU
 

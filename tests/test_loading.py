@@ -291,8 +291,9 @@ def test_a_container_has_less_than_its_machine(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1000\n")
     assert shelf.free_bytes("cpu") > 10**8
+    (tmp_path / "memory.stat").write_text("anon 300\nactive_file 100\ninactive_file 500\n")
     (tmp_path / "memory.max").write_text("5000\n")
-    assert shelf.free_bytes("cpu") == 4000
+    assert shelf.free_bytes("cpu") == 4600
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_one_before(tiny_folder, monkeypatch):

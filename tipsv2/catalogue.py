@@ -20,6 +20,7 @@ from pathlib import Path
 BUNDLED = "tipsv2-nano"
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
 AUTO_HUB = "tipsv2-b14"  # what "auto" takes when it is already on this machine
+CHECKPOINT = "state.safetensors"  # in checkpoints/step-<number>/ of a run
 DPT_TYPE = "tipsv2_dpt"  # model_type of vision encoders with DPT heads; an encoder's is "tipsv2"
 
 
@@ -33,7 +34,7 @@ class ModelInfo:
 
     name: str
     title: str
-    source: str  # "bundled" | "hub" | "folder" | "run": the model of a training run
+    source: str  # "bundled" | "hub" | "folder" | "run": a training run's model | "checkpoint": it at an earlier step
     location: str  # a path or a Hub id
     parameters: str  # "86M + 110M": vision + text (or + heads), or one total
     width: int  # D of the embeddings, 0 if unknown
@@ -81,7 +82,8 @@ DPT = {  # the same vision encoders with heads and without text, for tipsv2.dpt
 
 def find(name: str | Path) -> ModelInfo:
     """Resolve a name: "auto" (tipsv2-b14 if already downloaded, else the bundled one), the bundled name, a Hub family
-    or DPT name with or without "google/", any other Hub "owner/name", or the path of a model folder.
+    or DPT name with or without "google/", any other Hub "owner/name", or the path of a model folder, of a run or of a
+    finished run's checkpoint.
 
     Touches neither the network nor the weights. Raises ModelError with the near names on anything else.
     """
@@ -99,7 +101,7 @@ def find(name: str | Path) -> ModelInfo:
             f"'{text}' is a weight file: give the folder with config.json and tokenizer around it ({hint})."
         )
     if text and os.path.isdir(path):
-        return _folder(path / "model" if _is_run(path) and (path / "model").is_dir() else path)
+        return _checkpoint(path) or _folder(path / "model" if _is_run(path) and (path / "model").is_dir() else path)
     if _is_hub_id(text):
         unknown = dict(parameters="unknown", width=0, resolution=0, download_mb=0, licence="see the Hub")
         return ModelInfo(text, text, "hub", text, trained_on="Unknown: see its page on the Hub.", **unknown)
@@ -141,11 +143,14 @@ def cached_folder(info: ModelInfo) -> Path | None:
 
 
 def fetch(info: ModelInfo, progress: bool = True) -> Path:
-    """The folder with the weights of `info`, downloaded from the Hub if it is not on the disk yet.
+    """The folder with the weights of `info`, downloaded from the Hub if it is not on the disk yet. A checkpoint's is
+    the one of its run's model, over which `tipsv2.weights.turn_back` lays the earlier weights.
 
     progress: show the Hub's progress bar. Raises ModelError within five seconds when the Hub does not answer.
     """
-    if info.source != "hub":
+    if info.source == "checkpoint":
+        folder = Path(info.location).resolve().parent.parent / "model"
+    elif info.source != "hub":
         folder = Path(info.location)
     else:
         from tipsv2.download import download
@@ -219,6 +224,16 @@ def _bundled() -> ModelInfo:
 def _is_run(folder: Path) -> bool:
     """A folder of `python -m train`: its model/ is called after the run, since every run's is called "model"."""
     return (folder / "recipe.json").is_file()
+
+
+def _checkpoint(path: Path) -> ModelInfo | None:
+    """checkpoints/step-<number> of a finished run: its model at an earlier step."""
+    model, step = path.resolve().parent.parent / "model", path.name[5:]
+    if not (path.name.startswith("step-") and step.isdigit() and (path / CHECKPOINT).is_file() and model.is_dir()):
+        return None
+    run = _folder(model)
+    name = f"{run.name}@{int(step)}"
+    return replace(run, name=name, title=name, source="checkpoint", location=str(path))
 
 
 def _folder(path: Path) -> ModelInfo:

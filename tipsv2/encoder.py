@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from tipsv2.catalogue import ModelError, ModelInfo, fetch, find, read_config, vision_sizes
+from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, fetch, find, read_config, vision_sizes
 from tipsv2.dense import layer_features, vision_features
 from tipsv2.images import fit_size, open_image, to_tensor
 from tipsv2.prompts import TEMPLATES
-from tipsv2.weights import read_model, read_tokenizer
+from tipsv2.weights import read_model, read_tokenizer, turn_back
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Tipsv2Model
@@ -192,6 +192,8 @@ def load(
     info = _with_sizes(info, read_config(folder))
     where = pick_device(device)
     model = read_model(folder, _pick_dtype(dtype, where))
+    if info.source == "checkpoint":
+        turn_back(model, Path(info.location) / CHECKPOINT)
     return Encoder(info, model.to(where).eval(), read_tokenizer(folder, model.config.text_config.vocab_size))
 
 

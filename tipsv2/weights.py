@@ -38,6 +38,25 @@ def read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
     return model
 
 
+def turn_back(model: Tipsv2Model, file: Path) -> None:
+    """Give a run's finished network the weights of one of its checkpoints, in place. What a run does not train is in
+    no checkpoint and stays. Raises ModelError where the checkpoint holds parts that are no longer in the network.
+    """
+    from safetensors import safe_open
+
+    prefix = "objective.model."
+    own = model.state_dict()
+    with readable(file.parent), safe_open(file, framework="pt") as kept:
+        state = {key.removeprefix(prefix): kept.get_tensor(key) for key in kept.keys() if key.startswith(prefix)}  # noqa: SIM118 (not a dict)
+    foreign = [key for key, value in state.items() if key not in own or own[key].shape != value.shape]
+    if foreign or not state:
+        raise ModelError(
+            f"The checkpoint '{file.parent}' cannot be looked at by itself: its run trained parts that were merged "
+            "into the model at the end (LoRA or inherited words). Use the run's model."
+        )
+    model.load_state_dict(state, strict=False)
+
+
 def read_whole(
     network: type[PreTrainedModel],
     folder: Path,
