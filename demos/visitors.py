@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 0.02  # of a cosine: two machines round differently, most of all in bfloat16
 STEADY = 0.1  # part of the first round's memory that a later one may differ by
 START = 180  # seconds an app may take to answer first
+PATIENCE = 120  # seconds; a client's own five are a busy machine's blink
+REST = 20  # seconds after a round: the server sees within fifteen that a client has gone, and forgets its images
 
 
 @dataclass
@@ -105,7 +107,7 @@ def visit(url: str, everyone: Sequence[Visitor], who: int, start: threading.Barr
 
     visitor, client, own = everyone[who], None, Round()
     try:
-        client = Client(url, verbose=False, download_files=False)
+        client = Client(url, verbose=False, download_files=False, httpx_kwargs={"timeout": PATIENCE})
     except Exception as error:
         own.errors.append(f"no session: {error}")
     start.wait()
@@ -127,8 +129,8 @@ def visit(url: str, everyone: Sequence[Visitor], who: int, start: threading.Barr
     return own
 
 
-def crowd(url: str, everyone: Sequence[Visitor], pid: int | None) -> Round:
-    """All visitors at once, each a new session."""
+def crowd(url: str, everyone: Sequence[Visitor], pid: int | None, rest: float = 0) -> Round:
+    """All visitors at once, each a new session; `rest` seconds later the memory of process `pid` is read."""
     start, together = threading.Barrier(len(everyone)), Round()
     with ThreadPoolExecutor(len(everyone)) as pool:
         for own in pool.map(lambda who: visit(url, everyone, who, start), range(len(everyone))):
@@ -136,6 +138,7 @@ def crowd(url: str, everyone: Sequence[Visitor], pid: int | None) -> Round:
             together.errors += own.errors
             together.crossed += own.crossed
             together.wrong += own.wrong
+    time.sleep(rest)
     together.megabytes = resident(pid) if pid else None
     return together
 
@@ -208,12 +211,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--device", default="cpu", help="for an app started here, and for the expected answers")
     for name, value in (("visitors", 20), ("queries", 10), ("rounds", 3)):
         flags.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
+    flags.add_argument("--rest", type=float, default=REST, help="seconds between rounds (default: %(default)s)")
     given = flags.parse_args(argv)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         everyone = visitors(folder, given.visitors, given.queries, given.model, given.device)
         url, pid = (given.url, given.pid) if given.url else stack.enter_context(served(given.model, given.device))
-        rounds = [crowd(url, everyone, pid) for _ in range(given.rounds)]
+        rounds = [crowd(url, everyone, pid, given.rest) for _ in range(given.rounds)]
     print(table(rounds))
     print(f"memory stays within {100 * growth(rounds):.1f} % of the first round's")
     for error in dict.fromkeys(error for each in rounds for error in each.errors):

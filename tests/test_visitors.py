@@ -69,7 +69,7 @@ def test_the_table_and_the_memory():
 
 
 def test_the_command_starts_an_app_and_says_how_it_went(tiny_folder, capsys):
-    flags = ["--visitors", "4", "--queries", "3", "--rounds", "1", "--model", str(tiny_folder)]
+    flags = ["--visitors", "4", "--queries", "3", "--rounds", "1", "--rest", "0", "--model", str(tiny_folder)]
     assert main(flags) == 0
     shown = capsys.readouterr().out
     assert shown.splitlines()[1].split()[:5] == ["1", "12", "0", "0", "0"] and "MB" in shown
