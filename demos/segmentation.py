@@ -73,11 +73,15 @@ class Segmentations:
     def _note(self, found, model: str | None) -> str:
         asked, training = found.question, self.studio.info(model).resolution
         note = common.resolution_note(found.grid, found.seen.resolution, asked.resolution, training)
-        if asked.windows and found.layer < self.studio.encoder(model).num_layers:
-            note += views.note("Windows show the last layer only: this is the whole image at once.", "warn")
-        elif asked.windows and asked.resolution <= training:
-            note += views.note(f"One window covers all of it: raise the resolution above {training} px.", "warn")
-        return note
+        if not asked.windows:
+            return note
+        if found.layer < self.studio.encoder(model).num_layers:
+            return note + views.note("Windows show the last layer only: this is the whole image at once.", "warn")
+        if asked.resolution <= training:
+            return note + views.note(f"A window is as large: raise the resolution above {training} px.", "warn")
+        height, width = found.grid
+        text = f"{found.seen.resolution} px short side, {height} × {width} patches, in windows of {training} px."
+        return views.note(text)
 
     @toasted
     def depth(self, model: str | None):
