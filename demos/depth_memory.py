@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demos import space
 from demos.downloads import Downloads
 from demos.shelf import SHARE, amount, free_bytes
 from tipsv2.catalogue import (
@@ -137,7 +138,9 @@ class DepthMemory:
 
                 self._check_room(info)
                 self._dpt = None  # before the next one is read: two of them may not fit
-                self._dpt = load_dpt(info.location, device=self.device, progress=False)
+                dpt = load_dpt(info.location, device=self.device, progress=False)
+                again = (load_dpt, info.location, self.device)
+                self._dpt = space.lend(dpt, info.name, space.DPT, again)
             return self._dpt
 
     def _check_room(self, info: ModelInfo) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demos import space
 from demos.settings import ARGUMENTS, Settings, num_bytes, on_space
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its transfers cannot be cancelled; before the Hub is imported
 
+    space.prepare()
+
     from tipsv2.catalogue import ModelError, find
 
     models = given.model or ["auto"]
@@ -94,8 +97,11 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
     public = on_space()
     training = given.training if given.training is not None else not public
     settings = Settings(Path(given.runs), training, given.memory, public)
+    page = build(tabs, models, given.device, settings)
+    if public:
+        page.warm_up()
     launch(
-        build(tabs, models, given.device, settings),
+        page,
         server_name=given.host,
         server_port=given.port,
         share=given.share or None,

@@ -107,8 +107,8 @@ def picker(studio: Studio, label: str, **options) -> gr.Dropdown:
 def build(
     tabs: Sequence[str], model: str | Sequence[str] = "auto", device: str = "auto", settings: Settings = DEFAULTS
 ) -> gr.Blocks:
-    """The page with these tab modules of demos/, opening with this model or these. Raises ModelError on an unknown
-    name.
+    """The page with these tab modules of demos/, opening with this model or these; `warm_up()` of what comes back loads
+    them before the first visitor. Raises ModelError on an unknown name.
     """
     models = [model] if isinstance(model, str) else model
     models, heads = apart(models) if "depth" in tabs else (models, ())
@@ -152,6 +152,7 @@ def build(
                 forget(visitor(request))
 
         blocks.unload(leave)
+    blocks.warm_up = studio.warm_up
     return blocks
 
 

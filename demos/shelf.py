@@ -7,7 +7,6 @@ sentence before a byte of it is read. Thread-safe.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -15,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demos import space
 from demos.offer import LOCAL
 from tipsv2.catalogue import ModelError, ModelInfo, cached_folder, fetch, is_cached, num_parameters
 
@@ -32,7 +32,7 @@ def free_bytes(device: str = "auto") -> int:
     from tipsv2.encoder import pick_device
 
     where = pick_device(device)
-    if where.type == "cuda" and not os.environ.get("SPACES_ZERO_GPU"):  # there no GPU is held until there is work
+    if where.type == "cuda" and not space.zero_gpu():  # there no GPU is held until there is work
         free, _ = torch.cuda.mem_get_info(where)
         return free + torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
     import psutil  # accelerate needs it, so it is there
@@ -134,7 +134,7 @@ class Shelf:
             )
         encoder = load(info.location, device=self.device)
         encoder.info = replace(info, width=encoder.info.width, resolution=encoder.info.resolution)
-        return encoder
+        return space.lend(encoder, info.name, space.ENCODER, (load, info.location, self.device))
 
 
 def amount(size: float) -> str:

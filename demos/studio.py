@@ -14,6 +14,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from demos.downloads import Downloads
 from demos.offer import Offer
 from demos.shelf import Shelf, amount
-from tipsv2.catalogue import ModelInfo, is_cached
+from tipsv2.catalogue import ModelError, ModelInfo, is_cached
 from tipsv2.images import MAX_ASPECT, ImageError, fit_size, open_image
 
 if TYPE_CHECKING:
@@ -143,6 +144,14 @@ class Studio:
             while len(self._seen) > 1 and sum(each.num_bytes for each in self._seen.values()) > KEEP_BYTES:
                 self._seen.popitem(last=False)
         return seen
+
+    def warm_up(self) -> None:
+        """Load what the app opens with, as a Space does at its start; what cannot be had is said on the page later."""
+        for name in self.opening:
+            with suppress(ModelError):
+                for _ in self.fetch(name, "start"):
+                    pass
+                self.encoder(name)
 
     def forget(self, visitor: str) -> None:
         """Drop a visitor's images and no longer download for them."""

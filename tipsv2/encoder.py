@@ -150,7 +150,9 @@ class Encoder:
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         if missing:
             prompts = [frame.replace("{}", text) for text in missing for frame in frames]
-            rows = torch.cat([self._embed(prompts[i : i + TEXT_BATCH]) for i in range(0, len(prompts), TEXT_BATCH)])
+            rows = torch.cat(
+                [self.embed_prompts(prompts[i : i + TEXT_BATCH]) for i in range(0, len(prompts), TEXT_BATCH)]
+            )
             rows = F.normalize(rows.unflatten(0, (len(missing), len(frames))).mean(dim=1), dim=-1)
             found.update(zip(missing, (row.clone() for row in rows), strict=True))
             with self._lock:
@@ -161,7 +163,7 @@ class Encoder:
         return torch.stack([found[text] for text in texts])
 
     @torch.no_grad()
-    def _embed(self, prompts: list[str]) -> torch.Tensor:
+    def embed_prompts(self, prompts: list[str]) -> torch.Tensor:
         """Prompts -> [N, D] float32 unit rows on the CPU. Padded to the longest only: the pooling leaves padding
         out.
         """
