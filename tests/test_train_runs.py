@@ -207,6 +207,7 @@ def test_stop_resume_and_delete(jobs):
 
 def test_a_run_without_its_folder_is_gone_and_ended(jobs):
     jobs.start("a", command(jobs, "a"))
+    wait((jobs.folder / "a" / "ready").exists)
     process = train_state.process(jobs.folder / "a")
     shutil.rmtree(jobs.folder / "a")
     assert jobs.look("a").state == "gone" and "was deleted" in jobs.look("a").note
