@@ -8,6 +8,7 @@ python -m demos.visitors --url http://127.0.0.1:7860 --model tipsv2-nano --pid 4
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import subprocess
 import sys
@@ -159,9 +160,11 @@ def served(model: str, device: str) -> Iterator[tuple[str, int]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile("w+") as said:
+    # Files of its own: uploads are named by content, and an app that ends deletes what another may still need.
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryDirectory() as uploads:
         words = [sys.executable, "app.py", "--port", str(port), "--model", model, "--device", device]
-        app = subprocess.Popen(words, cwd=ROOT, stdout=said, stderr=said)
+        place = os.environ | {"GRADIO_TEMP_DIR": uploads}
+        app = subprocess.Popen(words, cwd=ROOT, env=place, stdout=said, stderr=said)
         try:
             deadline = time.monotonic() + START
             while not _answers(url):
