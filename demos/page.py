@@ -98,7 +98,9 @@ def picker(studio: Studio, label: str, **options) -> gr.Dropdown:
     """A menu of the encoders on offer now. A client may name one that has come since: the studio knows which there
     are, and refuses in a sentence.
     """
-    menu = gr.Dropdown(studio.choices(), value=studio.first, label=label, filterable=False, **options)
+    classes = [options.pop("elem_classes", ""), "tips-menu"]
+    shown = dict(value=studio.first, label=label, filterable=False, elem_classes=classes)
+    menu = gr.Dropdown(studio.choices(), **shown, **options)
     menu.preprocess = lambda name: name
     menu.api_info = lambda: {"type": "string", "description": "name of an encoder on offer"}
     return menu

@@ -82,7 +82,7 @@ class Hub:
                     hub.gate.wait(20)
                     if hub.broken and half < len(data):
                         self.close_connection = True
-                        return self.connection.close()
+                        return self.connection.shutdown(2)
                     self.wfile.write(data[half:])
 
             def send(self, data, status=200):
@@ -94,6 +94,7 @@ class Hub:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda *given: None  # a client that hangs up is what is tested
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.address = f"http://127.0.0.1:{self.server.server_port}"
 
@@ -334,3 +335,34 @@ def test_a_menu_says_size_resolution_and_where(tiny_folder, monkeypatch):
     assert labels["tipsv2-l14"] == "TIPSv2 L/14 · 303M+184M · 448 px · on this machine"
     assert labels["tiny"].startswith("tiny · ") and labels["tiny"].endswith("k · 56 px · local folder")
     assert labels[BUNDLED].startswith("TIPSv2 nano (bundled) · ")
+
+
+class TestInABrowser:
+    @pytest.fixture
+    def url(self, hub, serving, tiny_folder):
+        yield from serving(["inside"], tiny_folder)
+
+    def test_watch_a_download_cancel_it_and_get_it_after_all(self, visit, hub):
+        expect = pytest.importorskip("playwright.sync_api").expect
+        hub.gate.clear()
+        page = visit(width=400)
+        menu, name = page.locator(".tips-model input"), page.locator(".tips-status b")
+
+        def choose():
+            menu.click()
+            page.get_by_role("option", name="TIPSv2 B/14").click()
+            expect(page.locator(".tips-download progress")).to_be_visible()
+
+        choose()
+        expect(page.locator(".tips-status")).to_contain_text("of 780 MB")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator(".toast-body")).to_contain_text("was cancelled")
+        expect(name).to_have_text("tiny")
+        expect(menu).to_have_value(re.compile("tiny"))
+        expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+        page.locator(".tips-head h1").click()
+        choose()
+        hub.gate.set()
+        expect(name).to_have_text("TIPSv2 B/14")
+        expect(menu).to_have_value(re.compile("on this machine"))

@@ -4,10 +4,14 @@ python -m pytest tests/test_offer.py
 """
 
 import os
+import re
 import shutil
+import sys
+import types
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from demos.launch import parser
@@ -112,3 +116,43 @@ def test_flags():
 def test_several_models_open_in_their_order(tiny_folder):
     studio = Studio([str(tiny_folder), BUNDLED, str(tiny_folder)])
     assert studio.first == "tiny" and studio.opening == ("tiny", BUNDLED)
+
+
+class TestInABrowser:
+    """Two open pages and a tab that stands for Train: it finishes runs and hands them over."""
+
+    @pytest.fixture
+    def url(self, serving, finish, runs, tiny_folder, monkeypatch):
+        def tab(page):
+            names = gr.State(None)
+            for label, given in (("Compare them", ["dog", BUNDLED]), ("Ask it", ["dog"]), ("Nothing", [])):
+                event = gr.Button(label).click(lambda given=given: given, None, names)
+                page.open_in(event, "inside" if label == "Ask it" else "compare", names)
+            done = gr.Button("Finish").click(lambda: [page.studio.add(finish("dog")), None][1], None, None)
+            page.refresh(done)
+
+        stand_in = types.ModuleType("demos.stand_in")
+        stand_in.TITLE, stand_in.tab = "Runs", tab
+        monkeypatch.setitem(sys.modules, "demos.stand_in", stand_in)
+        yield from serving(["stand_in", "inside", "compare"], tiny_folder)
+
+    def test_a_run_reaches_every_menu_and_opens_where_it_is_wanted(self, visit):
+        expect = pytest.importorskip("playwright.sync_api").expect
+        page, other = visit(), visit()
+        page.get_by_role("button", name="Nothing").click()
+        page.get_by_role("button", name="Finish").click()
+        for each in (page, other):  # the other page asks when its menu is opened
+            each.locator(".tips-model input").click()
+            expect(each.get_by_role("option", name="dog · ")).to_be_visible()
+            each.locator(".tips-head h1").click()
+        expect(page.get_by_role("tab", name="Runs")).to_have_attribute("aria-selected", "true")
+        page.get_by_role("button", name="Compare them").click()
+        expect(page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
+        for side, name in (("a", "dog"), ("b", "nano")):
+            expect(page.locator(f".tips-side-{side} input").first).to_have_value(re.compile(name))
+        expect(page.locator(".tips-status b")).to_have_text("tiny")
+        page.get_by_role("tab", name="Runs").click()
+        page.get_by_role("button", name="Ask it").click()
+        expect(page.get_by_role("tab", name="Inside")).to_have_attribute("aria-selected", "true")
+        expect(page.locator(".tips-status b")).to_have_text("dog")
+        expect(page.locator(".tips-model input")).to_have_value(re.compile("dog"))
