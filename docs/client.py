@@ -1,0 +1,20 @@
+"""Asks a running explorer from Python: python app.py, then python docs/client.py [URL]"""
+
+import json
+import sys
+from pathlib import Path
+
+from gradio_client import Client, handle_file
+
+client = Client(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7860", verbose=False)
+image = handle_file(Path(__file__).parent.parent / "assets/examples/scene_1.png")
+
+overlays, scores = client.predict(image=image, queries=["a banana", "a gear"], api_name="/heatmap")
+for overlay, score in zip(overlays, scores, strict=True):
+    print(f"{score['query']}: peak {score['peak']:.3f}, mean {score['mean']:.3f}, {overlay['image']}")
+
+painted, labels, found = client.predict(image=image, classes="banana, gear, road, brick", api_name="/segmentation")
+print(json.dumps(found, indent=1)[:400])
+
+words = client.predict(image=image, x=85, y=40, count=3, api_name="/nearest_words")
+print("nearest words at (85, 40):", words)
