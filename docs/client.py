@@ -15,6 +15,3 @@ for overlay, score in zip(overlays, scores, strict=True):
 
 painted, labels, found = client.predict(image=image, classes="banana, gear, road, brick", api_name="/segmentation")
 print(json.dumps(found, indent=1)[:400])
-
-words = client.predict(image=image, x=85, y=40, count=3, api_name="/nearest_words")
-print("nearest words at (85, 40):", words)
