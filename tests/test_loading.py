@@ -193,6 +193,7 @@ def test_two_visitors_share_a_download_and_one_may_leave(hub, tiny_folder):
 
 def test_a_download_that_breaks_off_is_one_sentence_without_the_token(hub, tiny_folder, monkeypatch, capfd):
     monkeypatch.setattr(time, "sleep", lambda seconds, real=time.sleep: real(min(seconds, 0.01)))  # between retries
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
     hub.broken = True
     loading = Loading(Studio(str(tiny_folder), device="cpu"))
     with pytest.warns(UserWarning, match="stopped") as caught:
@@ -202,6 +203,16 @@ def test_a_download_that_breaks_off_is_one_sentence_without_the_token(hub, tiny_
     assert loading.status("tiny", failed).count("tiny") == 1
     told = failed + "".join(str(each.message) for each in caught) + "".join(capfd.readouterr())
     assert TOKEN not in told
+
+
+def test_a_token_in_what_the_hub_says_is_not_passed_on(hub, tiny_folder, monkeypatch):
+    def forbidden(*given, **rest):
+        raise OSError(f"403 Forbidden: authorization Bearer {TOKEN}\nmore")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", forbidden)
+    with pytest.raises(ModelError, match=r"stopped \(403 Forbidden: authorization Bearer hf_…\)") as error:
+        list(Studio(str(tiny_folder), device="cpu").fetch("tipsv2-b14", "a"))
+    assert TOKEN not in str(error.value)
 
 
 def test_only_the_menu_downloads(hub, tiny_folder):
@@ -242,8 +253,10 @@ def test_the_least_recently_used_goes_first(three):
     for name in ("tiny", "two", "tiny", "three"):
         studio.encoder(name)
     assert in_memory(studio) == ["tiny", "three"]
-    first, second = studio.encoders("two", "three")  # both at once: "two" may not push "three" out
-    assert in_memory(studio) == ["two", "three"] and first is not second
+    third = studio.encoder("three")
+    studio.encoder("tiny")
+    assert studio.encoders("two", "three")[1] is third  # both at once: "two" may not push the older "three" out
+    assert in_memory(studio) == ["two", "three"]
 
 
 def test_what_does_not_fit_is_said_before_it_is_read(three, monkeypatch):
