@@ -28,6 +28,7 @@ LIMITS = {  # field -> least, most, what it is called
 }
 SIZES = (0, 56, 112, 168, 224, 336, 448)  # pixels; 0: the recipe's or the base's own
 SAMPLES = 5  # how often the fixed queries are asked in the course of a run
+CHECKPOINTS = 10  # how often its state is saved: the steps that Compare's slider has
 PATCH = 14
 TERMS = ("contrastive", "grounding")
 
@@ -189,7 +190,11 @@ def _stages(wish: Wish, recipe: Recipe) -> list[str]:
         fields += [f"stages.{number}.{key}={value:g}" for key, value in own.items() if value != getattr(stage, key)]
     if steps != recipe.steps:
         fields.append(f"warmup={max(1, round(recipe.warmup * steps / recipe.steps))}")
-    return [*fields, f"sample_every={math.ceil(steps / SAMPLES)}"]
+    return [
+        *fields,
+        f"sample_every={math.ceil(steps / SAMPLES)}",
+        f"save_every={math.ceil(steps / CHECKPOINTS)}",
+    ]
 
 
 def _shared(total: int, parts: Sequence[int]) -> list[int]:

@@ -69,7 +69,9 @@ def test_every_recipe_of_the_menu_can_be_asked_for(kind, tab, tmp_path):
     same = Wish("a", base, kind, steps=usual.steps, batch=usual.stages[0].batch_size, terms=own)
     given = train_form.command(same, tab.trainer.studio, tmp_path / "a", tmp_path)
     fields = [
-        each for each in given[given.index("--out") + 2 :] if not each.startswith(("sample_every", "tuning.part"))
+        each
+        for each in given[given.index("--out") + 2 :]
+        if not each.startswith(("sample_every", "save_every", "tuning.part"))
     ]
     assert fields == []  # nothing but the recipe
     wish = Wish("a", base, kind, steps=90, batch=8, rate=2e-4, size=112, terms=own, seed=3)

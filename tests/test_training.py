@@ -347,6 +347,36 @@ def test_checkpoints_are_whole_or_absent(recipe, tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-0000001"]
 
 
+def test_older_checkpoints_keep_their_encoder_and_are_spread_over_the_run(recipe, tmp_path):
+    objective = pretraining(recipe)
+    optimizer = torch.optim.AdamW(objective.parameters())
+    for step in range(1, 31):
+        with torch.no_grad():
+            objective.model.temperature.fill_(step / 100)
+        checkpoint.save(tmp_path, step, objective, optimizer, milestones=4)
+    places = sorted((tmp_path / "checkpoints").iterdir())
+    steps = [int(place.name[5:]) for place in places]
+    assert len(steps) == 6 and steps[-2:] == [29, 30]
+    gaps = [b - a for a, b in zip([0, *steps], steps[:-1], strict=False)]
+    assert max(gaps) <= 2 * 29 / 5  # twice as far apart as with perfect spacing, at most
+    assert checkpoint.latest(tmp_path) == places[-1]
+    for place, step in zip(places[:-2], steps, strict=False):
+        kept = load_file(place / "state.safetensors")
+        assert [path.name for path in place.iterdir()] == ["state.safetensors"]
+        assert kept.keys() == {f"objective.model.{name}" for name in objective.model.state_dict()}
+        assert kept["objective.model.temperature"].item() == pytest.approx(step / 100)
+    for place in places[-2:]:
+        shutil.rmtree(place)
+    assert checkpoint.latest(tmp_path) is None  # an encoder alone is nothing to go on from
+
+
+def test_without_milestones_two_checkpoints_stay(recipe, tmp_path):
+    objective = pretraining(recipe)
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, objective, torch.optim.AdamW(objective.parameters()))
+    assert [place.name[-1] for place in sorted((tmp_path / "checkpoints").iterdir())] == ["2", "3"]
+
+
 def test_command_line_says_what_is_wrong(capsys, tmp_path):
     out = str(tmp_path / "x")
     for arguments, hint in (

@@ -1,6 +1,7 @@
 """Checkpoints for exact resume (safetensors + JSON, nothing pickled) and the model folder plain transformers opens.
 
-A checkpoint is a folder written beside its place and renamed, so that one is either whole or not there.
+A checkpoint is a folder written beside its place and renamed, so that one is either whole or not there. The newest
+two of a run can be resumed; of older ones a few keep their encoder alone, which the explorer shows through time.
 """
 
 from __future__ import annotations
@@ -21,15 +22,22 @@ from train import distributed
 from train.tuning import plain_state
 from train.words import folded
 
-KEEP = 2  # checkpoints of a run that stay on disk
+WEIGHTS, RESUMABLE = "state.safetensors", "trainer.json"
+KEEP = 2  # checkpoints of a run that stay whole
 
 
 def save(
-    run: Path, step: int, objective: nn.Module, optimizer: torch.optim.Optimizer, main: bool = True
+    run: Path,
+    step: int,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    main: bool = True,
+    milestones: int = 0,
 ) -> Path | None:
     """Write checkpoints/step-<step>: the state of objective, optimiser and random numbers after `step` steps.
 
     `objective.fixed` names what is left out: parts of a fine-tuned base that stay as they are.
+    Of checkpoints before the last two, `milestones` stay, spread over the steps, as encoders without the rest.
     A divided objective (sharding=full) gives the same file: every process calls this, and the one with `main` writes.
     """
     tensors = {}
@@ -43,21 +51,40 @@ def save(
     place = run / "checkpoints" / f"step-{step:07d}"
     with _whole(place) as folder:
         try:
-            save_file({k: v.clone() for k, v in tensors.items()}, folder / "state.safetensors")
+            save_file({k: v.clone() for k, v in tensors.items()}, folder / WEIGHTS)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(
                 f"{place} could not be written ({error}). Make room on that disk; the checkpoint before it is whole, "
                 "go on from there with --resume."
             ) from None
-        (folder / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
-    for old in sorted(place.parent.glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old)
+        (folder / RESUMABLE).write_text(json.dumps({"step": step}) + "\n")
+    _thin(place.parent, milestones)
     return place
 
 
+def _thin(folder: Path, milestones: int) -> None:
+    """Take from older checkpoints what only resuming needs, and drop those whose neighbours are nearest."""
+    places = sorted(folder.glob("step-*"))
+    for place in places[:-KEEP] if milestones else []:
+        if (place / RESUMABLE).exists():
+            (place / RESUMABLE).unlink()  # first: a half of a checkpoint must not look like one
+            with safe_open(place / WEIGHTS, "pt") as file:
+                encoder = {k: file.get_tensor(k) for k in file.keys() if k.startswith("objective.model.")}  # noqa: SIM118
+            try:
+                save_file(encoder, place / "part")
+                os.replace(place / "part", place / WEIGHTS)
+            except (OSError, SafetensorError):  # no room for it: what matters, the newest, is written
+                shutil.rmtree(place)
+                places.remove(place)
+    while len(places) > KEEP + milestones:
+        steps = [0, *(int(place.name[5:]) for place in places)]
+        spans = [steps[k + 2] - steps[k] for k in range(len(places) - KEEP)]
+        shutil.rmtree(places.pop(spans.index(min(spans))))
+
+
 def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run, or None."""
-    return max(run.glob("checkpoints/step-*"), default=None)
+    """The newest checkpoint of a run that can be resumed, or None."""
+    return max((record.parent for record in run.glob(f"checkpoints/step-*/{RESUMABLE}")), default=None)
 
 
 def load(place: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -65,7 +92,7 @@ def load(place: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
 
     Raises ValueError if the checkpoint is of another recipe (keys or shapes differ).
     """
-    with safe_open(place / "state.safetensors", "pt") as file:
+    with safe_open(place / WEIGHTS, "pt") as file:
         kept = list(file.keys())
         own = objective.state_dict()
         state = {k: v for k, v in own.items() if k in objective.fixed}
@@ -82,7 +109,7 @@ def load(place: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
             if entries:
                 optimizer.state[parameter] = {k: distributed.part(v, parameter).clone() for k, v in entries.items()}
         torch.set_rng_state(file.get_tensor("rng"))
-    return json.loads((place / "trainer.json").read_text())["step"]
+    return json.loads((place / RESUMABLE).read_text())["step"]
 
 
 def _entries(objective: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

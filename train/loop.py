@@ -84,7 +84,7 @@ def fit(
 
     def save(step: int) -> None:
         if main or shards:
-            checkpoint.save(run, step, inner, optimizer.optimizer, main)
+            checkpoint.save(run, step, inner, optimizer.optimizer, main, recipe.milestones)
         accelerator.wait_for_everyone()
 
     def refuse_infinities(step: int, values: dict[str, float]) -> None:

@@ -205,6 +205,7 @@ class Recipe:
     trackers: str = "tensorboard"  # beside metrics.jsonl: tensorboard, wandb, trackio, ... with commas; "" for none
     workers: int = 1
     save_every: int = 500
+    milestones: int = 10  # encoders of earlier steps that stay in the run, beside its two newest checkpoints
     sample_every: int = 1000
 
     @property
