@@ -72,18 +72,6 @@ def answered(handler: Callable) -> Callable:
     return wrapped
 
 
-def embedding_choices(templates: str) -> tuple[gr.Radio, gr.Radio]:
-    """Which patch features and which prompt templates (a name of `tipsv2.prompts.TEMPLATES` to begin with)."""
-    features = gr.Radio(
-        [("Values", "values"), ("Final layer", "final")],
-        value="values",
-        label="Patch features",
-        info="Values skip the last attention and follow words more closely.",
-    )
-    sets = [("None", "none"), ("TIPS 9", "tips9"), ("CLIP 80", "clip80")]
-    return features, gr.Radio(sets, value=templates, label="Prompt templates")
-
-
 def warn(text: str) -> None:
     """One toast. Escaped, since toasts render HTML and the text may repeat what somebody typed."""
     gr.Warning(html.escape(text), duration=12)

@@ -102,12 +102,7 @@ class Heatmaps:
         """A model is ready: its examples and its resolutions; on an empty page, its first example.
         -> (field, image, queries, examples, resolution).
         """
-        info = self.studio.info(model)
-        strip = common.strip_html(self.studio, model)
-        resolution = gr.update(**common.resolution_range(info.resolution))
-        if image is not None or not strip:
-            return gr.skip(), gr.skip(), gr.skip(), strip, resolution
-        return *self.take_example(model, 0)[:3], strip, resolution
+        return common.arrival(self.studio, model, image, lambda: self.take_example(model, 0)[:3], 3)
 
     def take_example(self, model: str | None, index: int):
         """-> (field, image, queries, no patch)."""

@@ -94,12 +94,7 @@ class Segmentations:
         """A model is ready: its examples and its resolutions; on an empty page, its first example.
         -> (field, image, classes, the example's names, truth, examples, resolution).
         """
-        info = self.studio.info(model)
-        strip = common.strip_html(self.studio, model)
-        resolution = gr.update(**common.resolution_range(info.resolution))
-        if image is not None or not strip:
-            return *[gr.skip()] * 5, strip, resolution
-        return *self.take_example(model, 0), strip, resolution
+        return common.arrival(self.studio, model, image, lambda: self.take_example(model, 0), 5)
 
     def take_example(self, model: str | None, index: int):
         """-> (field, image, classes, the example's names, truth)."""

@@ -26,6 +26,7 @@ from tipsv2.catalogue import AUTO_HUB, DPT_TYPE, HUB, ModelError, ModelInfo, fet
 from tipsv2.encoder import pick_device
 from tipsv2.heatmap import to_pixels
 from tipsv2.images import fit_size, open_image, to_tensor
+from tipsv2.prompts import CLASS_LISTS
 from tipsv2.segmentation import label_map
 from tipsv2.weights import read_whole, readable
 
@@ -35,23 +36,7 @@ if TYPE_CHECKING:
 HEADS = ("depth", "normals", "segmentation")
 MAX_PATCHES = 16_384  # 1792 x 1792 pixels, the most the official Space offers; the heads work on 64 times as many
 
-# The first name of each class in objectInfo150.csv (github.com/CSAILVision/sceneparsing), for checkpoints that number
-# their classes only. Label 0 is the wall: there is none for "other".
-ADE20K: tuple[str, ...] = tuple(
-    (
-        "wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,door,table,"
-        "mountain,plant,curtain,chair,car,water,painting,sofa,shelf,house,sea,mirror,rug,field,armchair,seat,fence,"
-        "desk,rock,wardrobe,lamp,bathtub,railing,cushion,base,box,column,signboard,chest of drawers,counter,sand,sink,"
-        "skyscraper,fireplace,refrigerator,grandstand,path,stairs,runway,case,pool table,pillow,screen door,stairway,"
-        "river,bridge,bookcase,blind,coffee table,toilet,flower,book,hill,bench,countertop,stove,palm,kitchen island,"
-        "computer,swivel chair,boat,bar,arcade machine,hovel,bus,towel,light,truck,tower,chandelier,awning,streetlight,"
-        "booth,television,airplane,dirt track,apparel,pole,land,bannister,escalator,ottoman,bottle,buffet,poster,stage,"
-        "van,ship,fountain,conveyer belt,canopy,washer,plaything,swimming pool,stool,barrel,basket,waterfall,tent,bag,"
-        "minibike,cradle,oven,ball,food,step,tank,trade name,microwave,pot,animal,bicycle,lake,dishwasher,screen,"
-        "blanket,sculpture,hood,sconce,vase,traffic light,tray,ashcan,fan,pier,crt screen,plate,monitor,bulletin board,"
-        "shower,radiator,glass,clock,flag"
-    ).split(",")
-)
+ADE20K = CLASS_LISTS["ade20k150"]  # for checkpoints that number their classes only; 0 is the wall, none is "other"
 
 
 @dataclass(frozen=True)
