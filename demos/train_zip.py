@@ -10,14 +10,15 @@ else in the zip is left where it is.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
 import stat
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -55,13 +56,17 @@ def look(path: str | Path, name: str = "") -> Summary:
     """Judge a zip file. name: what the visitor calls it. Raises ValueError: one sentence on what is wrong with it."""
     name = name or Path(path).name
     try:
-        _refuse_long_directory(Path(path), name)
-        with zipfile.ZipFile(path) as archive:
-            return _judge(archive.infolist(), name)
+        with _Bounded(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    except _TooLong:
+        raise ValueError(_too_many(name)) from None
     except zipfile.BadZipFile:
         raise ValueError(f"{name} is damaged or no zip file: pack it again.") from None
     except OSError:
         raise ValueError(f"{name} is no longer there: upload it again.") from None
+    except (NotImplementedError, ValueError):  # a version of the format, or letters, that Python does not know
+        raise ValueError(f"{name} cannot be read: pack it again, as a plain zip.") from None
+    return _judge(infos, name)
 
 
 def unpack(path: str | Path, folder: Path, name: str = "") -> Path:
@@ -84,22 +89,17 @@ def unpack(path: str | Path, folder: Path, name: str = "") -> Path:
     return folder / summary.table if summary.table else folder
 
 
-def _refuse_long_directory(path: Path, name: str) -> None:
-    """`zipfile` reads the directory whole and makes an object of every entry: its size has to be known before."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 70_000))
-        tail = file.read()
-    end = tail.rfind(b"PK\x05\x06")
-    if end < 0 or len(tail) < end + 22:
-        raise zipfile.BadZipFile
-    (length,) = struct.unpack_from("<I", tail, end + 12)
-    large = tail.rfind(b"PK\x06\x06")  # Zip64
-    if large >= 0 and len(tail) >= large + 56:
-        (longer,) = struct.unpack_from("<Q", tail, large + 40)
-        length = max(length if length != 0xFFFFFFFF else 0, longer)
-    if length > MAX_DIRECTORY:
-        raise ValueError(_too_many(name))
+class _TooLong(Exception):
+    """The list of files is longer than anybody needs."""
+
+
+class _Bounded(io.BufferedReader):
+    """`zipfile` reads the directory whole and makes an object of every entry: of a long one not a byte is read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > MAX_DIRECTORY:
+            raise _TooLong
+        return super().read(size)
 
 
 def _judge(infos: list[zipfile.ZipInfo], name: str) -> Summary:
@@ -109,7 +109,7 @@ def _judge(infos: list[zipfile.ZipInfo], name: str) -> Summary:
     for info in infos:
         place = info.filename.replace("\\", "/")
         parts = PurePosixPath(place).parts
-        if place.startswith("/") or re.match(r"[A-Za-z]:", place) or ".." in parts:
+        if place.startswith("/") or ".." in parts or any(re.match(r"[A-Za-z]:", part) for part in parts):
             raise ValueError(
                 f"{name} holds '{place[:80]}', a name that points outside the folder it is unpacked into: pack it "
                 "again from inside its folder."
@@ -121,7 +121,7 @@ def _judge(infos: list[zipfile.ZipInfo], name: str) -> Summary:
         if info.is_dir() or any(part.startswith((".", "__MACOSX")) for part in parts):
             continue
         if _suffix(place) in (*IMAGE_SUFFIXES, *TABLES, *SIDECARS):
-            kept.append((place, info))
+            kept.append(("/".join(parts), info))  # of "a//b" no "/b" is left when the folder "a" is taken off
     if len(kept) > MAX_FILES:
         raise ValueError(_too_many(name))
     total, packed = sum(info.file_size for _, info in kept), sum(info.compress_size for _, info in kept)
@@ -167,14 +167,18 @@ def _count(kept: list[tuple[str, zipfile.ZipInfo]], total: int, name: str) -> Su
 def _refuse_outside(folder: Path, name: str) -> None:
     """A table or a json may name any file as its image; only files of this zip are meant to be read."""
     for path in sorted(each for each in folder.rglob("*") if each.suffix.lower().lstrip(".") in (*TABLES, "json")):
-        for text in _texts(path):
-            if _leaves(text, path.parent, folder):
-                raise ValueError(f"{name}: {path.name} names the file '{text[:80]}', which is not in the zip.")
+        try:
+            outside = next((text for text in _texts(path) if _leaves(text, path.parent, folder)), None)
+        except (ValueError, RecursionError, csv.Error, OSError):  # other readers may get further
+            plain = "one object a line" if path.suffix.lower() == ".jsonl" else "as plain as can be"
+            raise ValueError(f"{name}: {path.name} cannot be read: write it again, {plain}.") from None
+        if outside is not None:
+            raise ValueError(f"{name}: {path.name} names the file '{outside[:80]}', which is not in the zip.")
 
 
 def _leaves(text: str, base: Path, folder: Path) -> bool:
     """Whether a text of a table in `base` is the path of an existing file that is not in `folder`."""
-    if not text or len(text) > 1024 or "\n" in text or "\0" in text:
+    if not text or "\0" in text:
         return False
     if text.startswith("\\\\"):  # another machine: not even to be looked for
         return True
@@ -186,17 +190,20 @@ def _leaves(text: str, base: Path, folder: Path) -> bool:
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """Every text in a table or json; what cannot be read is told when training reads it."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            if path.suffix.lower() in (".csv", ".tsv"):
-                for row in csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","):
-                    yield from row
-            else:
-                for text in file if path.suffix.lower() == ".jsonl" else [file.read()]:
-                    yield from _strings(json.loads(text)) if text.strip() else ()
-    except (ValueError, RecursionError, csv.Error, OSError):
-        return
+    """Every text in a table or json. Raises what reading raises, except on a json that is none: training reads those in
+    the same way, and tells.
+    """
+    csv.field_size_limit(10**9)  # as in tipsv2.sources
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        if path.suffix.lower() in (".csv", ".tsv"):
+            for row in csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","):
+                yield from row
+        elif path.suffix.lower() == ".jsonl":
+            for text in file:
+                yield from _strings(json.loads(text)) if text.strip() else ()
+        else:
+            with suppress(ValueError):
+                yield from _strings(json.loads(file.read()))
 
 
 def _strings(value) -> Iterator[str]:

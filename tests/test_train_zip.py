@@ -4,6 +4,7 @@ python -m pytest tests/test_train_zip.py
 """
 
 import json
+import struct
 import zipfile
 from pathlib import Path
 
@@ -53,11 +54,33 @@ def locked(path):
 
 
 def directory(path):
-    """A zip whose end says that its list of files has 200 MB."""
+    """A zip whose end says that its list of files has 200 MB, which are not there."""
     pack(path, pairs())
     content = bytearray(path.read_bytes())
     end = content.index(b"PK\x05\x06")
     content[end + 12 : end + 16] = (200_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+def hidden_directory(path):
+    """As `directory`, in a Zip64 record; the comment behind it holds what looks like a record of an empty list."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("0.png", picture())
+    content = bytearray(path.read_bytes())
+    end = content.index(b"PK\x05\x06")
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, 40_000_000, 0)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1)
+    comment = b"PK\x06\x06" + bytes(60)
+    last = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 0xFFFFFFFF, 0xFFFFFFFF, len(comment))
+    room = bytes(40_000_000 - end)  # the list has to be there for its length to be believed
+    path.write_bytes(content[:end] + room + record + locator + last + comment)
+
+
+def from_the_future(path):
+    """A zip that asks for a version of the format that nobody has written yet."""
+    pack(path, pairs())
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 99
     path.write_bytes(content)
 
 
@@ -79,7 +102,10 @@ def directory(path):
         (lambda path: pack(path, pairs() | {"zeros.png": bytes(60_000_000)}), "would unpack to 0.1 GB"),
         (link, "a link"),
         (locked, "locked by a password"),
-        (directory, "more than 50,000 files"),
+        (lambda path: pack(path, pairs() | {"a/C:/up.png": picture()}), "points outside"),
+        (directory, "damaged or no zip"),
+        (hidden_directory, "more than 50,000 files"),
+        (from_the_future, "cannot be read"),
     ],
 )
 def test_bad_zips_are_one_sentence_and_write_nothing(make, told, tmp_path):
@@ -90,6 +116,14 @@ def test_bad_zips_are_one_sentence_and_write_nothing(make, told, tmp_path):
             ask(path)
         assert str(raised.value).startswith("bad.zip") and "\n" not in str(raised.value)
     assert not (tmp_path / "data").exists()
+
+
+def test_two_slashes_in_a_row_do_not_lead_out_of_the_folder(tmp_path):
+    victim = tmp_path / "victim.png"
+    files = {f"a/{name}": content for name, content in pairs().items()} | {f"a/{victim}": picture()}
+    train_zip.unpack(pack(tmp_path / "a.zip", files), tmp_path / "data")
+    assert not victim.exists()
+    assert (tmp_path / "data" / victim.relative_to("/")).read_bytes() == picture()
 
 
 def test_damage_inside_a_zip_is_one_sentence(tmp_path):
@@ -116,4 +150,30 @@ def test_a_zip_cannot_name_files_that_are_not_in_it(kind, tmp_path):
         else:
             files |= {"a.json": json.dumps({"caption": "one", "other": [row]}), "b.txt": "two"}
         with pytest.raises(ValueError, match="which is not in the zip"):
+            train_zip.unpack(pack(tmp_path / "t.zip", files), tmp_path / "data")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_table_that_is_read_otherwise_elsewhere_hides_no_file(kind, tmp_path):
+    """The tables' readers take what Python's own stop at: a cell of 200 kB, an object over several lines."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(picture())
+    table = {
+        "csv": f"file_name,caption\na.png,{'x' * 200_000}\n{secret},mine\n",
+        "jsonl": f'{{"file_name":\n"{secret}", "caption": "mine"}}\n{{"file_name":\n"a.png", "caption": "one"}}\n',
+    }
+    files = {"a.png": picture(1), "b.png": picture(2), f"t.{kind}": table[kind]}
+    with pytest.raises(ValueError, match=r"which is not in the zip|t.jsonl cannot be read"):
+        train_zip.unpack(pack(tmp_path / "t.zip", files), tmp_path / "data")
+
+
+def test_no_nesting_and_no_long_path_hides_a_file(tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(picture())
+    row = {"caption": "mine", "other": str(secret)}
+    deep = f'{json.dumps(row)[:-1]}, "deep": {"[" * 960}{"]" * 960}}}'
+    far = json.dumps({"caption": "mine", "other": "/" + "./" * 1000 + str(secret)[1:]})
+    for sidecar, told in ((deep, "a.json cannot be read"), (far, "which is not in the zip")):
+        files = {"a.png": picture(1), "b.png": picture(2), "a.json": sidecar, "b.txt": "two"}
+        with pytest.raises(ValueError, match=told):
             train_zip.unpack(pack(tmp_path / "t.zip", files), tmp_path / "data")
