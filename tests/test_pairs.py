@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+import zipfile
 
 import datasets
 import numpy as np
@@ -257,6 +258,22 @@ def test_a_copy_of_a_hub_repository_is_a_stream(tmp_path):
         repository(str(tmp_path / "repo"), split="test")
     tars = Pairs(repository(str(photos.shards(tmp_path / "tars", 3, 3))), {}, captions=True)
     assert contents(tars) == EXPECTED
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "local://{}", "zip://secret.png::{}.zip", "zip://a::file://{}"])
+def test_a_data_set_of_the_hub_names_no_file_of_this_machine(form, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(photos.encoded(0))
+    with zipfile.ZipFile(f"{secret}.zip", "w") as archive:
+        archive.write(secret, "secret.png")
+    (tmp_path / "repo").mkdir()
+    address = form.format(secret)
+    rows = {"image": [address] * 2, "mask": [{"bytes": None, "path": address}] * 2, "caption": ["one", "two"]}
+    pq.write_table(pa.table(rows), tmp_path / "repo" / "train.parquet")
+    for pair in Pairs(repository(str(tmp_path / "repo")), {"image": "image", "mask": "mask"}, captions=True):
+        assert pair.image == pair.mask != secret
+        with pytest.raises(ImageError, match="cannot be fetched|has no image"):
+            pair.open()
 
 
 def test_the_hub_out_of_reach_is_said_at_once(tmp_path):

@@ -183,7 +183,9 @@ class Pairs:
         if not value or not isinstance(value, bytes | str):
             return None
         if isinstance(value, str):
-            return value if self._source.base is None and "://" in value else (self._source.base or Path()) / value
+            if self._source.base is not None:
+                return self._source.base / value
+            return _address(self._source.name, value)
         return value
 
 
@@ -228,6 +230,17 @@ def _mapping(name: str, seen: dict[str, object], given: Mapping[str, str], capti
             "NAME.txt beside NAME.jpg, or write captions with python -m train caption."
         )
     return mapping
+
+
+def _address(name: str, value: str) -> str | None:
+    """Where a row of the Hub's data set `name` says its image is: there or on the web. What a stranger has written is
+    never a file of this machine (fsspec opens those, too): None.
+    """
+    *packed, last = value.split("::")  # zip://inside.png::hf://datasets/owner/name/images.zip
+    if not packed and "://" not in value:
+        return f"hf://datasets/{name}/{value.lstrip('/')}"
+    remote = last.startswith(("hf://", "https://", "http://"))
+    return value if remote and all(each.startswith(("zip://", "tar://")) for each in packed) else None
 
 
 def _is_image(value) -> bool:
