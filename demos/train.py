@@ -94,14 +94,17 @@ class Trains:
         names = self.jobs.names()
         return gr.update(choices=names, value=names[0] if names else None), gr.update(visible=False)
 
-    @toasted
-    def compared(self, name: str) -> list[str]:
-        """What it started from and what it made, for the tab Compare."""
-        return self.trainer.sides(self.trainer.look(name))
+    def compared(self, name: str) -> list[str] | None:
+        """What it started from and what it made, for the tab Compare; None, after a toast, where there is nothing."""
+        try:
+            return self.trainer.sides(self.trainer.look(name))
+        except ValueError as error:
+            common.warn(str(error))
+            return None  # not what was there before: that would be opened
 
-    @toasted
-    def asked(self, name: str) -> list[str]:
-        return self.compared(name)[1:]
+    def asked(self, name: str) -> list[str] | None:
+        found = self.compared(name)
+        return found and found[1:]
 
 
 def tab(page: Page) -> None:

@@ -6,6 +6,7 @@ command(Wish(name="dogs", base="tipsv2-nano", data="hub", hub="owner/name"), stu
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,9 +136,10 @@ def source(wish: Wish, unpacked: Path) -> str:
             raise ValueError("A data set of the Hub is called owner/name, as at the top of its page.")
         return f"hf:{name}"
     if wish.data == "folder":
-        if not wish.folder.strip() or wish.folder.strip().startswith("-") or "\0" in wish.folder:
+        place = str(Path(os.path.expanduser(wish.folder.strip())))  # Path's own raises on "~" and an unknown user
+        if not wish.folder.strip() or place.startswith("-") or "\0" in place:  # "./-x" has become "-x"
             raise ValueError("Say which folder or table holds the images with their captions.")
-        return str(Path(wish.folder.strip()).expanduser())
+        return place
     raise ValueError(f"There is no kind of data '{str(wish.data)[:60]}': choose scenes, zip, hub or folder.")
 
 

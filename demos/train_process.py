@@ -46,8 +46,9 @@ class Jobs:
 
     def look(self, name: str) -> train_state.Look:
         """How a run is; a run whose folder was deleted meanwhile is ended. Raises ValueError for what is no name."""
+        child = self._children.get(name)  # before looking: the name may be taken again right after
         found = train_state.look(self.folder, name)
-        if found.state == "gone" and (child := self._children.pop(name, None)):
+        if found.state == "gone" and child:
             child.kill()  # it would go on without a place to write to
         return found
 

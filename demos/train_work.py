@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -104,9 +105,9 @@ class Trainer:
             return
         if not self.folders or host not in (None, *LOOPBACK):
             raise ValueError("A folder can be named only on the machine itself: upload a zip, or give a Hub data set.")
-        place = Path(train_form.source(wish, Path()))
-        if not place.exists():
-            raise ValueError(f"There is no folder or table '{str(place)[:120]}' on this machine.")
+        place = train_form.source(wish, Path())
+        if not os.path.exists(place):  # Path's own raises on a name that is too long
+            raise ValueError(f"There is no folder or table '{place[:120]}' on this machine.")
 
 
 def wish_of(start: str, base: str | None, *values) -> Wish:

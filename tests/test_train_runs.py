@@ -121,6 +121,9 @@ def test_the_command_line_reads_what_the_form_makes(tab, capsys, tmp_path):
         (dict(data="zip"), "Upload a zip"),
         (dict(data="folder", folder="/nowhere/at/all"), "There is no folder"),
         (dict(data="folder", folder="-x"), "Say which folder"),
+        (dict(data="folder", folder="./-x"), "Say which folder"),
+        (dict(data="folder", folder="~nobody-of-this-name/photos"), "There is no folder"),
+        (dict(data="folder", folder="x" * 300), "There is no folder"),
         (dict(data="all"), "no kind of data"),
         (dict(caption_column="x" * 101), "name of a column"),
         (dict(name="../up"), "cannot be called"),
@@ -214,6 +217,27 @@ def test_a_run_without_its_folder_is_gone_and_ended(jobs):
     shutil.rmtree(jobs.folder / "a")
     assert jobs.look("a").state == "gone" and "was deleted" in jobs.look("a").note
     wait(lambda: not process.is_running())
+
+
+def test_a_look_at_a_name_does_not_end_the_run_that_takes_it(jobs, monkeypatch):
+    def slow(folder, name, real=train_state.look):
+        found = real(folder, name)
+        if found.state == "gone" and not jobs._children:
+            jobs.start("a", command(jobs, "a"))  # another visitor, between looking and acting on it
+        return found
+
+    monkeypatch.setattr(train_state, "look", slow)
+    assert jobs.look("a").state == "gone"
+    wait((jobs.folder / "a" / "ready").exists)
+    assert jobs.look("a").going
+
+
+def test_a_run_that_cannot_be_opened_leads_nowhere(tab, tmp_path):
+    run_folder(tab.jobs.folder, "stopped", short(), logged(2))
+    for name in ("stopped", "deleted"):
+        for open_it in (tab.compared, tab.asked):
+            with pytest.warns(UserWarning, match="is not done"):
+                assert open_it(name) is None  # names of before would be opened instead
 
 
 def test_a_zip_that_fails_leaves_no_run(jobs, tmp_path):
