@@ -108,7 +108,7 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
 
     public = on_space()
     training = given.training if given.training is not None else not public
-    settings = Settings(Path(given.runs), training, given.memory, public)
+    settings = Settings(Path(given.runs), training, given.memory, public or given.share)
     page = build(tabs, models, given.device, settings)
     if public:
         page.warm_up()

@@ -36,7 +36,7 @@ class Offer:
     def info(self, name: str) -> ModelInfo:
         """name: of an encoder on offer, or "run@step" for one of its checkpoints. Raises ModelError on any other."""
         run, at, step = name.rpartition("@")
-        if at and step.isdigit() and int(step) in self.checkpoints(run):
+        if at and step.isdecimal() and int(step) in self.checkpoints(run):
             place = self.checkpoints(run)[int(step)]
             return replace(find(place), name=name, title=name)
         with self._lock:

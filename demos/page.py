@@ -101,7 +101,7 @@ def picker(studio: Studio, label: str, **options) -> gr.Dropdown:
     classes = [options.pop("elem_classes", ""), "tips-menu"]
     shown = dict(value=studio.first, label=label, filterable=False, elem_classes=classes)
     menu = gr.Dropdown(studio.choices(), **shown, **options)
-    menu.preprocess = lambda name: name
+    menu.preprocess = lambda name: None if name is None else str(name)
     menu.api_info = lambda: {"type": "string", "description": "name of an encoder on offer"}
     return menu
 
@@ -131,7 +131,7 @@ def build(
         else:
             with gr.Tabs(elem_classes="tips-tabs") as shown:
                 for name, module in modules.items():
-                    with gr.Tab(module.TITLE, id=name):
+                    with gr.Tab(module.TITLE, id=name, render_children=True):
                         module.tab(page)
 
         def answer(moment) -> None:

@@ -24,7 +24,8 @@ def on_space() -> bool:
 class Settings:
     """runs: folder of training runs, whose finished ones are offered as encoders (it need not exist).
     training: may visitors start runs?   memory: bytes for loaded encoders, None for a share of what is free.
-    public: a Space; no path that somebody types is read there.
+    public: a Space or a shared link, through which everybody seems to sit at this machine; no path that somebody types
+        is read there.
     """
 
     runs: Path | None = None
@@ -38,7 +39,7 @@ def num_bytes(text: str) -> int:
     found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     try:
         amount = int(float(found[1]) * UNITS[found[2]]) if found else 0
-    except ValueError:
+    except (ValueError, OverflowError):
         amount = 0
     if amount <= 0:
         raise ArgumentTypeError(f"'{text}' is no amount of memory: write something like 6GB or 800MB.")

@@ -14,7 +14,9 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
+from demos import launch
 from demos.launch import parser
+from demos.page import picker
 from demos.settings import num_bytes
 from demos.studio import Studio
 from tipsv2.catalogue import BUNDLED, ModelError, find
@@ -108,9 +110,28 @@ def test_flags():
         2 * 10**9,
         10**9,
     ]
-    for text in ("x", "-1GB", "0", "1.2.3GB", ""):
+    for text in ("x", "-1GB", "0", "1.2.3GB", "", "1e999"):
         with pytest.raises(ArgumentTypeError, match="6GB"):
             num_bytes(text)
+
+
+@pytest.mark.parametrize("given, public", [([], False), (["--share"], True)])
+def test_a_shared_page_is_public(given, public, monkeypatch, tmp_path):
+    """Through its link everybody comes from 127.0.0.1."""
+    seen = []
+    monkeypatch.setattr("demos.page.build", lambda tabs, models, device, settings: seen.append(settings))
+    monkeypatch.setattr(launch, "launch", lambda page, **options: None)
+    monkeypatch.setattr(launch, "few_arenas", lambda: None)
+    launch.run(["heatmap"], argv=["--model", BUNDLED, "--runs", str(tmp_path), *given])
+    assert seen[0].public is public and seen[0].training
+
+
+def test_what_is_no_name_is_one_sentence(runs, finish):
+    finish("dog")
+    studio = Studio(BUNDLED, runs=runs)
+    for name in ("dog@²", "dog@", "@1", picker(studio, "A").preprocess(5), picker(studio, "A").preprocess(["dog"])):
+        with pytest.raises(ModelError, match="not on offer here"):
+            studio.info(name)
 
 
 def test_several_models_open_in_their_order(tiny_folder):
