@@ -52,7 +52,7 @@ class Downloads:
     def __init__(self):
         self._jobs: dict[str, _Job] = {}
         self._lock = threading.Lock()
-        self._stops: dict[str, threading.Event] = {}  # by visitor
+        self._stops: dict[str, set[threading.Event]] = {}  # by visitor, one for each download waited for
 
     def follow(self, info: ModelInfo, visitor: str) -> Iterator[tuple[int, int]]:
         """Download, or wait for the same download of somebody else; yields (bytes done, bytes in all). Closing the
@@ -61,7 +61,7 @@ class Downloads:
         ticket, stop = object(), threading.Event()
         job = self._join(info, ticket)
         with self._lock:
-            self._stops[visitor] = stop
+            self._stops.setdefault(visitor, set()).add(stop)
         try:
             while job.is_alive():
                 yield job.done, job.total
@@ -72,13 +72,14 @@ class Downloads:
         finally:
             with self._lock:
                 job.waiting.discard(ticket)
-                if self._stops.get(visitor) is stop:
+                self._stops[visitor].discard(stop)
+                if not self._stops[visitor]:
                     del self._stops[visitor]
 
     def cancel(self, visitor: str) -> None:
-        """This visitor no longer waits."""
+        """This visitor no longer waits for anything."""
         with self._lock:
-            if stop := self._stops.get(visitor):
+            for stop in self._stops.get(visitor, ()):
                 stop.set()
 
     def _join(self, info: ModelInfo, ticket: object) -> _Job:

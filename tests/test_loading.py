@@ -189,6 +189,21 @@ def test_two_visitors_share_a_download_and_one_may_leave(hub, tiny_folder):
     assert hub.sent.count("model.safetensors") == 1
 
 
+def test_a_visitor_who_leaves_ends_every_download(hub, tiny_folder):
+    hub.gate.clear()
+    studio = Studio(str(tiny_folder), device="cpu")
+    both = [studio.fetch(name, "a") for name in ("tipsv2-b14", "tipsv2-l14")]  # two menus of one page
+    for each in both:
+        next(each)
+    studio.forget("a")
+    for each in both:
+        with pytest.raises(ModelError, match="cancelled"):
+            until(lambda each=each: next(each) is None, seconds=3)
+    assert not studio.downloads._stops
+    hub.gate.set()
+    until(lambda: not any(job.is_alive() for job in studio.downloads._jobs.values()))
+
+
 def test_a_download_that_breaks_off_is_one_sentence_without_the_token(hub, tiny_folder, monkeypatch, capfd):
     monkeypatch.setattr(time, "sleep", lambda seconds, real=time.sleep: real(min(seconds, 0.01)))  # between retries
     hub.broken = True
