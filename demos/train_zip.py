@@ -83,7 +83,8 @@ def unpack(path: str | Path, folder: Path, name: str = "") -> Path:
                     while part := packed.read(1 << 20):
                         file.write(part)
     except FAULTS as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        told = getattr(error, "strerror", None) or str(error)  # an OSError's own text names the machine's folders
+        reason = told.splitlines()[0] if told else type(error).__name__
         raise ValueError(f"{name} cannot be unpacked ({reason}): pack it again.") from None
     _refuse_outside(folder, name)
     return folder / summary.table if summary.table else folder

@@ -177,3 +177,10 @@ def test_no_nesting_and_no_long_path_hides_a_file(tmp_path):
         files = {"a.png": picture(1), "b.png": picture(2), "a.json": sidecar, "b.txt": "two"}
         with pytest.raises(ValueError, match=told):
             train_zip.unpack(pack(tmp_path / "t.zip", files), tmp_path / "data")
+
+
+def test_what_the_disk_refuses_is_said_without_its_paths(tmp_path):
+    path = pack(tmp_path / "bad.zip", pairs() | {"0.png/1.png": picture()})
+    with pytest.raises(ValueError, match="bad.zip cannot be unpacked") as raised:
+        train_zip.unpack(path, tmp_path / "data")
+    assert str(tmp_path) not in str(raised.value)
