@@ -145,9 +145,13 @@ def accept_upload(upload: dict | None) -> tuple[str | None, str | None]:
     return path, path
 
 
-def chips(label: str, info: str) -> gr.Dropdown:
-    """A field of free words, each a chip."""
-    options = dict(choices=[], value=[], multiselect=True, allow_custom_value=True)
+def chips(label: str, info: str, words: Sequence[str] = ()) -> gr.Dropdown:
+    """A field of free words, each a chip; it opens with `words`.
+
+    Never give it a value while its tab may be hidden: gradio 6.31 then reports a change without end (its Multiselect
+    compares the array it was given with a copy of it).
+    """
+    options = dict(choices=[], value=[*words], multiselect=True, allow_custom_value=True)
     field = gr.Dropdown(**options, label=label, info=info, elem_classes="tips-queries")
     field.api_info = lambda: {"type": "array", "items": {"type": "string"}}  # else clients read "one of no choices"
     return field
@@ -178,6 +182,11 @@ def _thumbnails(shown: tuple[Example, ...]) -> str:
 def strip_html(studio: Studio, model: str | None) -> str:
     """The examples that suit this model, as a strip."""
     return _thumbnails(tuple(examples(studio.info(model).source)))
+
+
+def first_queries(studio: Studio, limit: int | None = None) -> list[str]:
+    """The queries of the example that the page opens with."""
+    return list(pick_example(studio, None, 0).queries)[:limit] if examples(studio.info().source) else []
 
 
 def pick_example(studio: Studio, model: str | None, index: int) -> Example:

@@ -148,14 +148,14 @@ class Compares:
     @toasted
     def arrive(self, model: str | None, image: str | None, model_b: str | None):
         """The page's model is ready: it becomes A, and B stays if it is another one. On an empty page, its first
-        example. -> (picker A, model A, picker B, model B, features B, field, image, queries, examples).
+        example. -> (picker A, model A, picker B, model B, features B, field, image, examples).
         """
         own, other = (model, self.studio.info(model).name), (gr.skip(),) * 3
         if model_b in (None, own[1]):
             name, kind = partner(self.studio, model)
             picker, loaded, _ = self.load(name, own[1])
             other = picker, loaded, kind if loaded == name else "final"
-        return *own, *other, *common.arrival(self.studio, model, image, lambda: self.take_example(model, 0), 3)[:-1]
+        return *own, *other, *common.arrival(self.studio, model, image, lambda: self.take_example(model, 0)[:2], 2)[:-1]
 
     def take_example(self, model: str | None, index: int):
         """-> (field, image, queries)."""
@@ -184,16 +184,15 @@ def _side(page: Page, side: str, features: str) -> tuple[gr.Dropdown, gr.Radio]:
 def tab(page: Page) -> None:
     """Build the tab inside the current Blocks."""
     handlers = Compares(page.studio)
-    html = dict(apply_default_css=False)
+    html, first = dict(apply_default_css=False), common.first_queries(page.studio, MAX_QUERIES)
     model_a, model_b, mask = gr.State(None), gr.State(None), gr.State(None)
     with gr.Row(elem_classes="tips-work"):
         with gr.Column(elem_classes="tips-source"):
             field, image = common.image_field()
             strip = common.example_strip(page.studio)
         with gr.Column(elem_classes="tips-result"):
-            queries = common.chips(
-                "Look for", "Press Enter after each; × takes one away. Both sides get the same words."
-            )
+            hint = "Press Enter after each; × takes one away. Both sides get the same words."
+            queries = common.chips("Look for", hint, first)
             waiting = views.empty(*common.LOADING)
             maps = gr.HTML(waiting, js_on_load=common.script("compare.js"), elem_classes="tips-output", **html)
             colors = gr.HTML("", js_on_load=None, **html)
@@ -212,7 +211,7 @@ def tab(page: Page) -> None:
             )
             note = gr.HTML("", js_on_load=None, elem_classes="tips-under", **html)
             masked = gr.Dropdown(
-                [(compare_mask.NO_MASK, "")],
+                compare_mask.offered(first),
                 value="",
                 label="Mask of",
                 info="Show where one query really is, and the scores say who is right.",
@@ -285,7 +284,7 @@ def tab(page: Page) -> None:
     stale = [image, model_a, features_a, model_b, features_b, resolution, queries, templates, masked]
     gr.on([each.change for each in stale], lambda: "", None, layers, queue=False, **quiet)
 
-    outputs = [pick_a, model_a, pick_b, model_b, features_b, field, image, queries, strip]
+    outputs = [pick_a, model_a, pick_b, model_b, features_b, field, image, strip]
     page.on_arrival(handlers.arrive, [page.model, image, model_b], outputs)
     page.on_arrival(handlers.draw, drawn["inputs"], [maps, note])
     page.on_arrival(handlers.paint, sides, colors)

@@ -36,8 +36,12 @@ def begin(image: str | None, masked: str | None):
 
 def choices(queries: list[str] | None, masked: str | None):
     """The queries a mask can be of; whose query was taken away, that mask counts no longer."""
-    offered = [(NO_MASK, ""), *((query, query) for query in queries or ())]
-    return gr.update(choices=offered, value=masked if masked in (queries or ()) else "")
+    return gr.update(choices=offered(queries), value=masked if masked in (queries or ()) else "")
+
+
+def offered(queries: Sequence[str] | None) -> list[tuple[str, str]]:
+    """The choices: none, or one of the queries."""
+    return [(NO_MASK, ""), *((query, query) for query in queries or ())]
 
 
 def for_queries(queries: Sequence[str], masked: str | None, mask: np.ndarray | None) -> list[np.ndarray | None]:

@@ -100,9 +100,9 @@ class Heatmaps:
     @toasted
     def arrive(self, model: str | None, image: str | None):
         """A model is ready: its examples and its resolutions; on an empty page, its first example.
-        -> (field, image, queries, examples, resolution).
+        -> (field, image, examples, resolution).
         """
-        return common.arrival(self.studio, model, image, lambda: self.take_example(model, 0)[:3], 3)
+        return common.arrival(self.studio, model, image, lambda: self.take_example(model, 0)[:2], 2)
 
     def take_example(self, model: str | None, index: int):
         """-> (field, image, queries, no patch)."""
@@ -162,7 +162,7 @@ def tab(page: Page) -> None:
             field, image = common.image_field()
             strip = common.example_strip(page.studio)
         with gr.Column(elem_classes="tips-result") as result:
-            asked = question_field()
+            asked = question_field(common.first_queries(page.studio))
             maps = gr.HTML(
                 views.empty(*common.LOADING),
                 js_on_load=common.script("maps.js"),
@@ -216,7 +216,7 @@ def tab(page: Page) -> None:
     sliders = "temperature features templates resolution windows cut threshold colormap shared smooth".split()
     gr.on([*changes, *(parts[name].input for name in sliders)], **drawing, **shown)
     page.on_arrival(handlers.layers, [page.model, parts["features"]], parts["features"])
-    page.on_arrival(handlers.arrive, [page.model, image], [field, image, queries, strip, parts["resolution"]])
+    page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, parts["resolution"]])
     page.on_arrival(handlers.draw, inputs, [maps, note])
 
     endpoints(handlers, page, parts)

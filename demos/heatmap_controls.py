@@ -17,7 +17,7 @@ SETS = (("None", "none"), ("TIPS 9", "tips9"), ("CLIP 80", "clip80"), ("Own", "o
 OWN = "a photo of a {}.\na drawing of a {}."
 
 
-def question_field() -> dict[str, Component]:
+def question_field(queries: list[str]) -> dict[str, Component]:
     """Phrases as chips, or a sentence."""
     by = gr.Radio(
         [("Words and phrases", "phrases"), ("A sentence", "sentence")],
@@ -27,7 +27,9 @@ def question_field() -> dict[str, Component]:
         elem_classes="tips-view",
     )
     queries = common.chips(
-        "Look for", "Press Enter after each; × takes one away. Or click a patch of the image to see what resembles it."
+        "Look for",
+        "Press Enter after each; × takes one away. Or click a patch of the image to see what resembles it.",
+        queries,
     )
     sentence = gr.Textbox(
         "",

@@ -111,9 +111,9 @@ class Insides:
     @toasted
     def arrive(self, model: str | None, image: str | None):
         """A model is ready: its examples and resolutions; on an empty page, its first example.
-        -> (field, image, words, examples, resolution).
+        -> (field, image, examples, resolution).
         """
-        return common.arrival(self.studio, model, image, lambda: self.take_example(model, 0), 3)
+        return common.arrival(self.studio, model, image, lambda: self.take_example(model, 0)[:2], 2)
 
     def take_example(self, model: str | None, index: int):
         """-> (field, image, words)."""
@@ -167,7 +167,9 @@ def tab(page: Page) -> None:
         with gr.Column(elem_classes="tips-result") as result:
             choices = [(title, name) for name, title in VIEWS.items()]
             view = gr.Radio(choices, value="pca", show_label=False, container=False, elem_classes="tips-view")
-            words = common.chips("Words on the map", "Press Enter after each; × takes one away.")
+            words = common.chips(
+                "Words on the map", "Press Enter after each; × takes one away.", common.first_queries(page.studio)
+            )
             words.visible = False
             shown = gr.HTML(
                 views.empty(*common.LOADING),
@@ -227,7 +229,7 @@ def tab(page: Page) -> None:
     )
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-inside', v)")
     page.on_arrival(handlers.depth, page.model, layer)  # on its own: new words draw at once, with the layer of the page
-    page.on_arrival(handlers.arrive, [page.model, image], [field, image, words, strip, resolution])
+    page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, resolution])
     page.on_arrival(handlers.draw, inputs, [shown, note])
 
     endpoints(handlers, page, [view, features, resolution], parts["settings"], [words, *parts["map"][1:]])

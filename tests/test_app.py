@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def url(serving, tiny_folder):
-    yield from serving(["heatmap", "segmentation"], tiny_folder)
+    yield from serving(["heatmap", "segmentation", "inside", "compare"], tiny_folder)
 
 
 @pytest.fixture
@@ -134,6 +134,22 @@ def test_a_phone_needs_no_sideways_scroll(visit):
     page.get_by_role("tab", name="Segment").click()
     expect(page.locator(".tips-segments tbody tr").first).to_be_visible()
     assert page.evaluate(wide) <= 400
+
+
+def test_a_page_left_alone_asks_nothing(visit):
+    """Whichever tab is looked at: a field that is filled while hidden must not report changes without end."""
+    page = visit()
+    expect(names(page).first).to_be_visible()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/queue/join") else None)
+    for tab in ("Compare", "Inside", "Segment", "Ask"):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        for _ in range(12):  # what the page still had to do
+            asked.clear()
+            page.wait_for_timeout(1000)
+            if not asked:
+                break
+        assert not asked, tab
 
 
 def test_a_client_of_the_api(url, picture, tmp_path):

@@ -257,11 +257,11 @@ def test_the_side_opposite(studio, monkeypatch):
 
 def test_the_pages_model_becomes_a(studio, picture):
     handlers = Compares(studio)
-    _, model_a, _, model_b, features_b, field, image, queries, strip = handlers.arrive(studio.first, None, None)
+    _, model_a, _, model_b, features_b, field, image, strip = handlers.arrive(studio.first, None, None)
     assert (model_a, model_b, features_b) == (studio.first, BUNDLED, "values")
-    assert field == image and queries and "<button" in strip
+    assert field == image and "<button" in strip
     _, model_a, *others, strip = handlers.arrive(BUNDLED, picture, studio.first)
-    assert model_a == BUNDLED and others == [gr.skip()] * 6
+    assert model_a == BUNDLED and others == [gr.skip()] * 5
 
 
 def test_the_api_answers_and_refuses_in_sentences(studio, picture, mask, tmp_path):
