@@ -148,8 +148,8 @@ class Endpoints:
         question = self._at(
             image, x, y, vocabulary=vocabulary, model=model, features=features, resolution=resolution, windows=windows
         )
-        if not 1 <= count <= MAX_VOCABULARY:
-            raise ValueError(f"Ask for 1 to {MAX_VOCABULARY} words, not {count:g}.")
+        if count is None or not 1 <= count <= MAX_VOCABULARY:
+            raise ValueError(f"Ask for 1 to {MAX_VOCABULARY} words, not {count}.")
         answer = self.asker.answer(question, visitor(request))
         found = self.asker.near(answer, question, int(count))
         return [{"word": word, "score": round(score, 6)} for word, score in found]

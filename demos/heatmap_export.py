@@ -10,7 +10,7 @@ from demos import snippets
 from demos.common import visitor
 from demos.exports import Taken
 from demos.heatmap_api import painted, parts_of, scores_of
-from demos.heatmap_work import SMALLEST, Answer, Question, layer_number, ranges, region, templates_of
+from demos.heatmap_work import SMALLEST, Answer, Question, layer_number, others_of, ranges, region, templates_of
 from demos.snippets import IMAGE, call, literal
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def _maps(question: Question, names: list[str], competing: bool) -> list[str]:
         lines = [f"names, text = words_in_context(encoder, {literal(question.sentence.strip())})"]
     else:
         lines = [f"names = {literal(names)}", f"text = encoder.encode_text(names{framed})"]
-    if competing and question.distractors:
-        others = [each for each in question.distractors if each not in names]
+    others = others_of(question, names) if competing else []
+    if others:
         lines += [f"text = torch.cat([text, encoder.encode_text({literal(others)}{framed})])"]
     lines += ["scores = similarity(patches, text)"]
     if competing:

@@ -117,7 +117,7 @@ class Asker:
             text = encoder.encode_text(names, templates)
         if question.mode != "competing" or not names:
             return names, text
-        others = [each for each in common.texts(question.distractors, "distractor", MAX_QUERIES) if each not in names]
+        others = others_of(question, names)
         if len(names) + len(others) < 2:
             raise ValueError(
                 "Competing maps need at least two queries: add another one or a distractor, or go back to cosine."
@@ -164,6 +164,11 @@ def layer_number(features: str) -> int | None:
     if not features.isdecimal():
         raise ValueError(f"Unknown features '{features[:80]}': use values, final or the number of a layer.")
     return int(features)
+
+
+def others_of(question: Question, names: list[str]) -> list[str]:
+    """The distractors that are none of the names, cleaned. Raises ValueError naming a bad one."""
+    return [each for each in common.texts(question.distractors, "distractor", MAX_QUERIES) if each not in names]
 
 
 def templates_of(question: Question) -> str | tuple[str, ...]:

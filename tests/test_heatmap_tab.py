@@ -267,6 +267,9 @@ def test_the_api_speaks_numbers(tab, picture, other):
         assert sum(part["area"] for part in each["parts"]) == (mask == 255).sum()
     with pytest.raises(gr.Error, match="a sentence"):
         api.word_maps(picture, " ", **given, **scored, **painted)
+    for count in (None, 0):
+        with pytest.raises(gr.Error, match=f"not {count}"):
+            api.nearest_words(picture, 0, 0, "dog, cat", count, **given)
     with pytest.raises(gr.Error, match="no layer 8"):
         api.nearest_words(picture, 0, 0, "", 2, **(given | dict(features="8")))
 
@@ -293,7 +296,14 @@ def test_exports_hold_what_is_shown(tab, picture, other):
     "asked",
     [
         dict(queries=["dog", 'a "red" car']),
-        dict(queries=["dog"], mode="competing", distractors=["cat"], templates="own", own="a {}\nthe {}", features="2"),
+        dict(
+            queries=["dog"],
+            mode="competing",
+            distractors=[" cat ", "", "dog"],
+            templates="own",
+            own="a {}\nthe {}",
+            features="2",
+        ),
         dict(by="sentence", sentence=SENTENCE, cut=True, shared=True, windows=True, resolution=112, features="final"),
         dict(queries=["dog"], patch=(89, 59), other="other.png", cut=True, above="score", threshold=0.01),
     ],
