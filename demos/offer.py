@@ -108,6 +108,11 @@ class Offer:
                     del self._infos[name]
             self._scanned &= set(self._infos)
         for place in sorted(there - known):
-            info = find(place)
+            try:
+                info = find(place)
+            except ModelError:  # deleted, or not yet written to its end
+                continue
             if info.source == "run":
-                self._scanned.add(self._take(info))
+                name = self._take(info)
+                with self._lock:
+                    self._scanned.add(name)

@@ -64,7 +64,8 @@ class Shelf:
         self.device = device
         self.budget = budget
         self._loaded: OrderedDict[str, tuple[tuple, Encoder]] = OrderedDict()  # with the stamp; least recent use first
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # held for a moment
+        self._loading = threading.Lock()  # held while one loads, so that the others answer meanwhile
 
     def loaded(self, name: str) -> Encoder | None:
         """The encoder of this name if it is in memory; does not count as a use."""
@@ -80,11 +81,23 @@ class Shelf:
         """The encoder, loaded if it is not. keep: names that are needed beside it and may not go. others: what to name
         instead of one that does not fit. Raises ModelError.
         """
+        found = self._use(info)
+        if found is None:
+            with self._loading:
+                found = self._use(info)  # somebody else may have loaded it while we waited
+                if found is None:
+                    self.drop(info.name)
+                    self.make_room(info, keep, others)
+                    stamp, found = _stamp(info), self._load(info)
+                    with self._lock:
+                        self._loaded[info.name] = stamp, found
+        return found
+
+    def _use(self, info: ModelInfo) -> Encoder | None:
+        """The encoder if it is in memory as it is on the disk; counts as a use."""
         with self._lock:
             if not self.current(info):
-                self._loaded.pop(info.name, None)
-                self.make_room(info, keep, others)
-                self._loaded[info.name] = _stamp(info), self._load(info)
+                return None
             self._loaded.move_to_end(info.name)
             return self._loaded[info.name][1]
 
@@ -150,4 +163,7 @@ def _stamp(info: ModelInfo) -> tuple:
     """Tells two states of a local folder's weights apart; () where they cannot change or are gone."""
     if info.source not in (*LOCAL, "checkpoint"):
         return ()
-    return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(info.location).glob("*.safetensors")))
+    try:
+        return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(info.location).glob("*.safetensors")))
+    except OSError:  # deleted while we look
+        return ()

@@ -177,3 +177,16 @@ class TestInABrowser:
         expect(page.get_by_role("tab", name="Inside")).to_have_attribute("aria-selected", "true")
         expect(page.locator(".tips-status b")).to_have_text("dog")
         expect(page.locator(".tips-model input")).to_have_value(re.compile("dog"))
+
+
+def test_a_run_that_vanishes_under_the_look_hides_no_other(runs, finish, monkeypatch):
+    finish("dog")
+    finish("cat")
+
+    def gone(place):
+        if Path(place).parent.name == "cat":
+            raise ModelError("it is gone")
+        return find(place)
+
+    monkeypatch.setattr("demos.offer.find", gone)
+    assert "dog" in (names := [info.name for info in Studio(runs=runs).offer.infos()]) and "cat" not in names

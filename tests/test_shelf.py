@@ -4,6 +4,7 @@ python -m pytest tests/test_shelf.py
 """
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,36 @@ def test_a_container_has_less_than_its_machine(tmp_path, monkeypatch):
     (tmp_path / "memory.stat").write_text("anon 300\nactive_file 100\ninactive_file 500\n")
     (tmp_path / "memory.max").write_text("5000\n")
     assert shelf.free_bytes("cpu") == 4600
+
+
+def test_who_is_in_memory_answers_while_another_loads(three, monkeypatch):
+    studio = Studio(three, device="cpu")
+    ready = studio.encoder("tiny")
+    begun, go_on, found = threading.Event(), threading.Event(), []
+    load = studio.shelf._load
+
+    def slowly(info):
+        begun.set()
+        assert go_on.wait(30)
+        return load(info)
+
+    monkeypatch.setattr(studio.shelf, "_load", slowly)
+    loading = [threading.Thread(target=lambda: found.append(studio.encoder("two"))) for _ in range(2)]
+    for thread in loading:
+        thread.start()
+    assert begun.wait(30)
+    asking = threading.Thread(target=lambda: found.append(studio.encoder("tiny")))
+    asking.start()
+    asking.join(30)
+    assert found == [ready]
+    go_on.set()
+    for thread in loading:
+        thread.join(30)
+    assert found[1] is found[2] is studio.encoder("two")  # loaded once for both
+
+
+def test_weights_that_vanish_under_the_look_are_no_trouble(tiny_folder, tmp_path):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "going"))
+    info = find(folder)
+    (folder / "model-2.safetensors").symlink_to(tmp_path / "gone")
+    assert shelf._stamp(info) == ()
