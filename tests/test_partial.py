@@ -1,0 +1,60 @@
+"""tipsv2.evaluation.partial, record and layouts: nothing is lost or mixed, records say what was run."""
+
+import numpy as np
+import pytest
+
+from tipsv2.evaluation.layouts import open_data
+from tipsv2.evaluation.partial import Partial
+from tipsv2.evaluation.record import bootstrap, fingerprint, versions
+
+
+def test_what_was_added_is_there_after_a_kill(tmp_path):
+    partial = Partial(tmp_path, {"model": "a"}, chunk=2)
+    for number in range(5):
+        partial.add(f"a/b {number}.jpg", table=np.full((2, 2), number), score=np.float32(number))
+    again = Partial(tmp_path, {"model": "a"}, chunk=2)  # the fifth was in no full chunk
+    assert list(again) == [f"a/b {number}.jpg" for number in range(4)] and "a/b 4.jpg" not in again
+    assert again["a/b 3.jpg"]["table"].tolist() == [[3, 3], [3, 3]] and again["a/b 3.jpg"]["score"] == 3
+    again.add("a/b 4.jpg", table=np.zeros((2, 2)), score=np.float32(9))
+    again.flush()
+    assert len(Partial(tmp_path, {"model": "a"})) == 5
+
+
+def test_half_a_chunk_on_the_disk_is_not_read(tmp_path):
+    partial = Partial(tmp_path, {}, chunk=1)
+    partial.add("a", x=np.zeros(1))
+    (tmp_path / "000001.part").write_bytes(b"half")
+    assert list(Partial(tmp_path, {})) == ["a"]
+
+
+def test_other_settings_are_refused(tmp_path):
+    Partial(tmp_path, {"model": "a", "size": 1})
+    with pytest.raises(ValueError, match="another model: choose another --out"):
+        Partial(tmp_path, {"model": "b", "size": 1})
+
+
+def test_bootstrap_of_a_mean_is_the_normal_interval():
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    low, high = bootstrap(400, lambda weights: float(np.average(values, weights=weights)), 2000)
+    error = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - error, abs=0.03)
+    assert high == pytest.approx(values.mean() + error, abs=0.03)
+    assert np.isnan(bootstrap(1, lambda weights: 0.0)).all()
+
+
+def test_fingerprint_tells_data_apart():
+    prints = {fingerprint(n, c) for n, c in ((["a", "b"], ()), (["ab"], ()), (["b", "a"], ()), (["a"], ("b",)))}
+    assert len(prints) == 4 and fingerprint(["a", "b"]) in prints
+
+
+def test_versions_name_what_counts():
+    import torch
+
+    assert versions()["torch"] == torch.__version__ and "commit" in versions()
+
+
+def test_data_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="there is no data set 'nowhere'"):
+        open_data("segmentation", "nowhere")
+    with pytest.raises(ValueError, match="none of the trees that are known"):
+        open_data("segmentation", str(tmp_path))

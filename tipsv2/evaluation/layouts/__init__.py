@@ -1,0 +1,110 @@
+"""Data sets on the disk as their authors pack them: a folder tree -> samples with what a task knows of each.
+
+    open_data("segmentation", "ade20k:/data/ADEChallengeData2016")       # the layout by name
+    open_data("segmentation", "/data/ADEChallengeData2016")              # or recognised by its tree
+    open_data("segmentation", "scenes:val")                              # the bundled scenes
+
+One file per family of layouts; each lists its `Layout`s, and LAYOUTS is all of them. Nothing is decoded before a
+sample is asked for its image or its truth.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCENES = "scenes"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what a task knows of it."""
+
+    name: str  # unique in its split and stable: an interrupted evaluation goes on by it
+    image: Any  # what `tipsv2.images.open_image` takes
+    truth: Callable[[], Any]  # by task, see Split; raises ValueError naming the file where it cannot be read
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of a data set for one task. What a sample's `truth()` is, by task:
+
+    segmentation     int64 [H, W], numbers of `classes`, -1 where nothing is judged
+    retrieval        its captions, a tuple of str
+    classification   the number of its class in `classes`
+    instances        the number of its instance in `classes`
+    depth            float32 [H, W], metres, nan where unknown
+    normals          float32 [H, W, 3], unit vectors (x right, y up, z towards the camera), nan where unknown
+    """
+
+    layout: str
+    part: str  # "train" | "val" | "test", as the layout calls it
+    samples: Sequence[Sample]
+    classes: tuple[str, ...] = ()
+    background: int | None = None  # the class that stands for "none of the others" (VOC-21, Context-60, COCO-Object)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A folder tree that a data set comes in."""
+
+    name: str  # "ade20k"
+    title: str  # "ADE20K-150"
+    tasks: tuple[str, ...]
+    part: str  # the part that is evaluated where none is named
+    tree: str  # what is expected below the root, as text with a line per folder
+    source: str  # where to get it
+    marks: tuple[str, ...]  # paths below the root, all of which are there: how a bare root is recognised
+    open: Callable[[str, Path, str], Split]  # (task, root, part); raises ValueError naming what is wrong
+
+
+def all_layouts() -> dict[str, Layout]:
+    """Every layout by its name."""
+    families = ()
+    return {layout.name: layout for family in families for layout in family.LAYOUTS}
+
+
+def open_data(task: str, data: str, part: str | None = None) -> Split:
+    """The part of a data set that `task` is measured on, by default the one its authors evaluate on.
+
+    data: "LAYOUT:ROOT", or a root whose tree says which layout it is. The bundled scenes are no folder: see
+    `tipsv2.evaluation.splits`.
+    Raises ValueError with the expected tree and where to get the data if they are not there.
+    """
+    layouts = {name: layout for name, layout in all_layouts().items() if task in layout.tasks}
+    name, colon, rest = data.partition(":")
+    if colon and name in all_layouts():
+        if name not in layouts:
+            serves = ", ".join(all_layouts()[name].tasks)
+            raise ValueError(f"{name} has no {task}: it is for {serves}. For {task} choose {_listed(layouts)}.")
+        return _opened(layouts[name], task, Path(rest).expanduser(), part)
+    root = Path(data).expanduser()
+    if not root.is_dir():
+        near = difflib.get_close_matches(name, [*layouts, SCENES], 1) if colon else []
+        hint = f"did you mean {near[0]}:{rest}?" if near else f"give scenes:val, or LAYOUT:ROOT of {_listed(layouts)}."
+        raise ValueError(f"there is no data set '{data}': {hint}")
+    fitting = [layout for layout in layouts.values() if all((root / mark).exists() for mark in layout.marks)]
+    if len(fitting) != 1:
+        what = f"could be {_listed({x.name: x for x in fitting})}" if fitting else "is none of the trees that are known"
+        raise ValueError(f"'{data}' {what}: say which as LAYOUT:ROOT, of {_listed(layouts)}.")
+    return _opened(fitting[0], task, root, part)
+
+
+def _opened(layout: Layout, task: str, root: Path, part: str | None) -> Split:
+    lost = next((mark for mark in layout.marks if not (root / mark).exists()), None)
+    if lost is not None:
+        raise ValueError(
+            f"'{root}' lacks {lost}, which {layout.title} has. Expected below it:\n{layout.tree.rstrip()}\n"
+            f"Get it from {layout.source}"
+        )
+    found = layout.open(task, root, part or layout.part)
+    if not len(found.samples):
+        raise ValueError(f"'{root}' holds no sample of {layout.title} ({found.part}): the split is empty.")
+    return found
+
+
+def _listed(layouts: dict[str, Layout]) -> str:
+    return ", ".join(layouts) or "none"
