@@ -156,7 +156,7 @@ def amount(size: float) -> str:
 
 
 def _held(encoder: Encoder) -> int:
-    return sum(each.numel() * each.element_size() for each in encoder.model.parameters())
+    return encoder.nbytes
 
 
 def _stamp(info: ModelInfo) -> tuple:

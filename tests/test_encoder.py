@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Tipsv2Model
 
 from tipsv2 import encoder as encoder_module
-from tipsv2.catalogue import ModelError
+from tipsv2.catalogue import ModelError, num_parameters
 from tipsv2.encoder import load, native_bf16
 from tipsv2.images import ImageError, to_tensor
 from tipsv2.prompts import TEMPLATES
@@ -231,6 +231,7 @@ def test_attributes(tiny_encoder, tiny_folder):
     assert tiny_encoder.temperature == pytest.approx(0.02, rel=1e-6)
     assert tiny_encoder.info.resolution == 56 and tiny_encoder.info.location == str(tiny_folder)
     assert not tiny_encoder.model.training and tiny_encoder.model.config.vision_config._attn_implementation == "sdpa"
+    assert tiny_encoder.nbytes == 4 * num_parameters(tiny_folder)
     assert "cpu" in repr(tiny_encoder) and "float32" in repr(tiny_encoder)
 
 

@@ -17,21 +17,29 @@ import torch
 if TYPE_CHECKING:
     from transformers import Tipsv2VisionModel
 
+OUTPUTS = ("cls", "caption_cls", "patches", "values")  # of `vision_features`, in this order
+
 
 def vision_features(
-    vision_model: Tipsv2VisionModel, pixels: torch.Tensor, masked: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    vision_model: Tipsv2VisionModel,
+    pixels: torch.Tensor,
+    masked: torch.Tensor | None = None,
+    only: Collection[str] = OUTPUTS,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """One pass through the blocks, two ways through the last one.
 
     pixels: [B, 3, H, W] in [0, 1], H and W multiples of the patch size.
     masked: [B, h*w] bool, row by row; True patches are replaced by the mask token.
+    only: what is wanted; for values alone the last block's attention is spared, without them their way through it.
     Returns cls [B, D], caption_cls [B, D], patches [B, h, w, D], values [B, h, w, D], all after the final LayerNorm,
-    none normalised to unit length. Differentiable.
+    none normalised to unit length, None where not wanted. Differentiable.
     """
     grid = _grid(vision_model, pixels)
     hidden = before_last(vision_model, pixels, masked)
     last = vision_model.encoder.layer[-1]
-    return _both_ways(vision_model, last, hidden, last(hidden), grid)
+    after = last(hidden) if set(only) - {"values"} else None
+    found = _both_ways(vision_model, last, hidden, after, grid, "values" in only)
+    return tuple(value if name in only else None for name, value in zip(OUTPUTS, found, strict=True))
 
 
 def layer_features(
@@ -112,14 +120,19 @@ def _both_ways(
     vision_model: Tipsv2VisionModel,
     layer: torch.nn.Module,
     before: torch.Tensor,
-    after: torch.Tensor,
+    after: torch.Tensor | None,
     grid: tuple[int, int],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    with_values: bool = True,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """The tokens before and after a block, [B, T, D] -> cls, caption_cls, patches and values of `vision_features`."""
-    final = vision_model.layernorm(after)
     first_patch = 1 + vision_model.config.num_register_tokens  # the first register is the caption CLS
-    values = vision_model.layernorm(value_block(layer, before[:, first_patch:]))
-    return final[:, 0], final[:, 1], final[:, first_patch:].unflatten(1, grid), values.unflatten(1, grid)
+    cls = caption_cls = patches = values = None
+    if after is not None:
+        final = vision_model.layernorm(after)
+        cls, caption_cls, patches = final[:, 0], final[:, 1], final[:, first_patch:].unflatten(1, grid)
+    if with_values:
+        values = vision_model.layernorm(value_block(layer, before[:, first_patch:])).unflatten(1, grid)
+    return cls, caption_cls, patches, values
 
 
 def _grid(vision_model: Tipsv2VisionModel, pixels: torch.Tensor) -> tuple[int, int]:

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from tipsv2 import text_cache
 from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, fetch, find, read_config, vision_sizes
-from tipsv2.dense import layer_features, vision_features
+from tipsv2.cpu import speed_up
+from tipsv2.dense import OUTPUTS, layer_features, vision_features
 from tipsv2.images import fit_size, open_image, to_tensor
 from tipsv2.prompts import TEMPLATES
 from tipsv2.weights import read_model, read_tokenizer, turn_back
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Tipsv2Model
 
 TEXT_CACHE_SIZE = 4096  # texts; 12 MB at width 768
-TEXT_BATCH = 256  # prompts that go through together
+TEXT_BATCH = 128  # prompts that go through together
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Encoder:
         self.patch_size: int = model.config.vision_config.patch_size
         self.num_layers: int = model.config.vision_config.num_hidden_layers
         self.temperature = float(model.temperature.detach())  # image-text logits are cosines divided by it
+        self.nbytes = sum(each.nbytes for each in model.parameters())  # of the weights, wherever `tipsv2.cpu` puts them
         self._texts: OrderedDict[tuple[str, tuple[str, ...]], torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -116,8 +119,11 @@ class Encoder:
         return found
 
     @torch.no_grad()  # not inference_mode: a teacher's outputs must be usable in a student's loss
-    def encode_pixels(self, pixels: torch.Tensor, masked: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    def encode_pixels(
+        self, pixels: torch.Tensor, masked: torch.Tensor | None = None, only: Collection[str] = OUTPUTS
+    ) -> dict[str, torch.Tensor]:
         """The exact level. pixels: [B, 3, H, W] in [0, 1], H and W multiples of `patch_size`.   masked: [B, h*w] bool.
+        only: which of the outputs are wanted; "values" alone cost less than all, and so does leaving them out.
 
         Returns "cls" [B, D], "caption_cls" [B, D], "patches" [B, h, w, D] and "values" [B, h, w, D], float32 on the
         encoder's device, after the final LayerNorm, not normalised.
@@ -125,14 +131,16 @@ class Encoder:
         pixels = pixels.to(self.device, self.dtype)
         if masked is not None:
             masked = masked.to(self.device)
-        outputs = vision_features(self.model.vision_model, pixels, masked)
-        names = ("cls", "caption_cls", "patches", "values")
-        return {name: value.float() for name, value in zip(names, outputs, strict=True)}
+        outputs = vision_features(self.model.vision_model, pixels, masked, only)
+        return {name: value.float() for name, value in zip(OUTPUTS, outputs, strict=True) if value is not None}
 
-    def encode_text(self, texts: Sequence[str], templates: str | Sequence[str] = "none") -> torch.Tensor:
+    def encode_text(
+        self, texts: Sequence[str], templates: str | Sequence[str] = "none", keep: bool = False
+    ) -> torch.Tensor:
         """texts: N phrases in any language, at most 64 tokens of each are read.
         templates: "none", "tips9", "clip80", or own ones, each with a "{}" where the text goes. The embeddings of a
             text's prompts are normalised, averaged and normalised again.
+        keep: also on the disk (`tipsv2.text_cache`), for class lists that come again; never for a visitor's words.
         Returns [N, D] float32 on the CPU, rows of length one. Raises ValueError on blank texts or unknown templates.
         """
         if isinstance(texts, str):
@@ -149,11 +157,14 @@ class Encoder:
                     found[text] = self._texts[text, frames]
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         if missing:
-            prompts = [frame.replace("{}", text) for text in missing for frame in frames]
-            rows = torch.cat(
-                [self.embed_prompts(prompts[i : i + TEXT_BATCH]) for i in range(0, len(prompts), TEXT_BATCH)]
-            )
-            rows = F.normalize(rows.unflatten(0, (len(missing), len(frames))).mean(dim=1), dim=-1)
+            key = text_cache.key_of(self.info, self.dtype, frames, missing) if keep else ""
+            rows = text_cache.read(key) if key else None
+            if rows is None:
+                prompts = [frame.replace("{}", text) for text in missing for frame in frames]
+                rows = self.embed_prompts(prompts).unflatten(0, (len(missing), len(frames)))
+                rows = F.normalize(rows.mean(dim=1), dim=-1)
+                if key:
+                    text_cache.write(key, rows)
             found.update(zip(missing, (row.clone() for row in rows), strict=True))
             with self._lock:
                 for text in missing:
@@ -164,18 +175,24 @@ class Encoder:
 
     @torch.no_grad()
     def embed_prompts(self, prompts: list[str]) -> torch.Tensor:
-        """Prompts -> [N, D] float32 unit rows on the CPU. Padded to the longest only: the pooling leaves padding
-        out.
+        """Prompts -> [N, D] float32 unit rows on the CPU. Each different one is read once, with those of its length:
+        most prompts hold a tenth of the 64 tokens the network has places for, and padding costs as much as words.
         """
         limit = self.model.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-        empty = (tokens["attention_mask"].sum(dim=1) == 0).nonzero()
-        if len(empty):
-            raise ValueError(f"The text '{prompts[empty[0, 0]]}' holds nothing that can be read: write some words.")
-        pooled = self.model.text_model(
-            input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
-        ).pooler_output
-        return F.normalize(pooled.float(), dim=-1).cpu()
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        tokens = self.tokenizer(list(places), truncation=True, max_length=limit)["input_ids"]
+        lengths = torch.tensor([len(each) for each in tokens])
+        for prompt, length in zip(places, lengths, strict=True):
+            if not length:
+                raise ValueError(f"The text '{prompt}' holds nothing that can be read: write some words.")
+        rows = torch.empty(len(tokens), self.model.config.text_config.hidden_size)
+        for some in lengths.argsort(stable=True).split(TEXT_BATCH):
+            batch = self.tokenizer.pad({"input_ids": [tokens[i] for i in some]}, return_tensors="pt").to(self.device)
+            pooled = self.model.text_model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            ).pooler_output
+            rows[some] = F.normalize(pooled.float(), dim=-1).cpu()
+        return rows[[places[prompt] for prompt in prompts]]
 
 
 def load(
@@ -187,7 +204,8 @@ def load(
     dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware multiplies it itself, else float32.
     progress: show a bar while downloading.
     Reads safetensors only and runs no code out of the folder. Raises ModelError when weights are missing, foreign or
-    damaged, or when the Hub cannot be reached.
+    damaged, or when the Hub cannot be reached. On a CPU its network is for inference only, see `tipsv2.cpu`;
+    `tipsv2.weights.read_model` gives one that can be trained.
     """
     info = find(name)
     folder = fetch(info, progress)
@@ -196,7 +214,9 @@ def load(
     model = read_model(folder, _pick_dtype(dtype, where))
     if info.source == "checkpoint":
         turn_back(model, Path(info.location) / CHECKPOINT)
-    return Encoder(info, model.to(where).eval(), read_tokenizer(folder, model.config.text_config.vocab_size))
+    encoder = Encoder(info, model.to(where).eval(), read_tokenizer(folder, model.config.text_config.vocab_size))
+    speed_up(model)
+    return encoder
 
 
 def native_bf16(device: torch.device) -> bool:

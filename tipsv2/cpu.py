@@ -1,0 +1,126 @@
+"""What makes a loaded encoder fast on a CPU, with the numbers it had before: packed weights and attention in blocks.
+
+A linear layer of torch lays its weights out anew for the CPU's matrix units at every call; here that is done once, and
+GELU is applied while the product is still in registers (oneDNN, through the operators that torch.compile itself uses).
+Torch's attention kernel for CPUs multiplies bfloat16 well only where there are AMX tiles; elsewhere two plain products
+and a softmax, a few rows at a time, take a third of its time and never hold an N x N matrix.
+
+    encoder = tipsv2.load("tipsv2-b14")      # does it by itself; on other devices and for training nothing changes
+    python -m tipsv2 benchmark               # what it brings
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, Tipsv2Model
+from transformers.activations import GELUActivation
+
+BLOCKS = "tipsv2_blocks"  # the attention's name among transformers' implementations
+SCORES = 4_000_000  # of attention that are held at once: 8 MB in bfloat16, which stays in a CPU's cache
+ROWS = 1024  # tokens that the packed weights are laid out for; others work as well
+
+
+def attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_,
+) -> tuple[torch.Tensor, None]:
+    """softmax(scaling q k^T) v for query, key, value [B, heads, N, d] -> [B, N, heads, d], no gradients.
+
+    The signature is transformers' AttentionInterface. Raises ValueError where there is a mask or dropout: a vision
+    tower in inference has neither.
+    """
+    if attention_mask is not None or dropout:
+        raise ValueError("attention in blocks is for inference without a mask: use attn_implementation='sdpa'.")
+    batch, heads, tokens, width = query.shape
+    many = batch * heads
+    scaled = query.new_empty(many, tokens, width)
+    torch.mul(query, width**-0.5 if scaling is None else scaling, out=scaled.view(query.shape))
+    keys = key.reshape(many, tokens, width).transpose(1, 2)
+    values = value.reshape(many, tokens, width)
+    out = torch.empty_like(scaled)
+    rows = min(tokens, max(1, SCORES // tokens))
+    step = min(many, max(1, SCORES // (rows * tokens)))
+    held = query.new_empty(step, rows, tokens)
+    for first in range(0, many, step):
+        some = slice(first, first + step)
+        for top in range(0, tokens, rows):
+            part = scaled[some, top : top + rows]
+            scores = held[: part.shape[0], : part.shape[1]]
+            torch.bmm(part, keys[some], out=scores)
+            torch.softmax(scores, -1, out=scores)
+            torch.bmm(scores, values[some], out=out[some, top : top + rows])
+    return out.view(batch, heads, tokens, width).transpose(1, 2), None
+
+
+AttentionInterface.register(BLOCKS, attention)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer in inference whose weights are laid out once; `gelu` is applied to its result."""
+
+    def __init__(self, linear: nn.Linear, gelu: bool = False):
+        super().__init__()
+        self.register_buffer("packed", torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS))
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self._post = ("gelu", "none") if gelu else ("none", "")  # "none" of GELU: the exact one, by erf
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        post, algorithm = self._post
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, post, [], algorithm)
+
+
+@torch.no_grad()
+def speed_up(model: Tipsv2Model) -> bool:
+    """Pack the towers of a model in evaluation mode on the CPU, in place; it can no longer be trained or saved.
+
+    Returns False, and leaves it as it is, where this torch or its oneDNN cannot.
+    """
+    if model.device.type != "cpu" or not _can_pack(model.vision_model.dtype):
+        return False
+    if model.vision_model.dtype == torch.bfloat16 and not _multiplies_tiles():
+        model.set_attn_implementation({"vision_config": BLOCKS})
+    for layer in model.vision_model.encoder.layer:
+        _pack(layer)
+        for name in ("layer_scale1", "layer_scale2"):
+            if bool((getattr(layer, name).lambda1 == 1).all()):  # the released and our own: there is none to apply
+                setattr(layer, name, nn.Identity())
+    for layer in model.text_model.encoder.layers:
+        _pack(layer)
+    return True
+
+
+def _pack(block: nn.Module) -> None:
+    for module in block.modules():
+        inner = {name: child for name, child in module.named_children() if isinstance(child, nn.Linear)}
+        gelu = isinstance(getattr(module, "activation_fn", None), GELUActivation | nn.GELU)
+        for name, child in inner.items():
+            setattr(module, name, PackedLinear(child, gelu=gelu and name == "fc1"))
+        if gelu and "fc1" in inner:
+            module.activation_fn = nn.Identity()
+
+
+def _multiplies_tiles() -> bool:
+    """Has this CPU AMX? torch's own attention is fast there."""
+    found = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(found.get("amx_bf16")) or bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+
+
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Do oneDNN's packed operators exist here and compute what torch does? They are not public, so they are tried."""
+    try:
+        linear = nn.Linear(16, 16).to(dtype)
+        x = torch.linspace(-1, 1, 32).view(2, 16).to(dtype)
+        same = torch.allclose(PackedLinear(linear)(x).float(), linear(x).float(), atol=2e-2, rtol=2e-2)
+        return bool(same) and torch.backends.mkldnn.is_available()
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        logging.getLogger(__name__).info("weights stay unpacked: %s", error)
+        return False
