@@ -18,7 +18,7 @@ import re
 import sys
 from pathlib import Path
 
-from tipsv2 import dpt_picture, feature_picture, side_by_side
+from tipsv2 import benchmark, dpt_picture, feature_picture, side_by_side
 from tipsv2.prompts import TEMPLATES
 
 
@@ -85,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     side_by_side.add_command(command)
     dpt_picture.add_command(command)
     feature_picture.add_command(command)
+    benchmark.add_command(command)
 
     judge = command(
         "evaluate",

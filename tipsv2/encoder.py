@@ -211,7 +211,7 @@ def load(
     folder = fetch(info, progress)
     info = _with_sizes(info, read_config(folder))
     where = pick_device(device)
-    model = read_model(folder, _pick_dtype(dtype, where))
+    model = read_model(folder, pick_dtype(dtype, where))
     if info.source == "checkpoint":
         turn_back(model, Path(info.location) / CHECKPOINT)
     encoder = Encoder(info, model.to(where).eval(), read_tokenizer(folder, model.config.text_config.vocab_size))
@@ -243,7 +243,7 @@ def pick_device(device: str) -> torch.device:
     return where
 
 
-def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":

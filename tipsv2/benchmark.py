@@ -1,0 +1,323 @@
+"""python -m tipsv2 benchmark: what inference costs here, beside the straightforward path and the machine's own peak.
+
+    python -m tipsv2 benchmark
+    python -m tipsv2 benchmark --models tipsv2-nano --turns 9 --json
+
+The straightforward path is plain transformers (tipsv2/straightforward.py). Both take turns (A B A B ...), medians over
+the turns, so that a busy machine slows both. `of_matrix_rate` is the work of a forward pass per second, over the rate
+at which this machine multiplies matrices of the shapes of the model's own linear layers in the number type used.
+b14-random is TIPSv2 B/14 in its size with random weights: what it costs does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from tipsv2.encoder import Encoder
+    from tipsv2.straightforward import Straightforward
+
+RANDOM = "b14-random"
+SIZES = (224, 448, 896)
+PHOTO = (1024, 768)  # width and height of the picture that is segmented
+SOME = 64  # prompts that the straightforward path is timed on: padded, each takes as long as any other
+MEMORY = (("ours", 448), ("straightforward", 448), ("ours", 896), ("straightforward", 896), ("ours", 1792))
+STEPS = len(SIZES) + 5 + len(MEMORY)
+ENCODED = ("cls", "caption_cls", "patches")  # what plain transformers gives
+
+
+def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `benchmark` to the command line. command: the function in tipsv2.__main__ that adds a sub-command."""
+    parser = command(
+        "benchmark",
+        run,
+        "Measure encoding, segmentation, text, queries and memory beside the straightforward path. Takes minutes.",
+        "benchmark --models tipsv2-nano --turns 9 --json",
+    )
+    parser.add_argument(
+        "--models", default=f"{RANDOM},tipsv2-nano", help=f"names, folders or {RANDOM} (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+    parser.add_argument("--turns", type=int, default=5, help="measurements of each (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
+
+
+def run(options: argparse.Namespace) -> None:
+    """The benchmark command. Raises ValueError with one sentence for whoever typed it."""
+    from tqdm.auto import tqdm
+
+    from tipsv2.evaluation import as_text
+
+    names = [name.strip() for name in options.models.split(",") if name.strip()]
+    if options.turns < 1 or not names:
+        raise ValueError("give at least one model and one turn: --models tipsv2-nano --turns 5.")
+    found = {}
+    with tqdm(total=len(names) * STEPS, unit="part", desc="benchmark") as bar:
+        for name in names:
+            found[name] = measure(name, options.device, options.dtype, options.turns, bar.update)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        for name, numbers in found.items():
+            print(f"{name}\n\n{as_text(numbers)}\n")
+
+
+def measure(name: str, device: str = "auto", dtype: str = "auto", turns: int = 5, tick: Callable = int) -> dict:
+    """All measurements of one model, seconds and ratios; `tick()` is called after each of `STEPS` parts."""
+    found = speeds(*open_both(name, device, dtype), turns, tick)
+    memory = {}
+    for who, size in MEMORY:
+        memory[f"{who} {size}"] = peak(name, device, dtype, who, size)
+        tick()
+    return found | {"peak_memory_mb": memory}
+
+
+def speeds(ours: Encoder, plain: Straightforward, turns: int, tick: Callable) -> dict:
+    """What both take for the same, and how well they agree."""
+    import torch
+
+    found: dict = {"device": str(ours.device), "dtype": str(ours.dtype).removeprefix("torch."),
+                   "threads": torch.get_num_threads()}  # fmt: skip
+    encoded = {}
+    for size in SIZES:
+        pixels = torch.rand(1, 3, size, size)
+        work, rate = plain.operations(pixels), matrix_rate(ours, size)
+        both = in_turns(lambda p=pixels: ours.encode_pixels(p, only=ENCODED), lambda p=pixels: plain.encode(p), turns)
+        encoded[str(size)] = both | {
+            "gigaflop": work / 1e9, "matrix_teraflops": rate / 1e12, "of_matrix_rate": work / both["ours"] / rate,
+        }  # fmt: skip
+        tick()
+    found["encode"] = encoded
+    pixels, photo, text = torch.rand(1, 3, 448, 448), photograph(), unit_rows(150, ours)
+    others = {"value features, 448 px": in_turns(
+        lambda: ours.encode_pixels(pixels, only=("values",)), lambda: plain.values(pixels), turns
+    )}  # fmt: skip
+    tick()
+    others["sliding windows, 150 classes"] = in_turns(
+        lambda: segment(ours, photo, text), lambda: plain.segment(photo, text), turns
+    )
+    tick()
+    others |= reading(ours, plain, turns)
+    tick()
+    found["other"] = others
+    found["follow_up"] = follow_up(ours, photo, turns)
+    tick()
+    found["agreement"] = agreement(ours, plain, photo, text)
+    tick()
+    return found
+
+
+def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Encoder, Straightforward]:
+    """A model as `tipsv2.load` gives it, and in plain transformers; B/14 in size with random weights for `RANDOM`."""
+    import torch
+
+    from tipsv2.catalogue import HUB, MODELS_FOLDER, fetch, find
+    from tipsv2.cpu import speed_up
+    from tipsv2.encoder import Encoder, load, pick_device, pick_dtype
+    from tipsv2.straightforward import Straightforward
+    from tipsv2.weights import read_model, read_tokenizer
+    from tipsv2.windows import window_sizes
+
+    if name == RANDOM:
+        where = pick_device(device)
+        torch.manual_seed(0)
+        model = random_model().to(where, pick_dtype(dtype, where))
+        ours = Encoder(HUB["tipsv2-b14"], model, read_tokenizer(MODELS_FOLDER / "tipsv2-nano", 32000))
+        speed_up(model)
+        torch.manual_seed(0)
+        plain = random_model()
+    else:
+        ours, plain = load(name, device, dtype), read_model(fetch(find(name)), torch.float32)
+    return ours, Straightforward(plain.to(ours.device).eval(), ours.tokenizer, *window_sizes(ours))
+
+
+def random_model():
+    """Tipsv2Model of the size of B/14, float32."""
+    from transformers import Tipsv2Config, Tipsv2Model
+
+    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+    config = Tipsv2Config(
+        vision_config={**sizes, "patch_size": 14, "image_size": 448},
+        text_config={**sizes, "intermediate_size": 3072, "vocab_size": 32000},
+    )
+    return Tipsv2Model._from_config(config, attn_implementation="sdpa").eval()
+
+
+def unit_rows(count: int, encoder: Encoder) -> torch.Tensor:
+    """Directions [count, D] that stand for texts where only the cost of comparing matters."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(count, encoder.model.config.vision_config.hidden_size, generator=generator)
+    return torch.nn.functional.normalize(rows, dim=-1)
+
+
+def photograph():
+    """A picture of the size of a photograph, always the same."""
+    from PIL import Image
+
+    from tipsv2.scenes import draw
+
+    return Image.fromarray(draw(7, 1024).image).resize(PHOTO)
+
+
+def in_turns(ours: Callable, plain: Callable, turns: int) -> dict[str, float]:
+    """Median seconds of both, and how many times faster ours is."""
+    took: dict[str, list[float]] = {"ours": [], "straightforward": []}
+    for turn in range(turns + 1):
+        for name, call in (("ours", ours), ("straightforward", plain)):
+            seconds = timed(call)
+            if turn:  # the first warms up
+                took[name].append(seconds)
+    found = {name: statistics.median(seconds) for name, seconds in took.items()}
+    return found | {"ratio": found["straightforward"] / found["ours"]}
+
+
+def timed(call: Callable) -> float:
+    """Seconds of one call, the device's work included."""
+    import torch
+
+    started = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def matrix_rate(encoder: Encoder, size: int) -> float:
+    """Operations a second of the linear layers' products alone, their weights cold as in a model; the faster of torch's
+    own product and, on a CPU, of packed weights.
+    """
+    import torch
+    from torch import nn
+
+    from tipsv2.cpu import PackedLinear
+
+    config = encoder.model.config.vision_config
+    width, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+    tokens = (size // encoder.patch_size) ** 2 + 1 + config.num_register_tokens
+    options = {"device": encoder.device, "dtype": encoder.dtype}
+    shapes = [(width, width)] * 4 + [(width, hidden), (hidden, width)]
+    seconds = {}
+    with torch.no_grad():
+        inputs = {side: torch.randn(tokens, side, **options) for side in (width, hidden)}
+        layers = [nn.Linear(*shape, **options) for _ in range(config.num_hidden_layers) for shape in shapes]
+        seconds["torch"] = layers
+        if encoder.device.type == "cpu":
+            seconds["packed"] = [PackedLinear(layer) for layer in layers]
+        for kind, some in seconds.items():
+            sides = [layer.in_features for layer in layers]
+            call = lambda some=some, sides=sides: [f(inputs[side]) for f, side in zip(some, sides, strict=True)]  # noqa: E731
+            seconds[kind] = statistics.median(timed(call) for _ in range(4))
+    work = 2 * tokens * sum(a * b for a, b in shapes) * config.num_hidden_layers
+    return work / min(seconds.values())
+
+
+def segment(encoder: Encoder, image, text: torch.Tensor) -> torch.Tensor:
+    """Sliding windows by the evaluation's own code, text ready -> label map [H, W]."""
+    from tipsv2.evaluation.segmentation_protocol import Protocol, labels_of, look
+    from tipsv2.windows import window_sizes
+
+    side, stride = window_sizes(encoder)
+    (view,) = look(encoder, [image], Protocol("slide", ("values",), side, side, stride))
+    return labels_of(view, "values", text, (image.height, image.width))
+
+
+def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict[str, float]]:
+    """150 classes in nine templates: the first time, and again in another process, from the disk."""
+    from tipsv2.encoder import Encoder
+    from tipsv2.prompts import CLASS_LISTS, TEMPLATES
+
+    names = list(CLASS_LISTS["ade20k150"])
+    prompts = [frame.replace("{}", name) for name in names for frame in TEMPLATES["tips9"]]
+
+    def read(keep: bool = False) -> torch.Tensor:
+        fresh = Encoder(ours.info, ours.model, ours.tokenizer)  # remembers nothing
+        return fresh.encode_text(names, "tips9", keep)
+
+    first = in_turns(read, lambda: plain.text(prompts[:SOME]), turns)
+    whole = first["straightforward"] * len(prompts) / SOME
+    found = {"text, 150 classes x 9, first": {"ours": first["ours"], "straightforward": whole,
+                                              "ratio": whole / first["ours"]}}  # fmt: skip
+    if ours.info.source != "hub":  # random weights have no files to be told by
+        before = os.environ.get("TIPSV2_CACHE")
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["TIPSV2_CACHE"] = folder
+            try:
+                read(keep=True)
+                again = statistics.median(timed(lambda: read(keep=True)) for _ in range(turns))
+            finally:
+                os.environ.pop("TIPSV2_CACHE") if before is None else os.environ.update(TIPSV2_CACHE=before)
+        found["text, from the disk"] = {"ours": again, "straightforward": whole, "ratio": whole / again}
+    return found
+
+
+def follow_up(encoder: Encoder, image, turns: int) -> dict[str, float]:
+    """Seconds of encoding a picture, and of asking it one phrase more: new to the encoder, and known."""
+    from tipsv2.heatmap import similarity, to_pixels
+
+    size, found = (image.height, image.width), encoder.encode_image(image)
+    fresh = iter(range(10**6))
+
+    def ask(phrase: str) -> None:
+        to_pixels(similarity(found.values, encoder.encode_text([phrase])), size)
+
+    took = {
+        "encoding": lambda: encoder.encode_image(image),
+        "new phrase": lambda: ask(f"a red car number {next(fresh)}"),
+        "known phrase": lambda: ask("a red car"),
+    }
+    for call in took.values():
+        call()
+    seconds = {name: statistics.median(timed(call) for _ in range(turns)) for name, call in took.items()}
+    return seconds | {
+        f"{name}, times cheaper": seconds["encoding"] / seconds[name] for name in ("new phrase", "known phrase")
+    }
+
+
+def agreement(ours: Encoder, plain: Straightforward, image, text: torch.Tensor) -> dict[str, float]:
+    """How near to the straightforward path: the least cosine of a patch, and equal pixels of label maps."""
+    import torch
+
+    from tipsv2.images import to_tensor
+
+    pixels = to_tensor(image, (448, 448))[None]
+    patches = ours.encode_pixels(pixels, only=("patches",))["patches"].flatten(1, 2)
+    cosines = torch.cosine_similarity(patches, plain.encode(pixels)[:, -patches.shape[1] :], dim=-1)
+    same = segment(ours, image, text) == plain.segment(image, text)
+    return {"least cosine of a patch": float(cosines.min()), "equal pixels of label maps": float(same.float().mean())}
+
+
+def peak(name: str, device: str, dtype: str, who: str, size: int) -> float:
+    """MB that encoding a picture of `size` pixels takes beyond the loaded model, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak, (name, device, dtype, who, size))
+
+
+def _peak(name: str, device: str, dtype: str, who: str, size: int) -> float:
+    import resource
+
+    import torch
+
+    ours, plain = open_both(name, device, dtype)
+    encode = (lambda p: ours.encode_pixels(p, only=ENCODED)) if who == "ours" else plain.encode
+    encode(torch.rand(1, 3, 56, 56))
+    on_gpu = ours.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    encode(torch.rand(1, 3, size, size))
+    after = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return round((after - before) / 1e6)
