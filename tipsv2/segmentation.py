@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tipsv2.heatmap import pick_features, similarity, to_pixels
+from tipsv2.heatmap import pick_features, similarity
 from tipsv2.label_maps import BACKGROUND
 
 BACKGROUND_NAME = "background"  # in shares
-_VALUES_AT_ONCE = 32_000_000  # of the classes' maps at full size: with many classes they would not fit
+BLOCK = 64  # pixels a side that are decided together: their maps stay in a CPU's cache
+_VALUES_AT_ONCE = 32_000_000  # of the classes' maps at full size on other devices
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,54 @@ def label_map(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """similarities [N, h, w] -> labels [H, W] int64 and the winners' similarities [H, W] float32, for size (H, W).
 
-    Interpolated bilinearly before the arg-max; of equals the first wins.
+    Interpolated bilinearly before the arg-max; of equals the first wins. Block by block: a class that is nowhere in a
+    block as high as another is everywhere cannot win there (what is interpolated lies between its neighbours), so most
+    classes are never brought to full size.
     background: where the winner's similarity is below it, the label is BACKGROUND (-1).
     """
-    scores = torch.full(size, -torch.inf, device=similarities.device)
-    labels = torch.zeros(size, dtype=torch.int64, device=similarities.device)
-    step = max(1, _VALUES_AT_ONCE // labels.numel())
-    for start in range(0, len(similarities), step):
-        maps = to_pixels(similarities[start : start + step], size)
-        best, index = maps.max(dim=0)
-        better = best > scores
-        labels[better] = index[better] + start
-        scores[better] = best[better]
+    device = similarities.device
+    scores = torch.empty(size, device=device)
+    labels = torch.empty(size, dtype=torch.int64, device=device)
+    side = BLOCK if device.type == "cpu" else max(BLOCK, int((_VALUES_AT_ONCE / len(similarities)) ** 0.5))
+    for rows in _neighbours(similarities.shape[1], size[0], side, device):
+        for columns in _neighbours(similarities.shape[2], size[1], side, device):
+            part = similarities[:, rows.first : rows.last + 1, columns.first : columns.last + 1].float()
+            alive = (part.amax(dim=(1, 2)) >= part.amin(dim=(1, 2)).max()).nonzero()[:, 0]
+            part = part[alive]
+            part = torch.lerp(part[:, :, columns.before], part[:, :, columns.after], columns.share)
+            part = torch.lerp(part[:, rows.before], part[:, rows.after], rows.share[:, None])
+            best, index = part.max(dim=0)
+            scores[rows.at, columns.at] = best
+            labels[rows.at, columns.at] = alive[index]
     if background is not None:
         labels[scores < background] = BACKGROUND
     return labels, scores
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A stretch of pixels along a side, and which samples each lies between (bilinear, corners not aligned)."""
+
+    at: slice  # of the pixels
+    first: int  # sample of all that are needed
+    last: int
+    before: torch.Tensor  # int64 [n], from `first`
+    after: torch.Tensor
+    share: torch.Tensor  # [n], of `after`
+
+
+def _neighbours(samples: int, pixels: int, side: int, device: torch.device) -> list[_Line]:
+    """A side of `pixels` over `samples`, in stretches of at most `side` pixels."""
+    place = ((torch.arange(pixels, dtype=torch.float64) + 0.5) * (samples / pixels) - 0.5).clamp(0, samples - 1)
+    before = place.floor().long()
+    after, share = (before + 1).clamp(max=samples - 1), (place - before).float().to(device)
+    lines = []
+    for start in range(0, pixels, side):
+        at = slice(start, min(start + side, pixels))
+        first, last = int(before[at.start]), int(after[at.stop - 1])
+        nearer, further = (each[at].to(device) - first for each in (before, after))
+        lines.append(_Line(at, first, last, nearer, further, share[at]))
+    return lines
 
 
 def divide(
