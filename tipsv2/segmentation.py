@@ -10,7 +10,7 @@ Sizes: N classes, h x w patches, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,6 @@ from tipsv2.label_maps import BACKGROUND
 
 BACKGROUND_NAME = "background"  # in shares
 BLOCK = 64  # pixels a side that are decided together: their maps stay in a CPU's cache
-_VALUES_AT_ONCE = 32_000_000  # of the classes' maps at full size on other devices
 
 
 @dataclass(frozen=True)
@@ -43,25 +42,41 @@ def label_map(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """similarities [N, h, w] -> labels [H, W] int64 and the winners' similarities [H, W] float32, for size (H, W).
 
-    Interpolated bilinearly before the arg-max; of equals the first wins. Block by block: a class that is nowhere in a
-    block as high as another is everywhere cannot win there (what is interpolated lies between its neighbours), so most
-    classes are never brought to full size.
+    Interpolated bilinearly before the arg-max; of equals the first wins.
     background: where the winner's similarity is below it, the label is BACKGROUND (-1).
     """
-    device = similarities.device
-    scores = torch.empty(size, device=device)
-    labels = torch.empty(size, dtype=torch.int64, device=device)
-    side = BLOCK if device.type == "cpu" else max(BLOCK, int((_VALUES_AT_ONCE / len(similarities)) ** 0.5))
-    for rows in _neighbours(similarities.shape[1], size[0], side, device):
-        for columns in _neighbours(similarities.shape[2], size[1], side, device):
-            part = similarities[:, rows.first : rows.last + 1, columns.first : columns.last + 1].float()
+    return label_bands(lambda first, last: similarities[:, first:last], similarities.shape[1:], size, background)
+
+
+def label_bands(
+    band: Callable[[int, int], torch.Tensor],
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    background: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`label_map` of maps that need not exist all at once: band(first, last) gives their rows [N, last - first, w],
+    of shape (h, w), from the top down, each asked for once or twice.
+
+    Block by block: a class that is nowhere in a block as high as another is everywhere cannot win there (what is
+    interpolated lies between its neighbours), so most classes are never brought to full size.
+    """
+    labels, scores, columns = torch.empty(0), torch.empty(0), []
+    for rows in _neighbours(shape[0], size[0], BLOCK):
+        maps = band(rows.first, rows.last + 1).float()
+        if not columns:
+            labels = torch.empty(size, dtype=torch.int64, device=maps.device)
+            scores = torch.empty(size, device=maps.device)
+            side = BLOCK if maps.device.type == "cpu" else size[1]  # elsewhere few large pieces are faster
+            columns = [each.to(maps.device) for each in _neighbours(shape[1], size[1], side)]
+        rows = rows.to(maps.device)
+        for some in columns:
+            part = maps[:, :, some.first : some.last + 1]
             alive = (part.amax(dim=(1, 2)) >= part.amin(dim=(1, 2)).max()).nonzero()[:, 0]
             part = part[alive]
-            part = torch.lerp(part[:, :, columns.before], part[:, :, columns.after], columns.share)
+            part = torch.lerp(part[:, :, some.before], part[:, :, some.after], some.share)
             part = torch.lerp(part[:, rows.before], part[:, rows.after], rows.share[:, None])
             best, index = part.max(dim=0)
-            scores[rows.at, columns.at] = best
-            labels[rows.at, columns.at] = alive[index]
+            scores[rows.at, some.at], labels[rows.at, some.at] = best, alive[index]
     if background is not None:
         labels[scores < background] = BACKGROUND
     return labels, scores
@@ -76,20 +91,23 @@ class _Line:
     last: int
     before: torch.Tensor  # int64 [n], from `first`
     after: torch.Tensor
-    share: torch.Tensor  # [n], of `after`
+    share: torch.Tensor  # float32 [n], of `after`
+
+    def to(self, device: torch.device) -> _Line:
+        moved = (each.to(device) for each in (self.before, self.after, self.share))
+        return _Line(self.at, self.first, self.last, *moved)
 
 
-def _neighbours(samples: int, pixels: int, side: int, device: torch.device) -> list[_Line]:
-    """A side of `pixels` over `samples`, in stretches of at most `side` pixels."""
+def _neighbours(samples: int, pixels: int, most: int) -> list[_Line]:
+    """A side of `pixels` over `samples`, in stretches of at most `most` pixels."""
     place = ((torch.arange(pixels, dtype=torch.float64) + 0.5) * (samples / pixels) - 0.5).clamp(0, samples - 1)
     before = place.floor().long()
-    after, share = (before + 1).clamp(max=samples - 1), (place - before).float().to(device)
+    after, share = (before + 1).clamp(max=samples - 1), (place - before).float()
     lines = []
-    for start in range(0, pixels, side):
-        at = slice(start, min(start + side, pixels))
+    for start in range(0, pixels, most):
+        at = slice(start, min(start + most, pixels))
         first, last = int(before[at.start]), int(after[at.stop - 1])
-        nearer, further = (each[at].to(device) - first for each in (before, after))
-        lines.append(_Line(at, first, last, nearer, further, share[at]))
+        lines.append(_Line(at, first, last, before[at] - first, after[at] - first, share[at]))
     return lines
 
 

@@ -107,7 +107,7 @@ def tips_nano_student() -> Recipe:
     return replace(
         base,
         name="tips-nano-student",
-        stages=(replace(stage, steps=1400), replace(stage, steps=300, size=224, batch_size=32)),
+        stages=(replace(stage, steps=1000), replace(stage, steps=200, size=224, batch_size=32)),
     )
 
 
