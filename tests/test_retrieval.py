@@ -171,7 +171,8 @@ def test_command_line(tiny_folder, capsys):
     assert set(all_languages()) <= set(rows) and rows["languages"] == list(numbers["languages"]["de"])
     assert rows["de"] == [f"{value:.4f}" for value in numbers["languages"]["de"].values()]
     assert "12/12" in printed.err
-    assert main([*arguments, "--templates", "tips9"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--templates", "tips9"])
     assert "--templates" in capsys.readouterr().err.splitlines()[-1]
     assert main([*arguments, "--json"]) == 0
     assert "languages" not in json.loads(capsys.readouterr().out)

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from tipsv2 import benchmark, dpt_picture, feature_picture, side_by_side
+from tipsv2.evaluation import command as evaluation
 from tipsv2.prompts import TEMPLATES
 
 
@@ -86,27 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     dpt_picture.add_command(command)
     feature_picture.add_command(command)
     benchmark.add_command(command)
-
-    judge = command(
-        "evaluate",
-        run_evaluate,
-        "Measure an encoder on a data set and print a table, or one line of JSON.",
-        "evaluate segmentation --data scenes:val --model tipsv2-nano --json\n"
-        "  python -m tipsv2 evaluate classification --data scenes:style --model tipsv2-nano --templates clip80\n"
-        "  python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language all",
-    )
-    judge.add_argument("task", choices=("segmentation", "classification", "retrieval"))
-    judge.add_argument("--data", default="scenes:val", help="scenes:val or scenes:style (default: %(default)s)")
-    judge.add_argument("--limit", type=int, help="only so many images")
-    judge.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
-    judge.add_argument("--resolution", type=int, help="short side in pixels (default: as trained)")
-    judge.add_argument(
-        "--templates", choices=tuple(TEMPLATES), help="prompts per class (default: tips9); not for retrieval"
-    )
-    judge.add_argument(
-        "--language", metavar="CODES", help="retrieval also by lists of names in en, de, fr, ... or all of them"
-    )
-    _add_encoder(judge)
+    evaluation.add_command(command)
 
     change = command(
         "convert",
@@ -190,29 +171,6 @@ def run_segment(options: argparse.Namespace) -> None:
     for name, share in sorted(found.shares.items(), key=lambda item: -item[1]):
         print(f"{name:<{wide}}  {100 * share:5.1f} %")
     print(f"written to {out}")
-
-
-def run_evaluate(options: argparse.Namespace) -> None:
-    from tipsv2.evaluation import as_text, classification, retrieval, segmentation
-
-    task = {"segmentation": segmentation, "classification": classification, "retrieval": retrieval}[options.task]
-    if task is retrieval:
-        if options.templates:
-            raise ValueError("--templates is for class names, but retrieval reads whole captions; leave it out.")
-        extra = {"languages": _split(options.language or "")}
-    elif options.language:
-        raise ValueError(f"--language is for retrieval, but {options.task} has English classes; leave it out.")
-    else:
-        extra = {"templates": options.templates or "tips9"}
-    numbers = task.evaluate(
-        _load(options),
-        data=options.data,
-        resolution=options.resolution,
-        limit=options.limit,
-        progress=not options.json,
-        **extra,
-    )
-    print(json.dumps(numbers, ensure_ascii=False) if options.json else as_text(numbers))
 
 
 def run_convert(options: argparse.Namespace) -> None:

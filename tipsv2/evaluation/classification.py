@@ -16,17 +16,26 @@ encoder: the noun stands behind every other that scores the same. Chance is k of
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from tipsv2 import scenes
 from tipsv2.evaluation.splits import CLS_TOKENS, embed_images, embed_texts, limited, network_side, split_of
 from tipsv2.metrics import recall_at_k
+from tipsv2.prompts import TEMPLATES
 
 FIRST_SEED = 4 * 10**12  # above those of training (below 10**12), of the splits and of the training monitor
 RANKS = (1, 5)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--templates", choices=tuple(TEMPLATES), default="tips9", help="prompts per class (default: %(default)s)"
+    )
 
 
 def evaluate(
@@ -35,6 +44,7 @@ def evaluate(
     resolution: int | None = None,
     templates: str = "tips9",
     limit: int | None = None,
+    out: Path | None = None,
     progress: bool = True,
 ) -> dict:
     """Score an encoder on naming single things.
@@ -45,6 +55,7 @@ def evaluate(
         resolution: side in pixels the network sees; default the encoder's training resolution.
         templates: template set of the class prompts.
         limit: only the first images; every noun stays a class.
+        out: not used: this takes seconds.
 
     Returns: {"task", "data", "model", "resolution", "templates", "images", "classes", "cls": {...},
         "caption_cls": {...}, "chance": {...}}, the inner dicts with `top1` and `top5` in [0, 1].

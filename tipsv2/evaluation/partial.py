@@ -1,17 +1,18 @@
 """What an interrupted evaluation already knows: a few arrays per sample, kept in chunks of safetensors.
 
-    partial = Partial(out / "partial", {"model": ..., "data": ..., "resolution": 448})
-    for sample in split.samples:
-        if sample.name not in partial:
-            partial.add(sample.name, confusion=table)
-    partial.flush()
+    with Partial(out / "partial", {"model": ..., "data": ..., "resolution": 448}) as partial:
+        for sample in split.samples:
+            if sample.name not in partial:
+                partial.add(sample.name, confusion=table)
     partial["val/0001.jpg"]["confusion"]
 
-Killed at any moment, at most one chunk is lost. A folder made with other settings is refused, not mixed.
+Leaving the block writes the rest, also on Ctrl-C or an error; killed at any moment, at most one chunk is lost. A folder
+made with other settings is refused, not mixed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,6 +51,13 @@ class Partial:
                 self._done.setdefault(name, {})[kind] = value
             self._files = int(file.stem) + 1
 
+    def __enter__(self) -> Partial:
+        return self
+
+    def __exit__(self, kind: type | None, *_) -> None:
+        if kind is None or not issubclass(kind, OSError):  # the disk that is full now is still full
+            self.flush()
+
     def __contains__(self, name: str) -> bool:
         return name in self._done
 
@@ -69,13 +77,21 @@ class Partial:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not on the disk yet. Raises OSError where it cannot be."""
+        """Write what is not on the disk yet. Raises OSError, in one sentence, where it cannot be."""
         if self._folder is None or not self._waiting:
             return
         from safetensors.numpy import save
 
         rows = {f"{name}#{kind}": np.ascontiguousarray(v) for name, a in self._waiting.items() for kind, v in a.items()}
-        _replace(self._folder / f"{self._files:06d}.safetensors", save(rows))
+        file = self._folder / f"{self._files:06d}.safetensors"
+        try:
+            _replace(file, save(rows))
+        except OSError as error:
+            kept = len(self._done) - len(self._waiting)
+            raise OSError(
+                f"{file} could not be written ({error.strerror or error}): make room and give the same command "
+                f"again; {kept} samples are kept."
+            ) from error
         self._files += 1
         self._waiting = {}
 
@@ -83,5 +99,10 @@ class Partial:
 def _replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)  # half a file only takes room
+        raise

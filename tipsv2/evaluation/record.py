@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -31,6 +33,37 @@ def versions() -> dict[str, str]:
     except (OSError, subprocess.TimeoutExpired):  # no git here
         return found | {"commit": ""}
     return found | {"commit": done.stdout.strip() if done.returncode == 0 else ""}
+
+
+def write_record(path: Path, numbers: Mapping, encoder) -> None:
+    """`numbers` of a task with how they came about, as JSON. encoder: the `tipsv2.Encoder` that was measured."""
+    content = {
+        **numbers,
+        "command": command(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "encoder": identity(encoder) | {"device": str(encoder.device)},
+    }
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def identity(encoder) -> dict[str, str]:
+    """What of an encoder its numbers depend on: name, place, dtype and a fingerprint of its weights.
+
+    Belongs into the settings of a `Partial`, so that an evaluation does not go on with another encoder, or with the
+    same folder's weights of a later step.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in encoder.model.state_dict().items():
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, flat.numel() // 64)]  # of every tensor: reading them all would take as long as loading
+        digest.update(name.encode() + some.float().cpu().numpy().tobytes())
+    return {
+        "name": encoder.info.name,
+        "location": str(encoder.info.location),
+        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "weights": digest.hexdigest()[:16],
+    }
 
 
 def command() -> str:

@@ -20,8 +20,10 @@ find nothing. Chance is the expected recall of a random order given the number o
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,12 +38,20 @@ NAMES = "caption_cls"
 RANKS = (1, 5, 10)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--language", dest="languages", metavar="CODES", type=_codes, default=(),
+        help="also by lists of names in en, de, fr, ... or all of them",
+    )  # fmt: skip
+
+
 def evaluate(
     encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     languages: Sequence[str] = (),
     limit: int | None = None,
+    out: Path | None = None,
     progress: bool = True,
 ) -> dict:
     """Score an encoder on retrieval among the scenes of a split.
@@ -52,6 +62,7 @@ def evaluate(
         resolution: side in pixels the network sees; default the encoder's training resolution.
         languages: codes of `all_languages()` to make lists of names in, or ("all",).
         limit: only the first images.
+        out: not used: this takes seconds.
 
     Returns: {"task", "data", "model", "resolution", "images", "captions": {"web": {...}, "short": {...},
         "detailed": {...}}, "languages": {"de": {...}, ...}, "chance": {"web": {...}, ..., "names": {...}}}. The inner
@@ -124,6 +135,10 @@ def both_ways(images: torch.Tensor, texts: torch.Tensor, right: np.ndarray) -> d
 def by_chance(right: np.ndarray) -> dict[str, float]:
     """What `both_ways` gives on average in random order, the same in both directions."""
     return {f"r{k}": round(chance_recall_at_k(right, k), 4) for k in RANKS}
+
+
+def _codes(text: str) -> list[str]:
+    return [code.strip() for code in text.split(",") if code.strip()]
 
 
 def _known(languages: Sequence[str]) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ miou_all      every name of the data set
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,8 +23,15 @@ from tqdm.auto import tqdm
 from tipsv2 import scenes
 from tipsv2.evaluation.splits import BATCH_SIZE, network_side, open_split, to_pixels
 from tipsv2.metrics import confusion_matrix, mean_iou
+from tipsv2.prompts import TEMPLATES
 
 FEATURES = ("final", "values")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--templates", choices=tuple(TEMPLATES), default="tips9", help="prompts per class (default: %(default)s)"
+    )
 
 
 def evaluate(
@@ -31,6 +40,7 @@ def evaluate(
     resolution: int | None = None,
     templates: str = "tips9",
     limit: int | None = None,
+    out: Path | None = None,
     progress: bool = True,
 ) -> dict:
     """Score an encoder on a data set with pixel labels.

@@ -1,0 +1,128 @@
+"""The evaluate command: a task, a data set, an encoder -> a table or one line of JSON, and with --out a record.
+
+    python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
+    python -m tipsv2 evaluate segmentation --data ade20k:/data/ADEChallengeData2016 --protocol slide --out out/ade
+
+A task is a module. `add_arguments(parser)` adds its own flags, whose names are keyword arguments of its
+`evaluate(encoder, data, *, resolution, limit, out, progress, **own) -> dict` of numbers that JSON can hold. A module is
+imported when its task is asked for, so that nobody waits for the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+RECORD = "record.json"
+PARTIAL = "partial"  # below --out: what an interrupted evaluation goes on from
+COMMON = ("run", "task", "data", "model", "device", "dtype", "limit", "resolution", "out", "json")
+
+
+class Task(NamedTuple):
+    """Where a task's code is, as which task its data are opened (`tipsv2.evaluation.layouts`), what it measures."""
+
+    module: str
+    data: str
+    summary: str
+
+
+TASKS = {
+    "segmentation": Task(
+        "tipsv2.evaluation.segmentation", "segmentation", "zero-shot segmentation: which class is every pixel?"
+    ),
+    "classification": Task(
+        "tipsv2.evaluation.classification", "classification", "zero-shot classification: which class is the image?"
+    ),
+    "retrieval": Task("tipsv2.evaluation.retrieval", "retrieval", "image to text and text to image"),
+}
+
+
+class _TaskParser(argparse.ArgumentParser):
+    """Learns a task's own flags, and what its --help says, when arguments reach it."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        task = self.get_default("task")
+        if self.description is None:
+            module = import_module(TASKS[task].module)
+            module.add_arguments(self)
+            self.description = module.__doc__
+        return super().parse_known_args(args, namespace)
+
+
+def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `evaluate` to the command line. command: the function in tipsv2.__main__ that adds a sub-command."""
+    parser = command(
+        "evaluate",
+        run,
+        "Measure an encoder on a data set and print a table, or one line of JSON.",
+        "evaluate segmentation --data scenes:val --model tipsv2-nano --json\n"
+        "  python -m tipsv2 evaluate segmentation --data ade20k:/data/ADEChallengeData2016 --out out/ade20k\n"
+        "  python -m tipsv2 evaluate segmentation --help",
+    )
+    tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True, parser_class=_TaskParser)
+    for name, task in TASKS.items():
+        added = tasks.add_parser(name, help=task.summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        added.set_defaults(task=name)
+        added.add_argument(
+            "--data",
+            default="scenes:val",
+            help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER (default: %(default)s)",
+        )
+        added.add_argument(
+            "--model", default="auto", help="auto, tipsv2-nano, google/tipsv2-b14, a folder, ... (default: auto)"
+        )
+        added.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
+        added.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+        added.add_argument("--limit", type=int, help="only the first so many samples")
+        added.add_argument(
+            "--resolution", type=int, help="short side in pixels that the network sees (default: as trained)"
+        )
+        added.add_argument(
+            "--out", type=Path, metavar="DIR",
+            help=f"write {RECORD} and pictures here, and keep what is known: after a stop the same command goes on",
+        )  # fmt: skip
+        added.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
+
+
+def run(options: argparse.Namespace) -> None:
+    """The evaluate command. Raises ValueError or OSError with one sentence for whoever typed it."""
+    from tipsv2.evaluation import as_text
+    from tipsv2.evaluation.layouts import SCENES, open_data
+
+    task = TASKS[options.task]
+    module = import_module(task.module)
+    if options.data.partition(":")[0] != SCENES:
+        open_data(task.data, options.data)  # before the model: wrong data should not cost its loading
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+    from tipsv2.encoder import load
+
+    encoder = load(options.model, options.device, options.dtype)
+    print(encoder, file=sys.stderr)
+    own = {name: value for name, value in vars(options).items() if name not in COMMON}
+    try:
+        numbers = module.evaluate(
+            encoder,
+            options.data,
+            resolution=options.resolution,
+            limit=options.limit,
+            out=options.out,
+            progress=not options.json,
+            **own,
+        )
+    except KeyboardInterrupt:
+        if options.out is not None:
+            print(f"tipsv2: what is known is kept in {options.out}: the same command goes on.", file=sys.stderr)
+        raise
+    if options.out is not None:
+        from tipsv2.evaluation.record import write_record
+
+        write_record(options.out / RECORD, numbers, encoder)
+    print(json.dumps(numbers, ensure_ascii=False) if options.json else as_text(numbers))
+    if options.out is not None:
+        print(f"written to {options.out}", file=sys.stderr)
