@@ -63,7 +63,9 @@ class Layout:
 
 def all_layouts() -> dict[str, Layout]:
     """Every layout by its name."""
-    families = ()
+    from tipsv2.evaluation.layouts import ade20k, cityscapes, coco_stuff, pascal
+
+    families = (ade20k, cityscapes, coco_stuff, pascal)
     return {layout.name: layout for family in families for layout in family.LAYOUTS}
 
 
