@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from tipsv2 import scenes
 from tipsv2.evaluation import segmentation
-from tipsv2.evaluation.segmentation import _chance, evaluate, score_scenes
+from tipsv2.evaluation.segmentation import evaluate, score_scenes
+from tipsv2.evaluation.segmentation_scores import chance
 
 
 class Oracle:
@@ -57,7 +58,8 @@ def test_chance_equals_the_average_of_random_guesses():
         hits = np.diag(table)
         union = table.sum(0) + table.sum(1) - hits
         expected = np.mean(hits[union > 0] / union[union > 0])
-        assert _chance(labels, 12, candidates) == pytest.approx(expected, abs=0.01)
+        counts = np.stack([np.bincount(label.ravel(), minlength=12) for label in labels])
+        assert chance(counts, candidates) == pytest.approx(expected, abs=0.01)
 
 
 def test_evaluate_gives_one_json_line(tiny_encoder):
@@ -72,3 +74,16 @@ def test_unknown_data_names_the_choices(tiny_encoder):
     for data in ("scenes:test", "scenes", "ade20k"):
         with pytest.raises(ValueError, match="scenes:val"):
             evaluate(tiny_encoder, data)
+
+
+def test_scenes_through_windows_and_layers(tiny_encoder):
+    options = dict(data="scenes:val", limit=2, templates="none", progress=False)
+    plain = evaluate(tiny_encoder, **options)
+    last = evaluate(tiny_encoder, **options, features="layer:3")
+    assert last["layer:3"] == plain["final"] and "values" not in last
+    windows = evaluate(tiny_encoder, **options, resolution=112, protocol="slide")
+    assert windows["window"] == 56 and windows["stride"] == 42 and set(windows["values"]) == set(plain["values"])
+    with pytest.raises(ValueError, match="features='layer:4' is unknown; choose values, final, or layer:1 to layer:3"):
+        evaluate(tiny_encoder, **options, features="layer:4")
+    with pytest.raises(ValueError, match="no background class"):
+        evaluate(tiny_encoder, **options, background=0.3)

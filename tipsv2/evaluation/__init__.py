@@ -30,4 +30,4 @@ def as_text(numbers: dict) -> str:
 
 
 def _plain(value) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 RECORD = "record.json"
-PARTIAL = "partial"  # below --out: what an interrupted evaluation goes on from
 COMMON = ("run", "task", "data", "model", "device", "dtype", "limit", "resolution", "out", "json")
 
 

@@ -1,6 +1,6 @@
 """What an interrupted evaluation already knows: a few arrays per sample, kept in chunks of safetensors.
 
-    with Partial(out / "partial", {"model": ..., "data": ..., "resolution": 448}) as partial:
+    with Partial(out / PARTIAL, {"model": ..., "data": ..., "resolution": 448}) as partial:
         for sample in split.samples:
             if sample.name not in partial:
                 partial.add(sample.name, confusion=table)
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+PARTIAL = "partial"  # its folder below an evaluation's --out
 CHUNK = 64  # samples a file
 
 

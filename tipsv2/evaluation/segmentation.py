@@ -1,37 +1,68 @@
 """Zero-shot segmentation by patch-text similarity: cosine, upsample, argmax, one confusion matrix for the data set.
 
     python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
+    python -m tipsv2 evaluate segmentation --data ade20k:/data/ADEChallengeData2016 --protocol slide --out out/ade20k
+    python -m tipsv2 evaluate segmentation --data voc21:/data/VOCdevkit/VOC2012 --background "background,wall,sky,road"
 
-The protocol is TIPSv2's single pass (value features, cosine with class text, bilinear upsampling, argmax, global
-confusion); here the final layer is measured beside it. Two candidate sets:
+--protocol whole is TIPSv2's single pass, slide its notebook's windows (448 pixels, 336 apart, for an encoder trained at
+448). --features says which patches are compared with the words: values (TIPSv2's choice), final, or layer:5 for what
+the fifth block puts out. miou is over the classes in truth or guess, of the data set's one confusion table; its 95 %
+interval is a bootstrap over images.
+
+On the scenes both final and values are measured, among two sets of candidates:
 miou_present  the names that are in the image, things and stuff alike, as SPARC Sec. 4.4 chooses candidates
 miou_all      every name of the data set
+
+Data sets with a background class (VOC-21, Context-60, COCO-Object): no source says how TIPSv2 finds it. Our default is
+one more class whose word is "background"; --background takes other words for it, which compete with the classes, or a
+number: a pixel whose best class scores below it (a cosine for whole, a share of the softmax for slide) is background.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from tipsv2 import scenes
-from tipsv2.evaluation.splits import BATCH_SIZE, network_side, open_split, to_pixels
-from tipsv2.metrics import confusion_matrix, mean_iou
+from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
+from tipsv2.evaluation.partial import PARTIAL, Partial
+from tipsv2.evaluation.record import fingerprint, identity
+from tipsv2.evaluation.segmentation_protocol import Protocol, Words, guess, layer_of, look
+from tipsv2.evaluation.segmentation_scores import Tables, chance, class_table, pack
+from tipsv2.evaluation.splits import DrawnSamples, embed_texts, is_scenes, limited, network_side, scene_split
+from tipsv2.images import open_image
+from tipsv2.metrics import confusion_matrix
 from tipsv2.prompts import TEMPLATES
+from tipsv2.windows import window_sizes
 
-FEATURES = ("final", "values")
+FEATURES = ("final", "values")  # of the scenes
+CANDIDATES = ("present", "all")
+BATCH_SIZES = {"whole": 16, "slide": 4}  # pictures that wait for each other
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--protocol", choices=tuple(BATCH_SIZES), default="whole", help="one pass, or windows (default: %(default)s)"
+    )
+    parser.add_argument(
         "--templates", choices=tuple(TEMPLATES), default="tips9", help="prompts per class (default: %(default)s)"
     )
+    parser.add_argument(
+        "--features", metavar="KIND", help="values, final or layer:K (default: values; on the scenes final and values)"
+    )
+    parser.add_argument(
+        "--background", type=_number_or_words, metavar="NUMBER|WORDS",
+        help="where there is a background class: words for it, or the score below which a pixel is it "
+        "(default: the word background)",
+    )  # fmt: skip
 
 
 def evaluate(
@@ -42,73 +73,189 @@ def evaluate(
     limit: int | None = None,
     out: Path | None = None,
     progress: bool = True,
+    protocol: str = "whole",
+    features: str | None = None,
+    background: float | Sequence[str] | None = None,
 ) -> dict:
     """Score an encoder on a data set with pixel labels.
 
     Args:
         encoder: a `tipsv2.Encoder`.
-        data: "scenes:val" (seen drawing styles) or "scenes:style" (the unseen one).
-        resolution: side in pixels the network sees; default the encoder's training resolution.
+        data: "scenes:val" (seen drawing styles), "scenes:style" (the unseen one), or what `layouts.open_data` takes.
+        resolution: short side in pixels of the picture the network sees; default the encoder's training resolution.
         templates: template set of the class prompts.
         limit: only the first images.
+        out: a folder for pictures and for what an interrupted evaluation goes on from.
+        protocol, features, background: see the module.
 
-    Returns: {"task", "data", "model", "resolution", "images", "final": {...}, "values": {...}, "chance": {...}}, the
-        inner dicts with `miou_present` and `miou_all` in [0, 1].
-    Raises ValueError for an unknown data set, a limit under 1, or a resolution not in whole patches.
+    Returns: of the scenes {"task", "data", "model", "resolution", "images", "final": {...}, "values": {...}, "chance":
+        {...}}, the inner dicts with `miou_present` and `miou_all` in [0, 1]; of other data, and of the scenes with
+        `out`, "miou", "miou_low" and "miou_high" (its 95 % interval), "pixel_accuracy" and "per_class".
+    Raises ValueError for data that are not as they should be, a limit under 1, or a resolution not in whole patches.
     """
-    resolution = network_side(encoder, resolution)
-    chosen, count = open_split(data, resolution, limit)
     started = time.perf_counter()
-    scores = score_scenes(encoder, [chosen[i] for i in range(count)], templates=templates, progress=progress)
-    return {
-        "task": "segmentation", "data": data, "model": encoder.info.name, "resolution": resolution,
-        "templates": templates, "images": count, "classes": len(scenes.names()), **scores,
-        "seconds": round(time.perf_counter() - started, 1),
+    found = measure(encoder, data, resolution, templates, limit, out, progress, protocol, features, background)
+    split, rule, main = found.split, found.rule, found.main
+    numbers = {
+        "task": "segmentation", "data": data, "model": encoder.info.name, "resolution": rule.resolution,
+        "templates": templates, "images": len(main.names), "classes": len(split.classes),
     }  # fmt: skip
+    windows = {"protocol": protocol, "window": rule.window, "stride": rule.stride} if protocol == "slide" else {}
+    if is_scenes(data):
+        numbers |= windows | found.scores()
+    else:
+        numbers |= windows or {"protocol": protocol}
+        numbers |= {"layout": split.layout, "part": split.part, "features": rule.features[0]}
+        numbers |= {"background": found.words.told} if split.background is not None else {}
+    if out or not is_scenes(data):
+        numbers |= _detail(main, split.classes) | {"fingerprint": found.fingerprint}
+    if out:
+        from tipsv2.evaluation.segmentation_pictures import write
+
+        write(out, main, split.classes, lambda index: found.show(encoder, index))
+    return numbers | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An encoder's confusion tables on a data set, and what they were made with."""
+
+    split: Split
+    fingerprint: str
+    rule: Protocol
+    words: Words
+    text: torch.Tensor  # [rows of words, D]
+    tables: dict[tuple[str, str], Tables]  # (features, candidates)
+
+    @property
+    def main(self) -> Tables:
+        """Of the last features, among all classes."""
+        return self.tables[self.rule.features[-1], "all"]
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Features -> mIoU by candidates, and chance."""
+        found: dict[str, dict[str, float]] = {kind: {} for kind in (*self.rule.features, "chance")}
+        for (kind, among), tables in self.tables.items():
+            found[kind][f"miou_{among}"] = round(tables.miou(), 4)
+            found["chance"][f"miou_{among}"] = round(chance(tables.truth(), among), 4)
+        return found
+
+    def show(self, encoder, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The picture uint8 [H, W, 3], the truth and the guess [H, W] of a sample."""
+        image, truth = _read(self.split.samples[index])
+        (view,) = look(encoder, [image], self.rule)
+        return np.asarray(image), truth, guess(view, self.rule.features[-1], self.text, self.words, truth.shape)
+
+
+def measure(
+    encoder,
+    data: str = "scenes:val",
+    resolution: int | None = None,
+    templates: str = "tips9",
+    limit: int | None = None,
+    out: Path | None = None,
+    progress: bool = True,
+    protocol: str = "whole",
+    features: str | None = None,
+    background: float | Sequence[str] | None = None,
+) -> Measured:
+    """The confusion tables behind `evaluate`; arguments and errors as there."""
+    drawn = is_scenes(data)
+    side = network_side(encoder, resolution) if drawn else resolution or encoder.info.resolution
+    split = scene_split(data, side) if drawn else open_data("segmentation", data)
+    count = limited(len(split.samples), limit)
+    kinds = (features,) if features else FEATURES if drawn else ("values",)
+    for kind in kinds:
+        layer_of(kind, encoder.num_layers)
+    rule = Protocol(protocol, kinds, side, *(window_sizes(encoder) if protocol == "slide" else ()))
+    words = Words.of(split.classes, split.background, background)
+    candidates = CANDIDATES if drawn else ("all",)
+    names = [sample.name for sample in split.samples]
+    settings = {
+        "data": f"{split.layout}:{split.part}", "fingerprint": fingerprint(names, split.classes),
+        "encoder": identity(encoder), "templates": templates, "background": background, "protocol": asdict(rule),
+    }  # fmt: skip
+    with Partial(out and out / PARTIAL, settings) as partial:
+        text = embed_texts(encoder, words.rows, templates, progress)
+        missing = [index for index in range(count) if names[index] not in partial]
+        samples = (split.samples[index] for index in missing)
+        with tqdm(total=count, initial=count - len(missing), unit="image", disable=not progress, desc="images") as bar:
+            for name, tables in _tables(encoder, samples, rule, text, words, candidates, len(split.classes)):
+                partial.add(name, **{f"{kind} {among}": pack(table) for (kind, among), table in tables.items()})
+                bar.update()
+    names = names[:count]
+    tables = {
+        key: Tables(names, [partial[name][" ".join(key)] for name in names], len(split.classes))
+        for key in product(kinds, candidates)
+    }
+    return Measured(split, settings["fingerprint"], rule, words, text, tables)
 
 
 def score_scenes(
     encoder,
     chosen: Sequence[scenes.Scene],
-    candidates: Sequence[str] = ("present", "all"),
+    candidates: Sequence[str] = CANDIDATES,
     templates: str = "tips9",
-    batch_size: int = BATCH_SIZE,
     progress: bool = True,
 ) -> dict[str, dict[str, float]]:
     """The scores of `evaluate` for scenes at hand, all of one size, a multiple of the patch size."""
-    names = scenes.names()
-    text = encoder.encode_text(list(names), templates)  # [C, D]
-    tables = {(f, c): np.zeros((len(names), len(names)), np.int64) for f in FEATURES for c in candidates}
-    with tqdm(total=len(chosen), unit="image", disable=not progress, desc="segmentation") as bar:
-        for start in range(0, len(chosen), batch_size):
-            batch = chosen[start : start + batch_size]
-            out = encoder.encode_pixels(to_pixels([s.image for s in batch]))
-            for feature in FEATURES:
-                grids = F.normalize(out["patches" if feature == "final" else "values"].float().cpu(), dim=-1)
-                for scene, grid in zip(batch, grids, strict=True):
-                    maps = torch.einsum("hwd,cd->chw", grid, text)
-                    for kind in candidates:
-                        among = np.unique(scene.labels) if kind == "present" else np.arange(len(names))
-                        guess = among[_argmax(maps[torch.from_numpy(among).long()], scene.labels.shape)]
-                        tables[feature, kind] += confusion_matrix(scene.labels, guess, len(names))
-            bar.update(len(batch))
-    scores = {f: {f"miou_{c}": round(mean_iou(tables[f, c]), 4) for c in candidates} for f in FEATURES}
-    labels = [s.labels for s in chosen]
-    return scores | {"chance": {f"miou_{c}": round(_chance(labels, len(names), c), 4) for c in candidates}}
+    split = Split(SCENES, "", DrawnSamples(chosen), scenes.names())
+    text = encoder.encode_text(list(split.classes), templates)  # [C, D]
+    rule, words = Protocol("whole", FEATURES, len(chosen[0].image)), Words.of(split.classes)
+    samples = tqdm(split.samples, unit="image", disable=not progress, desc="images")
+    found = [
+        {key: pack(table) for key, table in tables.items()}
+        for _, tables in _tables(encoder, samples, rule, text, words, candidates, len(split.classes))
+    ]
+    names = [sample.name for sample in split.samples]
+    tables = {key: Tables(names, [each[key] for each in found], len(split.classes)) for key in found[0]}
+    return Measured(split, "", rule, words, text, tables).scores()
 
 
-def _argmax(maps: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0].argmax(0).numpy()
+def _tables(
+    encoder,
+    samples: Iterable[Sample],
+    rule: Protocol,
+    text: torch.Tensor,
+    words: Words,
+    candidates: Sequence[str],
+    num_classes: int,
+) -> Iterator[tuple[str, dict[tuple[str, str], np.ndarray]]]:
+    """Per sample its name and (features, candidates) -> confusion table [C, C]."""
+    waiting = iter(samples)
+    while batch := list(islice(waiting, BATCH_SIZES[rule.kind])):
+        read = [_read(sample) for sample in batch]
+        views = look(encoder, [image for image, _ in read], rule)
+        for sample, (_, truth), view in zip(batch, read, views, strict=True):
+            tables = {}
+            for kind in rule.features:
+                for among in candidates:
+                    present = np.unique(truth[truth >= 0]) if among == "present" else None
+                    found = guess(view, kind, text, words, truth.shape, present)
+                    tables[kind, among] = confusion_matrix(truth, found, num_classes)
+            yield sample.name, tables
 
 
-def _chance(labels: Sequence[np.ndarray], classes: int, candidates: str) -> float:
-    """mIoU of a guess drawn uniformly per pixel among the candidates (ratio of expected pixel counts, per class)."""
-    truth, guessed, hit = np.zeros((3, classes))
-    for label in labels:
-        count = np.bincount(label.ravel(), minlength=classes)
-        among = count > 0 if candidates == "present" else np.ones(classes, bool)
-        truth += count
-        guessed += among * label.size / among.sum()
-        hit += count / among.sum()
-    union = truth + guessed - hit
-    return float((hit[union > 0] / union[union > 0]).mean())
+def _read(sample: Sample):
+    """A sample's picture and label map. Raises ValueError where they do not fit together."""
+    image, truth = open_image(sample.image), sample.truth()
+    if truth.shape != (image.height, image.width):
+        raise ValueError(
+            f"{sample.name}: the picture is {image.width} x {image.height} pixels and its label map {truth.shape[1]} x "
+            f"{truth.shape[0]}: one of them is not of this data set."
+        )
+    return image, truth
+
+
+def _detail(tables: Tables, classes: tuple[str, ...]) -> dict:
+    low, high = tables.interval()
+    numbers = {"miou": tables.miou(), "miou_low": low, "miou_high": high, "pixel_accuracy": tables.pixel_accuracy()}
+    rounded = {name: None if np.isnan(value) else round(value, 4) for name, value in numbers.items()}
+    return rounded | {"per_class": class_table(tables.sum(), classes)}
+
+
+def _number_or_words(text: str) -> float | list[str]:
+    try:
+        return float(text)
+    except ValueError:
+        return [word.strip() for word in text.split(",") if word.strip()]

@@ -1,6 +1,7 @@
 """What the tasks on the bundled scenes share: a split opened by its name, pictures and texts embedded in batches.
 
     split, count = open_split("scenes:val", 224, limit=50)
+    labelled = scene_split("scenes:val", 224)              # the same as a `layouts.Split` for segmentation
     rows = embed_images(encoder, (split[i].image for i in range(count)), count)["cls"]  # [50, D]
 
 Pictures are drawn while the encoder works through them, never kept: only their embeddings stay in memory.
@@ -8,7 +9,9 @@ Pictures are drawn while the encoder works through them, never kept: only their 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import islice
 
 import numpy as np
@@ -17,6 +20,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from tipsv2 import scenes
+from tipsv2.evaluation.layouts import SCENES, Split
 
 BATCH_SIZE = 16
 TEXT_CHUNK = 32  # texts between two moves of the progress bar
@@ -29,6 +33,50 @@ def split_of(data: str, size: int) -> Sequence[scenes.Scene]:
     if kind != "scenes" or not name:
         raise ValueError(f"data={data!r} is unknown; choose scenes:{' or scenes:'.join(scenes.SPLITS)}.")
     return scenes.split(name, size)
+
+
+def is_scenes(data: str) -> bool:
+    """Are these the bundled scenes, or do they lie in a folder?"""
+    return data.partition(":")[0] == SCENES
+
+
+@dataclass(frozen=True)
+class DrawnSample:
+    """A scene as a `layouts.Sample`, drawn when its picture or its labels are asked for."""
+
+    name: str
+    draw: Callable[[], scenes.Scene]
+
+    @cached_property
+    def scene(self) -> scenes.Scene:
+        return self.draw()
+
+    @property
+    def image(self) -> np.ndarray:
+        return self.scene.image
+
+    def truth(self) -> np.ndarray:
+        return self.scene.labels.astype(np.int64)
+
+
+class DrawnSamples(Sequence):
+    """Scenes as samples; none is kept."""
+
+    def __init__(self, chosen: Sequence[scenes.Scene]):
+        self._chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> DrawnSample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return DrawnSample(f"{index:04d}", partial(self._chosen.__getitem__, index))
+
+
+def scene_split(data: str, size: int) -> Split:
+    """ "scenes:val" or "scenes:style" -> a split for segmentation, its pictures `size` pixels a side."""
+    return Split(SCENES, data.partition(":")[2], DrawnSamples(split_of(data, size)), scenes.names())
 
 
 def limited(total: int, limit: int | None) -> int:

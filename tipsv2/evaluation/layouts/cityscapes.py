@@ -48,7 +48,7 @@ LAYOUTS = (
         tree="""\
   leftImg8bit/train/CITY/*_leftImg8bit.png     leftImg8bit/val/CITY/*_leftImg8bit.png
   gtFine/train/CITY/*_gtFine_labelIds.png      gtFine/val/CITY/*_gtFine_labelIds.png     (or _labelTrainIds.png)""",
-        source="https://www.cityscapes-dataset.com/downloads/ (leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip)",
+        source="https://www.cityscapes-dataset.com/downloads/: leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip",
         marks=("leftImg8bit/val", "gtFine/val"),
         open=_open,
     ),

@@ -20,7 +20,7 @@ OUTSIDE = -2  # a number that means nothing in a data set's label files
 
 
 def number_table(meaning: Mapping[int, int], ignored: Iterable[int] = (255,)) -> np.ndarray:
-    """int64 [256]: the class of every number in a label file, -1 for the ignored ones, OUTSIDE for all others."""
+    """int64 [256]: the class of every number in a label file, -1 for ignored ones without one, OUTSIDE for others."""
     table = np.full(256, OUTSIDE, np.int64)
     table[list(ignored)] = -1
     table[list(meaning)] = list(meaning.values())
@@ -76,7 +76,7 @@ def labelled(
             samples.append(Sample(name, image, partial(read_labels, *there)))
     if lost:
         raise ValueError(
-            f"{len(lost)} of {len(images)} pictures have no label file, such as {_some(lost)}: unpack the annotations again."
+            f"{len(lost)} of {len(images)} pictures have no label file, such as {_some(lost)}: unpack these again."
         )
     return samples
 

@@ -22,7 +22,7 @@ def _open(
 ) -> Split:
     first = 0 if background else 1
     classes = ("background",) * background + names
-    numbers = number_table({k + first: k for k in range(len(classes))}, ignored=(255,) if background else (0, 255))
+    numbers = number_table({k + first: k for k in range(len(classes))}, ignored=(0, 255))
     images = listed(
         root / "ImageSets" / lists / f"{part_of(part, {'train': 'train', 'val': 'val'})}.txt", root / "JPEGImages"
     )
