@@ -236,15 +236,14 @@ def segment(encoder: Encoder, image, text: torch.Tensor) -> torch.Tensor:
 
 def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict[str, float]]:
     """150 classes in nine templates: the first time, and again in another process, from the disk."""
-    from tipsv2.encoder import Encoder
     from tipsv2.prompts import CLASS_LISTS, TEMPLATES
 
     names = list(CLASS_LISTS["ade20k150"])
     prompts = [frame.replace("{}", name) for name in names for frame in TEMPLATES["tips9"]]
 
     def read(keep: bool = False) -> torch.Tensor:
-        fresh = Encoder(ours.info, ours.model, ours.tokenizer)  # remembers nothing
-        return fresh.encode_text(names, "tips9", keep)
+        ours.forget_texts()
+        return ours.encode_text(names, "tips9", keep)
 
     first = in_turns(read, lambda: plain.text(prompts[:SOME]), turns)
     whole = first["straightforward"] * len(prompts) / SOME

@@ -27,7 +27,7 @@ from tipsv2.cpu import speed_up
 from tipsv2.dense import OUTPUTS, layer_features, vision_features
 from tipsv2.images import fit_size, open_image, to_tensor
 from tipsv2.prompts import TEMPLATES
-from tipsv2.weights import read_model, read_tokenizer, turn_back
+from tipsv2.weights import digest_of, read_model, read_tokenizer, turn_back
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Tipsv2Model
@@ -60,6 +60,7 @@ class Encoder:
         self.num_layers: int = model.config.vision_config.num_hidden_layers
         self.temperature = float(model.temperature.detach())  # image-text logits are cosines divided by it
         self.nbytes = sum(each.nbytes for each in model.parameters())  # of the weights, wherever `tipsv2.cpu` puts them
+        self.digest = digest_of(model)
         self._texts: OrderedDict[tuple[str, tuple[str, ...]], torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -172,6 +173,11 @@ class Encoder:
                 while len(self._texts) > TEXT_CACHE_SIZE:
                     self._texts.popitem(last=False)
         return torch.stack([found[text] for text in texts])
+
+    def forget_texts(self) -> None:
+        """Let go of the texts it remembers; what is on the disk stays."""
+        with self._lock:
+            self._texts.clear()
 
     @torch.no_grad()
     def embed_prompts(self, prompts: list[str]) -> torch.Tensor:

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tipsv2.dense import crop_windows, layer_features, stitch, window_corners
-from tipsv2.heatmap import similarity, to_pixels
+from tipsv2.dense import crop_windows, layer_features, window_corners
+from tipsv2.heatmap import similarity
 from tipsv2.images import MAX_RESOLUTION, to_tensor
-from tipsv2.segmentation import label_map
+from tipsv2.segmentation import label_bands, label_map
 
 BATCH_SIZE = 16  # pictures or windows that go through together
 
@@ -134,16 +135,46 @@ def look(encoder, images: Sequence[Image.Image], protocol: Protocol) -> list[Vie
     return views
 
 
-def maps_of(view: View, features: str, text: torch.Tensor) -> torch.Tensor:
-    """How much each place resembles each row of `text` [C, D]: for "whole" cosines [C, h, w], for "slide" mean shares
-    of the softmax [C, H, W] of the resized picture.
+def labels_of(
+    view: View, features: str, text: torch.Tensor, size: tuple[int, int], threshold: float | None = None
+) -> torch.Tensor:
+    """int64 [H, W] on the CPU for size (H, W): the row of `text` [C, D] that each pixel resembles most.
+
+    threshold: -1 where the best row has less, a cosine for "whole" and a mean share of the softmax for "slide".
     """
-    grids = view.grids[features]
-    text = text.to(grids.device)
+    cosines = cosines_of(view, features, text)
     if view.corners is None:
-        return similarity(grids[0], text)
-    shares = (to_pixels(similarity(grid, text), view.window).softmax(dim=0) for grid in grids)
-    return stitch(shares, view.corners, view.size)
+        return label_map(cosines[0], size, threshold)[0].cpu()
+    return label_bands(partial(mean_shares, cosines, view), view.size, size, threshold)[0].cpu()
+
+
+def cosines_of(view: View, features: str, text: torch.Tensor) -> list[torch.Tensor]:
+    """[C, h, w] of each grid with the rows of `text` [C, D]."""
+    return [similarity(grid, text.to(grid.device)) for grid in view.grids[features]]
+
+
+def mean_shares(cosines: Sequence[torch.Tensor], view: View, first: int, last: int) -> torch.Tensor:
+    """Rows `first` to `last` of the resized picture: the softmax over C of the windows' cosines, made pixels, and its
+    mean where they overlap [C, last - first, W]. A few rows at a time stay in a CPU's cache from cosine to mean.
+    """
+    (height, width), (rows, columns) = view.window, cosines[0].shape[1:]
+    total = cosines[0].new_zeros(len(cosines[0]), last - first, view.size[1])
+    count = total.new_zeros(last - first, view.size[1])
+    down, right = _bilinear(rows, height).to(total.device), _bilinear(columns, width).to(total.device)
+    for maps, (top, left) in zip(cosines, view.corners, strict=True):
+        start, stop = max(first, top), min(last, top + height)
+        if start < stop:
+            part = (down[start - top : stop - top] @ maps @ right.T).exp_()  # no cosine is too large for exp
+            place = (slice(start - first, stop - first), slice(left, left + width))
+            total[(slice(None), *place)].addcdiv_(part, part.sum(dim=0))
+            count[place] += 1
+    return total.div_(count)
+
+
+@cache
+def _bilinear(samples: int, pixels: int) -> torch.Tensor:
+    """[pixels, samples]: what every pixel of a line takes of every sample, as F.interpolate does it."""
+    return F.interpolate(torch.eye(samples)[None], size=pixels, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 def guess(
@@ -154,7 +185,7 @@ def guess(
     text: of `words.rows`.   among: only these classes may be guessed.
     """
     rows = np.arange(len(words.rows)) if among is None else np.flatnonzero(np.isin(words.owners, among))
-    labels = label_map(maps_of(view, features, text[torch.from_numpy(rows)]), size, words.threshold)[0].cpu().numpy()
+    labels = labels_of(view, features, text[torch.from_numpy(rows)], size, words.threshold).numpy()
     found = words.owners[rows][labels]
     return found if words.threshold is None else np.where(labels < 0, words.background, found)
 
@@ -173,10 +204,9 @@ def _features(encoder, pixels: torch.Tensor, kinds: Sequence[str]) -> dict[str, 
     found = {}
     layers = {int(kind.removeprefix("layer:")): kind for kind in kinds if kind.startswith("layer:")}
     if len(layers) < len(kinds):
-        seen = encoder.encode_pixels(pixels)
-        found = {
-            kind: seen["patches" if kind == "final" else "values"] for kind in kinds if kind not in layers.values()
-        }
+        names = {kind: "patches" if kind == "final" else "values" for kind in kinds if kind not in layers.values()}
+        seen = encoder.encode_pixels(pixels, only=tuple(names.values()))
+        found = {kind: seen[name] for kind, name in names.items()}
     if layers:
         pixels = pixels.to(encoder.device, encoder.dtype)
         for number, (_, _, patches, _) in layer_features(encoder.model.vision_model, pixels, layers):
