@@ -7,7 +7,8 @@
     partial["val/0001.jpg"]["confusion"]
 
 Leaving the block writes the rest, also on Ctrl-C or an error; killed at any moment, at most one chunk is lost. A folder
-made with other settings is refused, not mixed.
+made with other settings is refused, not mixed. `keep=False` leaves on the disk what is there and reads it when it is
+asked for: the features of more images than the memory holds.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ CHUNK = 64  # samples a file
 class Partial:
     """Sample name -> its arrays; in memory alone where there is no folder."""
 
-    def __init__(self, folder: Path | None, settings: Mapping, chunk: int = CHUNK):
+    def __init__(self, folder: Path | None, settings: Mapping, chunk: int = CHUNK, keep: bool = True):
         """settings: JSON-able, everything the arrays depend on. Raises ValueError where the folder's are others."""
-        self._folder, self._chunk = folder, chunk
-        self._done: dict[str, dict[str, np.ndarray]] = {}
+        self._folder, self._chunk, self._keep = folder, chunk, keep
+        self._done: dict[str, Mapping[str, np.ndarray]] = {}
         self._waiting: dict[str, dict[str, np.ndarray]] = {}
         self._files = 0
         if folder is None:
@@ -44,12 +45,8 @@ class Partial:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             _replace(record, json.dumps(wanted, indent=2).encode())
-        from safetensors.numpy import load_file
-
         for file in sorted(folder.glob("*.safetensors")):
-            for key, value in load_file(file).items():
-                name, _, kind = key.rpartition("#")
-                self._done.setdefault(name, {})[kind] = value
+            self._read(file)
             self._files = int(file.stem) + 1
 
     def __enter__(self) -> Partial:
@@ -62,7 +59,7 @@ class Partial:
     def __contains__(self, name: str) -> bool:
         return name in self._done
 
-    def __getitem__(self, name: str) -> dict[str, np.ndarray]:
+    def __getitem__(self, name: str) -> Mapping[str, np.ndarray]:
         return self._done[name]
 
     def __len__(self) -> int:
@@ -83,7 +80,8 @@ class Partial:
             return
         from safetensors.numpy import save
 
-        rows = {f"{name}#{kind}": np.ascontiguousarray(v) for name, a in self._waiting.items() for kind, v in a.items()}
+        # not ascontiguousarray, which makes a number an array of one
+        rows = {f"{n}#{kind}": np.asarray(v, order="C") for n, a in self._waiting.items() for kind, v in a.items()}
         file = self._folder / f"{self._files:06d}.safetensors"
         try:
             _replace(file, save(rows))
@@ -94,7 +92,40 @@ class Partial:
                 f"again; {kept} samples are kept."
             ) from error
         self._files += 1
+        if not self._keep:
+            for name in self._waiting:
+                del self._done[name]
+            self._read(file)
         self._waiting = {}
+
+    def _read(self, file: Path) -> None:
+        from safetensors import safe_open
+
+        opened = safe_open(file, "np")
+        for key in opened.keys():  # noqa: SIM118 (not a dict)
+            name, _, kind = key.rpartition("#")
+            if self._keep:
+                self._done.setdefault(name, {})[kind] = opened.get_tensor(key)
+            else:
+                self._done.setdefault(name, _OnDisk(opened, name)).kinds.append(kind)
+
+
+class _OnDisk(Mapping):
+    """A sample's arrays in an open file, read when they are asked for."""
+
+    def __init__(self, opened, name: str):
+        self._opened, self._name, self.kinds = opened, name, []
+
+    def __getitem__(self, kind: str) -> np.ndarray:
+        if kind not in self.kinds:
+            raise KeyError(kind)
+        return self._opened.get_tensor(f"{self._name}#{kind}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kinds)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
 
 
 def _replace(path: Path, content: bytes) -> None:

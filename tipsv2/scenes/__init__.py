@@ -1,6 +1,7 @@
 """The bundled image-text data set: drawn scenes with pixel labels and captions of three granularities."""
 
 from tipsv2.scenes.backgrounds import STUFF
+from tipsv2.scenes.geometry import depth, normals
 from tipsv2.scenes.scene import SPLITS, Scene, draw, draw_one, names, some_nouns, split
 from tipsv2.scenes.sprites import SEEN_STYLES, STYLES, UNSEEN_STYLE, chosen_styles, nouns
 
@@ -12,9 +13,11 @@ __all__ = [
     "UNSEEN_STYLE",
     "Scene",
     "chosen_styles",
+    "depth",
     "draw",
     "draw_one",
     "names",
+    "normals",
     "nouns",
     "some_nouns",
     "split",

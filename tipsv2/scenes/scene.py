@@ -35,10 +35,13 @@ SPLIT_COUNT = 500  # training seeds stay below 10**12, so no evaluation scene is
 
 @dataclass(frozen=True)
 class Scene:
-    """image uint8 [S, S, 3]; labels int16 [S, S], indices into `names()`; captions by role; objects back to front."""
+    """image uint8 [S, S, 3]; labels int16 [S, S], indices into `names()`; owner uint8 [S, S], 0 where the background
+    shows, else k where objects[k - 1] does; captions by role; objects back to front.
+    """
 
     image: np.ndarray
     labels: np.ndarray
+    owner: np.ndarray
     captions: dict[str, str]
     objects: tuple[Object, ...]
     regions: tuple[str, ...]
@@ -222,7 +225,7 @@ def _paint(
     said = [o for o in objects if o.visible >= MENTIONED]
     texts = {role: getattr(captions, role)(rng, nouns(), said, regions) for role in ("web", "short", "detailed")}
     image = np.clip(canvas, 0, 255).astype(np.uint8)
-    return Scene(image, labels, texts, objects, regions)
+    return Scene(image, labels, owner, texts, objects, regions)
 
 
 class Split(Sequence):

@@ -63,9 +63,9 @@ class Layout:
 
 def all_layouts() -> dict[str, Layout]:
     """Every layout by its name."""
-    from tipsv2.evaluation.layouts import ade20k, cityscapes, coco_stuff, pascal
+    from tipsv2.evaluation.layouts import ade20k, cityscapes, coco_stuff, navi, nyu, pascal
 
-    families = (ade20k, cityscapes, coco_stuff, pascal)
+    families = (ade20k, cityscapes, coco_stuff, navi, nyu, pascal)
     return {layout.name: layout for family in families for layout in family.LAYOUTS}
 
 

@@ -1,0 +1,212 @@
+"""What segmentation by a probe, depth and normals share: the parts of a data set, the steps of an evaluation, pictures.
+
+A task says in a `Task` how its guesses are made, judged, summed up and painted; `evaluate_task` does the rest. Below
+`out` it leaves features/ (of the training images), probe.safetensors, images/ (the score of each image) and pictures/;
+what is there when it is started again is not made again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from tipsv2 import scenes
+from tipsv2.evaluation import probing
+from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
+from tipsv2.evaluation.partial import Partial
+from tipsv2.evaluation.record import fingerprint
+from tipsv2.evaluation.splits import BATCH_SIZE, limited, network_side, open_split
+from tipsv2.render import beside
+
+SCENES_TRAIN = 1000  # drawn scenes to train on where no number is given
+SHOWN = 3  # worst and best images that are painted
+LONGEST = 480  # pixels of a painted image's longer side
+
+
+@dataclass(frozen=True)
+class Task:
+    """One dense task. Sizes: C outputs, h x w patches, H x W pixels."""
+
+    name: str  # as `evaluate` calls it
+    truth: str  # what a sample's truth() is, see `layouts.Split`
+    drawn: Callable[[scenes.Scene], np.ndarray]  # that truth of a scene
+    recipe: Callable[[Split], probing.Recipe]
+    guess: Callable[[torch.Tensor, tuple[int, int]], np.ndarray]  # outputs [C, h, w], size (H, W) -> as the truth
+    score: Callable[[np.ndarray, np.ndarray, Split], dict]  # truth, guess -> arrays; "pixels" says how many were judged
+    summary: Callable[[list[dict], Split], dict]  # the scores of all images -> numbers
+    badness: Callable[[dict], float]  # of an image's score: the highest is the worst
+    paint: Callable[[np.ndarray, np.ndarray, np.ndarray, Split], list[np.ndarray]]  # RGB, truth, guess -> panels
+
+
+def evaluate_task(
+    task: Task,
+    encoder,
+    data: str,
+    resolution: int | None,
+    limit: int | None,
+    out: Path | None,
+    progress: bool,
+    features: str,
+    epochs: int,
+    train_limit: int | None,
+    predict: Callable | None = None,
+) -> dict:
+    """Evaluate `task`; arguments as its module's `evaluate`.
+
+    predict: (image, resolution) -> guess, in place of a probe. Then there is no training part.
+    Raises ValueError naming what is wrong with the data or an argument.
+    """
+    resolution = network_side(encoder, resolution)
+    if predict is None:
+        probing.layer_of(encoder, features)  # before anything is computed
+    test = open_part(task, data, resolution)
+    samples = test.samples[: limited(len(test.samples), limit)]
+    told = {"task": task.name, "data": data, "part": test.part, "model": encoder.info.name, "resolution": resolution}
+    with _folder(out) as folder:
+        if predict is None:
+            fitting = open_part(task, data, resolution, training=True)
+            chosen = _spread(fitting.samples, train_limit)
+            store = Partial(folder / "features", told | {"part": fitting.part, "features": features}, keep=False)
+            told |= {"features": features, "epochs": epochs, "train_images": len(chosen)}
+            partial = Partial(folder / "images", told | {"train": fingerprint(s.name for s in chosen)})
+            probing.collect(encoder, chosen, features, resolution, store, progress)
+            recipe = task.recipe(fitting)
+            file = folder / "probe.safetensors"
+            names = [sample.name for sample in chosen]
+            probe = probing.train(store, names, recipe, epochs, encoder.device, file, progress)
+
+            def guess(images: Sequence) -> Iterator[np.ndarray]:
+                for image, (patches, cls) in zip(
+                    images, probing.encode(encoder, images, features, resolution), strict=True
+                ):
+                    entered = probing.inputs(patches[None], cls[None] if recipe.with_cls else None)
+                    with torch.no_grad():
+                        outputs = probe(entered.to(encoder.device))[0]
+                    yield task.guess(outputs, (image.height, image.width))
+        else:
+            told |= {"head": "dpt"}
+            partial = Partial(folder / "images", told)
+
+            def guess(images: Sequence) -> Iterator[np.ndarray]:
+                return (predict(image, resolution) for image in images)
+
+        _measure(task, test, samples, guess, partial, progress)
+        scores = {sample.name: partial[sample.name] for sample in samples}
+        judged = {name: score for name, score in scores.items() if int(score["pixels"])}
+        if not judged:
+            raise ValueError(f"None of the {len(samples)} images of '{data}' has a known pixel: nothing can be judged.")
+        if out is not None:
+            _picture(task, test, samples, guess, judged, out / "pictures")
+    return {
+        **told, "images": len(judged), "left_out": len(samples) - len(judged),
+        "fingerprint": fingerprint((sample.name for sample in test.samples), test.classes),
+        **task.summary(list(judged.values()), test),
+    }  # fmt: skip
+
+
+def open_part(task: Task, data: str, size: int, training: bool = False) -> Split:
+    """The part that is judged, or the one that the probe is trained on.
+
+    data: as `layouts.open_data` takes it, or "scenes:val" and the like, drawn `size` pixels a side. Of scenes those to
+    train on are the first SCENES_TRAIN that encoders are trained on too, in the seen styles.
+    """
+    if data.partition(":")[0] != SCENES:
+        return open_data(task.truth, data, "train" if training else None)
+    split, count = open_split(data, size)
+    seeds, styles = range(split.first, split.first + count), split.styles
+    if training:
+        seeds, styles = range(SCENES_TRAIN), scenes.SEEN_STYLES
+    drawn = [_Drawn(seed, size, tuple(styles), split.nouns, task.drawn) for seed in seeds]
+    return Split(SCENES, "train" if training else data.partition(":")[2], drawn, scenes.names())
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A scene as a `Sample`, drawn when it is asked for."""
+
+    seed: int
+    size: int
+    styles: tuple[str, ...]
+    nouns: tuple[int, ...]
+    told: Callable[[scenes.Scene], np.ndarray]
+
+    @property
+    def name(self) -> str:
+        return f"scene {self.seed}"
+
+    @property
+    def image(self) -> np.ndarray:
+        return _draw(self.seed, self.size, self.styles, self.nouns).image
+
+    def truth(self) -> np.ndarray:
+        return self.told(_draw(self.seed, self.size, self.styles, self.nouns))
+
+
+@lru_cache(maxsize=1)  # the picture and its truth are asked for one after the other
+def _draw(seed: int, size: int, styles: tuple[str, ...], nouns: tuple[int, ...]) -> scenes.Scene:
+    return scenes.draw(seed, size, styles, nouns)
+
+
+def _spread(samples: Sequence[Sample], count: int | None) -> Sequence[Sample]:
+    """`count` of the samples, evenly over all of them."""
+    count = limited(len(samples), count)
+    return [samples[k * len(samples) // count] for k in range(count)]
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    """`out`, or a folder that goes when it is not needed any more."""
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="tipsv2-") as name:
+        yield Path(name)
+
+
+def _measure(
+    task: Task, split: Split, samples: Sequence[Sample], guess: Callable, partial: Partial, progress: bool
+) -> None:
+    missing = [sample for sample in samples if sample.name not in partial]
+    try:
+        with tqdm(total=len(missing), unit="image", disable=not progress, desc=task.name) as bar:
+            for start in range(0, len(missing), BATCH_SIZE):
+                batch = missing[start : start + BATCH_SIZE]
+                pairs = [probing.read(sample) for sample in batch]
+                found = guess([image for image, _ in pairs])
+                for sample, (_, truth), guessed in zip(batch, pairs, found, strict=True):
+                    partial.add(sample.name, **task.score(truth, guessed, split))
+                    bar.update()
+    finally:
+        partial.flush()
+
+
+def _picture(
+    task: Task, split: Split, samples: Sequence[Sample], guess: Callable, judged: dict[str, dict], out: Path
+) -> None:
+    """worst_1.png, ..., best_1.png, ...: image, truth and guess side by side."""
+    by_name = {sample.name: sample for sample in samples}
+    order = sorted(judged, key=lambda name: -task.badness(judged[name]))
+    out.mkdir(parents=True, exist_ok=True)
+    for kind, names in (("worst", order[:SHOWN]), ("best", order[::-1][:SHOWN])):
+        for place, name in enumerate(names, 1):
+            image, truth = probing.read(by_name[name])
+            (found,) = guess([image])
+            panels = task.paint(np.asarray(image), truth, found, split)
+            Image.fromarray(beside([_shown(panel) for panel in panels])).save(out / f"{kind}_{place}.png")
+
+
+def _shown(picture: np.ndarray) -> np.ndarray:
+    """A picture as it is, or smaller, so that its longer side has LONGEST pixels."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, LONGEST / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
