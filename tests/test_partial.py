@@ -20,6 +20,18 @@ def test_what_was_added_is_there_after_a_kill(tmp_path):
     assert len(Partial(tmp_path, {"model": "a"})) == 5
 
 
+def test_numbers_stay_numbers_and_arrays_may_stay_on_the_disk(tmp_path):
+    for keep in (True, False):
+        partial = Partial(tmp_path / str(keep), {}, chunk=2, keep=keep)
+        for name in "abc":  # the third is in no chunk yet
+            partial.add(name, x=np.full((2, 3), ord(name), np.float16), score=np.float64(ord(name)))
+        for again in (partial, Partial(tmp_path / str(keep), {}, keep=keep)):
+            assert list(again) == ["a", "b", "c"][: len(again)] and "b" in again and set(again["b"]) == {"x", "score"}
+            assert again["b"]["score"].shape == () and float(again["b"]["score"]) == 98
+            assert again["b"]["x"].dtype == np.float16 and (again["b"]["x"] == 98).all()
+        assert isinstance(partial["b"], dict) == keep and isinstance(partial["c"], dict)
+
+
 def test_half_a_chunk_on_the_disk_is_not_read(tmp_path):
     partial = Partial(tmp_path, {}, chunk=1)
     partial.add("a", x=np.zeros(1))

@@ -38,6 +38,11 @@ TASKS = {
         "tipsv2.evaluation.classification", "classification", "zero-shot classification: which class is the image?"
     ),
     "retrieval": Task("tipsv2.evaluation.retrieval", "retrieval", "image to text and text to image"),
+    "segmentation_probe": Task(
+        "tipsv2.evaluation.segmentation_probe", "segmentation", "linear segmentation: a layer on frozen patches"
+    ),
+    "depth": Task("tipsv2.evaluation.depth", "depth", "depth in metres: a layer on frozen patches, or DPT heads"),
+    "normals": Task("tipsv2.evaluation.normals", "normals", "surface normals: a layer on frozen patches, or DPT heads"),
 }
 
 
@@ -99,8 +104,10 @@ def run(options: argparse.Namespace) -> None:
         open_data(task.data, options.data)  # before the model: wrong data should not cost its loading
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-    from tipsv2.encoder import load
-
+    if getattr(options, "head", None) == "dpt":
+        from tipsv2.dpt import load_dpt as load
+    else:
+        from tipsv2.encoder import load
     encoder = load(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)
     own = {name: value for name, value in vars(options).items() if name not in COMMON}

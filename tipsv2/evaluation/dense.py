@@ -1,7 +1,7 @@
 """What segmentation by a probe, depth and normals share: the parts of a data set, the steps of an evaluation, pictures.
 
 A task says in a `Task` how its guesses are made, judged, summed up and painted; `evaluate_task` does the rest. Below
-`out` it leaves features/ (of the training images), probe.safetensors, images/ (the score of each image) and pictures/;
+`out` it leaves features/ (of the training images), probe.safetensors, partial/ (the score of each image) and pictures/;
 what is there when it is started again is not made again.
 """
 
@@ -21,9 +21,10 @@ from tqdm.auto import tqdm
 
 from tipsv2 import scenes
 from tipsv2.evaluation import probing
+from tipsv2.evaluation.command import PARTIAL
 from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
 from tipsv2.evaluation.partial import Partial
-from tipsv2.evaluation.record import fingerprint
+from tipsv2.evaluation.record import fingerprint, identity
 from tipsv2.evaluation.splits import BATCH_SIZE, limited, network_side, open_split
 from tipsv2.render import beside
 
@@ -56,7 +57,7 @@ def evaluate_task(
     out: Path | None,
     progress: bool,
     features: str,
-    epochs: int,
+    epochs: int | None,
     train_limit: int | None,
     predict: Callable | None = None,
 ) -> dict:
@@ -71,13 +72,16 @@ def evaluate_task(
     test = open_part(task, data, resolution)
     samples = test.samples[: limited(len(test.samples), limit)]
     told = {"task": task.name, "data": data, "part": test.part, "model": encoder.info.name, "resolution": resolution}
+    settings = told | {"model": identity(encoder)}
     with _folder(out) as folder:
         if predict is None:
             fitting = open_part(task, data, resolution, training=True)
             chosen = _spread(fitting.samples, train_limit)
-            store = Partial(folder / "features", told | {"part": fitting.part, "features": features}, keep=False)
-            told |= {"features": features, "epochs": epochs, "train_images": len(chosen)}
-            partial = Partial(folder / "images", told | {"train": fingerprint(s.name for s in chosen)})
+            store = Partial(folder / "features", settings | {"part": fitting.part, "features": features}, keep=False)
+            own = {"features": features, "epochs": epochs, "train_images": len(chosen)}
+            told |= own
+            settings |= own | {"train": fingerprint(sample.name for sample in chosen)}
+            partial = Partial(folder / PARTIAL, settings)
             probing.collect(encoder, chosen, features, resolution, store, progress)
             recipe = task.recipe(fitting)
             file = folder / "probe.safetensors"
@@ -94,7 +98,7 @@ def evaluate_task(
                     yield task.guess(outputs, (image.height, image.width))
         else:
             told |= {"head": "dpt"}
-            partial = Partial(folder / "images", told)
+            partial = Partial(folder / PARTIAL, settings | {"head": "dpt"})
 
             def guess(images: Sequence) -> Iterator[np.ndarray]:
                 return (predict(image, resolution) for image in images)
@@ -176,17 +180,14 @@ def _measure(
     task: Task, split: Split, samples: Sequence[Sample], guess: Callable, partial: Partial, progress: bool
 ) -> None:
     missing = [sample for sample in samples if sample.name not in partial]
-    try:
-        with tqdm(total=len(missing), unit="image", disable=not progress, desc=task.name) as bar:
-            for start in range(0, len(missing), BATCH_SIZE):
-                batch = missing[start : start + BATCH_SIZE]
-                pairs = [probing.read(sample) for sample in batch]
-                found = guess([image for image, _ in pairs])
-                for sample, (_, truth), guessed in zip(batch, pairs, found, strict=True):
-                    partial.add(sample.name, **task.score(truth, guessed, split))
-                    bar.update()
-    finally:
-        partial.flush()
+    with partial, tqdm(total=len(missing), unit="image", disable=not progress, desc=task.name) as bar:
+        for start in range(0, len(missing), BATCH_SIZE):
+            batch = missing[start : start + BATCH_SIZE]
+            pairs = [probing.read(sample) for sample in batch]
+            found = guess([image for image, _ in pairs])
+            for sample, (_, truth), guessed in zip(batch, pairs, found, strict=True):
+                partial.add(sample.name, **task.score(truth, guessed, split))
+                bar.update()
 
 
 def _picture(

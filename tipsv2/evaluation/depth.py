@@ -1,7 +1,7 @@
 """Depth: how far away is every pixel? A linear probe on frozen patches, or the released DPT heads.
 
     python -m tipsv2 evaluate depth --data nyu:/data/nyu --model google/tipsv2-b14
-    python -m tipsv2 evaluate depth --data nyu:/data/nyu --model google/tipsv2-b14 --head dpt
+    python -m tipsv2 evaluate depth --data nyu:/data/nyu --model google/tipsv2-b14-dpt --head dpt
     python -m tipsv2 evaluate depth --data navi:/data/navi_v1 --model google/tipsv2-b14 --train-limit 2000
     python -m tipsv2 evaluate depth --data scenes:val --model tipsv2-nano  # made up: tipsv2/scenes/geometry.py
 
@@ -16,7 +16,7 @@ part of the pixels off by less than 1.25 times. Pixels beyond the bins are not j
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +50,14 @@ def evaluate(
     out: Path | None = None,
     progress: bool = True,
     features: str = "final",
-    epochs: int = probing.EPOCHS,
+    epochs: int | None = None,
     train_limit: int | None = None,
     head: str = "linear",
 ) -> dict:
     """Score an encoder on depth.
 
     Args:
-        encoder: a `tipsv2.Encoder`; for head "dpt" a `tipsv2.dpt.Dpt`, or the encoder whose heads are NAME-dpt.
+        encoder: a `tipsv2.Encoder`; for head "dpt" a `tipsv2.dpt.Dpt`.
         data: "nyu:ROOT", "navi:ROOT", or "scenes:val" and the like.
         resolution: short side in pixels the network sees; default the encoder's training resolution.
         limit: only the first images.
@@ -68,26 +68,29 @@ def evaluate(
     Returns: {"task", "data", "model", ..., "rmse", "abs_rel", "delta1", "interval": {"rmse": [low, high], ...}}.
     Raises ValueError naming what is wrong.
     """
-    predict = None
-    if head == "dpt":
-        encoder = dpt_of(encoder, "depth", progress)
-
-        def predict(image, side):
-            return encoder.predict(image, side).depth
-
+    predict = predictor(encoder, head, "depth")
     return evaluate_task(
         TASK, encoder, data, resolution, limit, out, progress, features, epochs, train_limit, predict
     )  # fmt: skip
 
 
-def dpt_of(encoder, head: str, progress: bool = True):
-    """The model with DPT heads that goes with an encoder, or that it is; ValueError where it lacks `head`."""
-    from tipsv2.dpt import Dpt, load_dpt
+def predictor(encoder, head: str, kind: str) -> Callable | None:
+    """(image, resolution) -> what the DPT head `kind` of `encoder` says, in the picture's pixels; None for a probe.
 
-    model = encoder if isinstance(encoder, Dpt) else load_dpt(f"{encoder.info.name}-dpt", progress=progress)
-    if head not in model.heads:
-        raise ValueError(f"{model.info.name} has no head for {head}, only for {' and '.join(model.heads)}.")
-    return model
+    Raises ValueError where the head does not fit the model.
+    """
+    if head not in HEADS:
+        raise ValueError(f"head='{head}' is unknown: take {' or '.join(HEADS)}.")
+    from tipsv2.dpt import Dpt
+
+    if isinstance(encoder, Dpt) != (head == "dpt"):
+        fitting = "a model with DPT heads, such as tipsv2-b14-dpt" if head == "dpt" else "an encoder, not its DPT model"
+        raise ValueError(f"head='{head}' needs {fitting}: {encoder.info.name} does not fit.")
+    if head == "linear":
+        return None
+    if kind not in encoder.heads:
+        raise ValueError(f"{encoder.info.name} has no head for {kind}, only for {' and '.join(encoder.heads)}.")
+    return lambda image, resolution: getattr(encoder.predict(image, resolution), kind)
 
 
 def expected_depth(outputs: torch.Tensor) -> torch.Tensor:

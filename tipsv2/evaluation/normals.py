@@ -2,7 +2,7 @@
 
     python -m tipsv2 evaluate normals --data nyu-normals:/data/dsine_eval/nyuv2 --model google/tipsv2-b14
     python -m tipsv2 evaluate normals --data navi:/data/navi_v1 --model google/tipsv2-b14 --train-limit 2000
-    python -m tipsv2 evaluate normals --data nyu-normals:/data/dsine_eval/nyuv2 --model google/tipsv2-b14 --head dpt
+    python -m tipsv2 evaluate normals --data nyu-normals:/data/dsine_eval/nyuv2 --model google/tipsv2-b14-dpt --head dpt
     python -m tipsv2 evaluate normals --data scenes:val --model tipsv2-nano  # made up: scenes/geometry.py
 
 The probe is a layer from a patch to three numbers, brought to length one, learnt by the angle to the truth (Probe3D,
@@ -26,7 +26,7 @@ from tipsv2 import scenes
 from tipsv2.evaluation import probing
 from tipsv2.evaluation.dense import Task, evaluate_task
 from tipsv2.evaluation.depth import add_arguments as add_arguments
-from tipsv2.evaluation.depth import dpt_of
+from tipsv2.evaluation.depth import predictor
 from tipsv2.evaluation.layouts import Split
 from tipsv2.evaluation.record import bootstrap
 from tipsv2.heatmap import to_pixels
@@ -45,7 +45,7 @@ def evaluate(
     out: Path | None = None,
     progress: bool = True,
     features: str = "final",
-    epochs: int = probing.EPOCHS,
+    epochs: int | None = None,
     train_limit: int | None = None,
     head: str = "linear",
 ) -> dict:
@@ -56,13 +56,7 @@ def evaluate(
         "under_30", "interval": {"rmse": [low, high], "mean": [low, high]}}; angles in degrees, parts in [0, 1].
     Raises ValueError naming what is wrong.
     """
-    predict = None
-    if head == "dpt":
-        encoder = dpt_of(encoder, "normals", progress)
-
-        def predict(image, side):
-            return encoder.predict(image, side).normals
-
+    predict = predictor(encoder, head, "normals")
     return evaluate_task(
         TASK, encoder, data, resolution, limit, out, progress, features, epochs, train_limit, predict
     )  # fmt: skip

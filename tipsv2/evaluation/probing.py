@@ -6,7 +6,8 @@
 
 After DINOv2's linear evaluations (arXiv 2304.07193, Sec. 7.4; facebookresearch/dinov2, eval/segmentation and
 eval/depth): AdamW, learning rate 1e-3, weight decay 1e-4, batches of 16. Ours: the learning rate falls as a cosine, ten
-epochs as in Probe3D, and pictures whole and unaugmented, since their features are kept. A linear layer and bilinear
+epochs as in Probe3D but 2000 steps at least (DINOv2 takes 40 000), and pictures whole and unaugmented, since their
+features are kept. A linear layer and bilinear
 interpolation commute, so outputs are made on the patch grid and enlarged; the loss compares them with the truth on a
 grid four times as fine as the patches (to which DINOv2's depth head enlarges its features).
 Sizes: B images, h x w patches, D width, C outputs, H x W pixels.
@@ -33,7 +34,8 @@ from tipsv2.evaluation.splits import BATCH_SIZE
 from tipsv2.images import open_image
 
 FINER = 4  # steps of the grid of the loss, a patch
-EPOCHS, RATE, WEIGHT_DECAY = 10, 1e-3, 1e-4
+EPOCHS, STEPS = 10, 2000  # at least so many of both
+RATE, WEIGHT_DECAY = 1e-3, 1e-4
 SEED = 0
 
 
@@ -70,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features", default="final", metavar="KIND", help="final, values or layer:K (default: %(default)s)"
     )
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the probe's training (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, help=f"of the probe's training (default: {EPOCHS}, {STEPS} steps at least)"
+    )
     parser.add_argument(
         "--train-limit",
         type=int,
@@ -133,41 +137,39 @@ def collect(
     "truth" [4h, 4w, ...].
     """
     missing = [sample for sample in samples if sample.name not in store]
-    try:
-        with tqdm(total=len(missing), unit="image", disable=not progress, desc="training features") as bar:
-            for start in range(0, len(missing), BATCH_SIZE):
-                batch = missing[start : start + BATCH_SIZE]
-                pairs = [read(sample) for sample in batch]
-                encoded = encode(encoder, [image for image, _ in pairs], features, resolution)
-                for sample, (_, truth), (patches, cls) in zip(batch, pairs, encoded, strict=True):
-                    grid = np.array(patches.shape[:2])
-                    store.add(
-                        sample.name,
-                        patches=patches.half().numpy(),
-                        cls=cls.half().numpy(),
-                        grid=grid,
-                        truth=nearest(truth, tuple(FINER * grid)),
-                    )
-                bar.update(len(batch))
-    finally:  # what was done before a damaged file or Ctrl-C is kept
-        store.flush()
+    with store, tqdm(total=len(missing), unit="image", disable=not progress, desc="training features") as bar:
+        for start in range(0, len(missing), BATCH_SIZE):
+            batch = missing[start : start + BATCH_SIZE]
+            pairs = [read(sample) for sample in batch]
+            encoded = encode(encoder, [image for image, _ in pairs], features, resolution)
+            for sample, (_, truth), (patches, cls) in zip(batch, pairs, encoded, strict=True):
+                grid = np.array(patches.shape[:2])
+                store.add(
+                    sample.name,
+                    patches=patches.half().numpy(),
+                    cls=cls.half().numpy(),
+                    grid=grid,
+                    truth=nearest(truth, tuple(FINER * grid)),
+                )
+            bar.update(len(batch))
 
 
 def train(
     store: Partial,
     names: Sequence[str],
     recipe: Recipe,
-    epochs: int = EPOCHS,
+    epochs: int | None = None,
     device: torch.device | str = "cpu",
     file: Path | None = None,
     progress: bool = True,
 ) -> Probe:
     """Train the probe of `recipe` on what `collect` stored of `names`; the same every time, by a fixed seed.
 
+    epochs: EPOCHS by default, or as many as make STEPS steps.
     file: a .safetensors that is written after each epoch and gone on from.
     Raises ValueError where no image has anything known, or on fewer than one epoch.
     """
-    if epochs < 1:
+    if epochs is not None and epochs < 1:
         raise ValueError(f"epochs={epochs}: at least one is needed.")
     grids = {name: tuple(store[name]["grid"].tolist()) for name in names}
     width = len(store[names[0]]["cls"]) * (2 if recipe.with_cls else 1)
@@ -176,6 +178,7 @@ def train(
         probe = Probe(width, recipe.channels, recipe.batch_norm).to(device)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     steps = sum(math.ceil(count / BATCH_SIZE) for count in Counter(grids.values()).values())
+    epochs = max(EPOCHS, math.ceil(STEPS / steps)) if epochs is None else epochs
     done = _restore(file, probe, optimizer) if file is not None and file.exists() else 0
     learnt = done > 0
     probe.train()

@@ -40,7 +40,7 @@ def evaluate(
     out: Path | None = None,
     progress: bool = True,
     features: str = "final",
-    epochs: int = probing.EPOCHS,
+    epochs: int | None = None,
     train_limit: int | None = None,
 ) -> dict:
     """Score an encoder on segmentation by a linear probe.
