@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tipsv2.evaluation import depth, normals
+from tipsv2.evaluation import depth, normals, segmentation_probe
 from tipsv2.evaluation.dense import evaluate_task
 from tipsv2.evaluation.layouts import open_data
 from tipsv2.evaluation.layouts.navi import normals_from_depth
@@ -226,3 +226,22 @@ def test_truth_of_another_size_is_told(navi, tiny_encoder):
     grey16(navi / "3d_dollhouse_sink" / "wild_set" / "depth" / "000.png", np.full((30, 20), 1000))
     with pytest.raises(ValueError, match="wild_set/images/000.jpg' is 30 x 20 pixels, but its truth is 20 x 30"):
         constant(depth.TASK, tiny_encoder, str(navi), 0.7)
+
+
+def test_a_segmentation_probe_on_ade20k(tmp_path, tiny_encoder):
+    """Two colours are two classes, which any encoder tells apart; what the label files leave out is not judged."""
+    rng = np.random.default_rng(0)
+    for folder, count in (("training", 6), ("validation", 4)):
+        for kind in ("images", "annotations"):
+            (tmp_path / kind / folder).mkdir(parents=True)
+        for number in range(count):
+            labels = np.full((56, 56), 3 if number % 2 else 17, np.uint8)
+            labels[:, 28:] = 17 if number % 2 else 3
+            colors = np.where((labels == 3)[..., None], (200, 40, 40), (30, 60, 220)) + rng.integers(0, 20, (56, 56, 3))
+            labels[:, :14] = 0
+            Image.fromarray(colors.astype(np.uint8)).save(tmp_path / "images" / folder / f"{number}.jpg")
+            Image.fromarray(labels).save(tmp_path / "annotations" / folder / f"{number}.png")
+    numbers = segmentation_probe.evaluate(tiny_encoder, f"ade20k:{tmp_path}", epochs=100, progress=False)
+    assert (numbers["images"], numbers["train_images"], numbers["part"]) == (4, 6, "val")
+    assert numbers["accuracy"] > 0.95 and min(numbers["classes"][name]["iou"] for name in ("sky", "mountain")) > 0.9
+    assert numbers["miou"] == pytest.approx(np.mean([row["iou"] for row in numbers["classes"].values()]), abs=1e-4)

@@ -74,6 +74,16 @@ def test_a_killed_training_goes_on_to_the_same_probe(tmp_path, monkeypatch):
     probing.train(train, list(train), RECIPE, 4, file=tmp_path / "part.safetensors", progress=False)
 
 
+def test_every_epoch_sees_every_image_once_in_its_own_order():
+    names = [str(k) for k in range(70)]
+    grids = {name: (1, int(name) % 2) for name in names}
+    first, second = (list(probing._batches(names, grids, epoch)) for epoch in (0, 1))
+    for batches in (first, second):
+        assert sorted(name for batch in batches for name in batch) == sorted(names)
+        assert [len(b) for b in batches].count(16) == 4 and all(len({grids[n] for n in b}) == 1 for b in batches)
+    assert first != second
+
+
 def test_enlarging_and_the_layer_commute():
     """So that it may be the outputs that are enlarged, where DINOv2's head enlarges the features."""
     torch.manual_seed(0)

@@ -20,13 +20,13 @@ PARTS = {"train": "*/multiview*", "test": "*/wild_set"}
 LARGEST = 65535 * 10  # an inverse depth of 1, in a file's steps (data_util.py, decode_depth)
 
 TREE = """\
-3d_dollhouse_sink/                  and the other objects
-    multiview_00_pixel_5/           the part "train": every multiview*
-        annotations.json            a list: "filename", "camera": {"focal_length": pixels}, "image_size": [H, W], ...
-        images/000.jpg
-        depth/000.png               16 bits, 655350 / millimetres, 0 unknown
-    wild_set/                       the part "test"
-        annotations.json, images/, depth/
+  3d_dollhouse_sink/                  and the other objects
+      multiview_00_pixel_5/           the part "train": every multiview*
+          annotations.json            a list: "filename", "camera": {"focal_length": pixels}, "image_size": [H, W], ...
+          images/000.jpg
+          depth/000.png               16 bits, 655350 / millimetres, 0 unknown
+      wild_set/                       the part "test"
+          annotations.json, images/, depth/
 """
 
 

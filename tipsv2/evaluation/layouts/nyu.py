@@ -23,18 +23,18 @@ CROP = np.s_[45:471, 41:601]  # of a picture of SIZE
 PARTS = ("train", "test")
 
 DEPTH_TREE = """\
-test/SCENE/rgb_00000.jpg
-test/SCENE/sync_depth_00000.png     16 bits, millimetres, 0 unknown
-train/SCENE/rgb_00000.jpg
-train/SCENE/sync_depth_00000.png
-nyu_test.txt, nyu_train.txt         if there: "SCENE/rgb_00000.jpg SCENE/sync_depth_00000.png FOCAL" a line,
-                                    from here or from the part's folder
+  test/SCENE/rgb_00000.jpg
+  test/SCENE/sync_depth_00000.png     16 bits, millimetres, 0 unknown
+  train/SCENE/rgb_00000.jpg
+  train/SCENE/sync_depth_00000.png
+  nyu_test.txt, nyu_train.txt         if there: "SCENE/rgb_00000.jpg SCENE/sync_depth_00000.png FOCAL" a line,
+                                      from here or from the part's folder
 """
 NORMALS_TREE = """\
-test/000000_img.png
-test/000000_normal.png              8 bits, (n + 1) / 2 * 255, black unknown
-train/000002_img.png
-train/000002_normal.png
+  test/000000_img.png
+  test/000000_normal.png              8 bits, (n + 1) / 2 * 255, black unknown
+  train/000002_img.png
+  train/000002_normal.png
 """
 
 
