@@ -39,7 +39,7 @@ NORMALS_TREE = """\
 
 
 def open_depth(task: str, root: Path, part: str) -> Split:
-    """By the part's list, or all of the part's folder that has a depth."""
+    """By the part's list, or all pictures of the part's folder."""
     listed = root / f"nyu_{_known(part)}.txt"
     if listed.is_file():
         pairs = _listed(listed, part)
