@@ -1,17 +1,17 @@
 """What segmentation by a probe, depth and normals share: the parts of a data set, the steps of an evaluation, pictures.
 
 A task says in a `Task` how its guesses are made, judged, summed up and painted; `evaluate_task` does the rest. Below
-`out` it leaves features/ (of the training images), probe.safetensors, partial/ (the score of each image) and pictures/;
-what is there when it is started again is not made again.
+`out` it leaves features/ (of the training images), probe.safetensors, partial/ (the score of each image) and pictures;
+of the first three, what is there when it is started again is not made again.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,11 @@ from tqdm.auto import tqdm
 
 from tipsv2 import scenes
 from tipsv2.evaluation import probing
-from tipsv2.evaluation.command import PARTIAL
 from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
-from tipsv2.evaluation.partial import Partial
+from tipsv2.evaluation.partial import PARTIAL, Partial
 from tipsv2.evaluation.record import fingerprint, identity
-from tipsv2.evaluation.splits import BATCH_SIZE, limited, network_side, open_split
+from tipsv2.evaluation.segmentation_protocol import layer_of
+from tipsv2.evaluation.splits import BATCH_SIZE, DrawnSample, is_scenes, limited, network_side, open_split
 from tipsv2.render import beside
 
 SCENES_TRAIN = 1000  # drawn scenes to train on where no number is given
@@ -43,9 +43,8 @@ class Task:
     recipe: Callable[[Split], probing.Recipe]
     guess: Callable[[torch.Tensor, tuple[int, int]], np.ndarray]  # outputs [C, h, w], size (H, W) -> as the truth
     score: Callable[[np.ndarray, np.ndarray, Split], dict]  # truth, guess -> arrays; "pixels" says how many were judged
-    summary: Callable[[list[dict], Split], dict]  # the scores of all images -> numbers
-    badness: Callable[[dict], float]  # of an image's score: the highest is the worst
-    paint: Callable[[np.ndarray, np.ndarray, np.ndarray, Split], list[np.ndarray]]  # RGB, truth, guess -> panels
+    summary: Callable[[Mapping[str, dict], Split], dict]  # the scores of images by their names -> numbers
+    pictures: Callable[[Path, Mapping[str, dict], Split, Callable[[str], tuple]], None]  # as `extremes`
 
 
 def evaluate_task(
@@ -68,7 +67,7 @@ def evaluate_task(
     """
     resolution = network_side(encoder, resolution)
     if predict is None:
-        probing.layer_of(encoder, features)  # before anything is computed
+        layer_of(features, encoder.num_layers)  # before anything is computed
     test = open_part(task, data, resolution)
     samples = test.samples[: limited(len(test.samples), limit)]
     told = {"task": task.name, "data": data, "part": test.part, "model": encoder.info.name, "resolution": resolution}
@@ -78,14 +77,14 @@ def evaluate_task(
             fitting = open_part(task, data, resolution, training=True)
             chosen = _spread(fitting.samples, train_limit)
             store = Partial(folder / "features", settings | {"part": fitting.part, "features": features}, keep=False)
-            own = {"features": features, "epochs": epochs, "train_images": len(chosen)}
-            told |= own
-            settings |= own | {"train": fingerprint(sample.name for sample in chosen)}
-            partial = Partial(folder / PARTIAL, settings)
+            names = [sample.name for sample in chosen]
+            settings |= {"features": features, "epochs": epochs, "train": fingerprint(names)}
+            known = Partial(folder / PARTIAL, settings)
             probing.collect(encoder, chosen, features, resolution, store, progress)
             recipe = task.recipe(fitting)
+            epochs = probing.planned(store, names) if epochs is None else epochs
+            told |= {"features": features, "epochs": epochs, "train_images": len(names)}
             file = folder / "probe.safetensors"
-            names = [sample.name for sample in chosen]
             probe = probing.train(store, names, recipe, epochs, encoder.device, file, progress)
 
             def guess(images: Sequence) -> Iterator[np.ndarray]:
@@ -98,22 +97,28 @@ def evaluate_task(
                     yield task.guess(outputs, (image.height, image.width))
         else:
             told |= {"head": "dpt"}
-            partial = Partial(folder / PARTIAL, settings | {"head": "dpt"})
+            known = Partial(folder / PARTIAL, settings | {"head": "dpt"})
 
             def guess(images: Sequence) -> Iterator[np.ndarray]:
                 return (predict(image, resolution) for image in images)
 
-        _measure(task, test, samples, guess, partial, progress)
-        scores = {sample.name: partial[sample.name] for sample in samples}
+        _measure(task, test, samples, guess, known, progress)
+        scores = {sample.name: known[sample.name] for sample in samples}
         judged = {name: score for name, score in scores.items() if int(score["pixels"])}
         if not judged:
             raise ValueError(f"None of the {len(samples)} images of '{data}' has a known pixel: nothing can be judged.")
         if out is not None:
-            _picture(task, test, samples, guess, judged, out / "pictures")
+            by_name = {sample.name: sample for sample in samples}
+
+            def show(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                image, truth = probing.read(by_name[name])
+                return np.asarray(image), truth, next(iter(guess([image])))
+
+            task.pictures(out, judged, test, show)
     return {
         **told, "images": len(judged), "left_out": len(samples) - len(judged),
         "fingerprint": fingerprint((sample.name for sample in test.samples), test.classes),
-        **task.summary(list(judged.values()), test),
+        **task.summary(judged, test),
     }  # fmt: skip
 
 
@@ -123,41 +128,17 @@ def open_part(task: Task, data: str, size: int, training: bool = False) -> Split
     data: as `layouts.open_data` takes it, or "scenes:val" and the like, drawn `size` pixels a side. Of scenes those to
     train on are the first SCENES_TRAIN that encoders are trained on too, in the seen styles.
     """
-    if data.partition(":")[0] != SCENES:
+    if not is_scenes(data):
         return open_data(task.truth, data, "train" if training else None)
     split, count = open_split(data, size)
     seeds, styles = range(split.first, split.first + count), split.styles
     if training:
         seeds, styles = range(SCENES_TRAIN), scenes.SEEN_STYLES
-    drawn = [_Drawn(seed, size, tuple(styles), split.nouns, task.drawn) for seed in seeds]
+    drawn = [
+        DrawnSample(f"scene {seed}", partial(scenes.draw, seed, size, styles, split.nouns), task.drawn)
+        for seed in seeds
+    ]
     return Split(SCENES, "train" if training else data.partition(":")[2], drawn, scenes.names())
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """A scene as a `Sample`, drawn when it is asked for."""
-
-    seed: int
-    size: int
-    styles: tuple[str, ...]
-    nouns: tuple[int, ...]
-    told: Callable[[scenes.Scene], np.ndarray]
-
-    @property
-    def name(self) -> str:
-        return f"scene {self.seed}"
-
-    @property
-    def image(self) -> np.ndarray:
-        return _draw(self.seed, self.size, self.styles, self.nouns).image
-
-    def truth(self) -> np.ndarray:
-        return self.told(_draw(self.seed, self.size, self.styles, self.nouns))
-
-
-@lru_cache(maxsize=1)  # the picture and its truth are asked for one after the other
-def _draw(seed: int, size: int, styles: tuple[str, ...], nouns: tuple[int, ...]) -> scenes.Scene:
-    return scenes.draw(seed, size, styles, nouns)
 
 
 def _spread(samples: Sequence[Sample], count: int | None) -> Sequence[Sample]:
@@ -177,32 +158,42 @@ def _folder(out: Path | None) -> Iterator[Path]:
 
 
 def _measure(
-    task: Task, split: Split, samples: Sequence[Sample], guess: Callable, partial: Partial, progress: bool
+    task: Task, split: Split, samples: Sequence[Sample], guess: Callable, known: Partial, progress: bool
 ) -> None:
-    missing = [sample for sample in samples if sample.name not in partial]
-    with partial, tqdm(total=len(missing), unit="image", disable=not progress, desc=task.name) as bar:
+    missing = [sample for sample in samples if sample.name not in known]
+    with known, tqdm(total=len(missing), unit="image", disable=not progress, desc=task.name) as bar:
         for start in range(0, len(missing), BATCH_SIZE):
             batch = missing[start : start + BATCH_SIZE]
             pairs = [probing.read(sample) for sample in batch]
             found = guess([image for image, _ in pairs])
             for sample, (_, truth), guessed in zip(batch, pairs, found, strict=True):
-                partial.add(sample.name, **task.score(truth, guessed, split))
+                known.add(sample.name, **task.score(truth, guessed, split))
                 bar.update()
 
 
-def _picture(
-    task: Task, split: Split, samples: Sequence[Sample], guess: Callable, judged: dict[str, dict], out: Path
+def rounded(intervals: Mapping[str, tuple[float, float]]) -> dict[str, list[float]]:
+    """Intervals as a record holds them, without those that nothing is known of."""
+    return {name: [round(low, 4), round(high, 4)] for name, (low, high) in intervals.items() if np.isfinite(low)}
+
+
+def extremes(
+    out: Path,
+    scores: Mapping[str, dict],
+    split: Split,
+    show: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    badness: Callable[[dict], float],
+    paint: Callable[[np.ndarray, np.ndarray, np.ndarray], list[np.ndarray]],
 ) -> None:
-    """worst_1.png, ..., best_1.png, ...: image, truth and guess side by side."""
-    by_name = {sample.name: sample for sample in samples}
-    order = sorted(judged, key=lambda name: -task.badness(judged[name]))
-    out.mkdir(parents=True, exist_ok=True)
+    """Write worst_1.png, ..., best_1.png, ... into `out`.
+
+    scores: of the images by their names.   show: a name -> RGB uint8 [H, W, 3], truth, guess.
+    badness: of a score; the highest is the worst.   paint: what `show` gave -> pictures to stand side by side.
+    """
+    order = sorted(scores, key=lambda name: -badness(scores[name]))
     for kind, names in (("worst", order[:SHOWN]), ("best", order[::-1][:SHOWN])):
         for place, name in enumerate(names, 1):
-            image, truth = probing.read(by_name[name])
-            (found,) = guess([image])
-            panels = task.paint(np.asarray(image), truth, found, split)
-            Image.fromarray(beside([_shown(panel) for panel in panels])).save(out / f"{kind}_{place}.png")
+            panels = [_shown(panel) for panel in paint(*show(name))]
+            Image.fromarray(beside(panels)).save(out / f"{kind}_{place}.png")
 
 
 def _shown(picture: np.ndarray) -> np.ndarray:

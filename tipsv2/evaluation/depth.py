@@ -16,7 +16,8 @@ part of the pixels off by less than 1.25 times. Pixels beyond the bins are not j
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ import torch
 
 from tipsv2 import scenes
 from tipsv2.evaluation import probing
-from tipsv2.evaluation.dense import Task, evaluate_task
+from tipsv2.evaluation.dense import Task, evaluate_task, extremes, rounded
 from tipsv2.evaluation.layouts import Split
 from tipsv2.evaluation.record import bootstrap
 from tipsv2.heatmap import to_pixels
@@ -133,18 +134,17 @@ def score(truth: np.ndarray, found: np.ndarray, split: Split | None = None) -> d
     }
 
 
-def summary(scores: Sequence[dict], split: Split | None = None) -> dict:
-    """The means over images, with 95 % intervals."""
+def summary(scores: Mapping[str, dict], split: Split | None = None) -> dict:
+    """The means over images, with 95 % intervals where there are two images or more."""
     numbers, intervals = {}, {}
     for name in METRICS:
-        values = np.array([float(one[name]) for one in scores])
+        values = np.array([float(one[name]) for one in scores.values()])
         numbers[name] = round(float(values.mean()), 4)
-        low, high = bootstrap(len(values), lambda weights, values=values: float(np.average(values, weights=weights)))
-        intervals[name] = [round(low, 4), round(high, 4)]
-    return {**numbers, "interval": intervals}
+        intervals[name] = bootstrap(len(values), lambda weights, values=values: float(weights @ values / len(values)))
+    return {**numbers, "interval": rounded(intervals)}
 
 
-def paint(image: np.ndarray, truth: np.ndarray, found: np.ndarray, split: Split) -> list[np.ndarray]:
+def paint(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> list[np.ndarray]:
     """The image, the true and the found depth in one scale, and that scale; black where nothing is judged."""
     keep = judged(truth)
     low, high = float(truth[keep].min()), float(truth[keep].max())
@@ -160,6 +160,5 @@ TASK = Task(
     guess=guess,
     score=score,
     summary=summary,
-    badness=lambda one: float(one["rmse"]),
-    paint=paint,
+    pictures=partial(extremes, badness=lambda one: float(one["rmse"]), paint=paint),
 )

@@ -15,7 +15,8 @@ median, rmse_pixels and the parts of the pixels off by less than 11.25, 22.5 and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 
 from tipsv2 import scenes
 from tipsv2.evaluation import probing
-from tipsv2.evaluation.dense import Task, evaluate_task
+from tipsv2.evaluation.dense import Task, evaluate_task, extremes, rounded
 from tipsv2.evaluation.depth import add_arguments as add_arguments
 from tipsv2.evaluation.depth import predictor
 from tipsv2.evaluation.layouts import Split
@@ -99,11 +100,13 @@ def score(truth: np.ndarray, found: np.ndarray, split: Split | None = None) -> d
     }
 
 
-def summary(scores: Sequence[dict], split: Split | None = None) -> dict:
+def summary(scores: Mapping[str, dict], split: Split | None = None) -> dict:
     """The numbers of `evaluate`; the median is right to a tenth of a degree."""
-    pixels, sums, squares = (np.array([float(one[name]) for one in scores]) for name in ("pixels", "sum", "squares"))
+    pixels, sums, squares = (
+        np.array([float(one[name]) for one in scores.values()]) for name in ("pixels", "sum", "squares")
+    )
     total = pixels.sum()
-    counts = np.cumsum(np.sum([one["histogram"] for one in scores], axis=0, dtype=np.int64))
+    counts = np.cumsum(np.sum([one["histogram"] for one in scores.values()], axis=0, dtype=np.int64))
     step = int(np.searchsorted(counts, total / 2))
     before = counts[step - 1] if step else 0
     median = (step + (total / 2 - before) / (counts[step] - before)) / STEPS
@@ -112,7 +115,7 @@ def summary(scores: Sequence[dict], split: Split | None = None) -> dict:
         "rmse": bootstrap(len(rmse), lambda weights: float(np.average(rmse, weights=weights))),
         "mean": bootstrap(len(rmse), lambda weights: float((weights @ sums) / (weights @ pixels))),
     }
-    under = np.sum([one["under"] for one in scores], axis=0) / total
+    under = np.sum([one["under"] for one in scores.values()], axis=0) / total
     numbers = {
         "rmse": rmse.mean(),
         "mean": sums.sum() / total,
@@ -122,7 +125,7 @@ def summary(scores: Sequence[dict], split: Split | None = None) -> dict:
     }
     return {
         **{name: round(float(value), 4) for name, value in numbers.items()},
-        "interval": {name: [round(low, 4), round(high, 4)] for name, (low, high) in intervals.items()},
+        "interval": rounded(intervals),
     }
 
 
@@ -134,6 +137,9 @@ TASK = Task(
     guess=guess,
     score=score,
     summary=summary,
-    badness=lambda one: float(one["squares"] / one["pixels"]),
-    paint=lambda image, truth, found, split: [image, paint_normals(truth), paint_normals(found)],
+    pictures=partial(
+        extremes,
+        badness=lambda one: float(one["squares"] / one["pixels"]),
+        paint=lambda image, truth, found: [image, paint_normals(truth), paint_normals(found)],
+    ),
 )

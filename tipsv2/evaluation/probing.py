@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 
 from tipsv2.evaluation.layouts import Sample
 from tipsv2.evaluation.partial import Partial
+from tipsv2.evaluation.segmentation_protocol import layer_of
 from tipsv2.evaluation.splits import BATCH_SIZE
 from tipsv2.images import open_image
 
@@ -83,21 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def layer_of(encoder, features: str) -> int | None:
-    """The K of "layer:K", None for "final" and "values"; ValueError for anything else."""
-    if features in ("final", "values"):
-        return None
-    kind, _, number = features.partition(":")
-    if kind != "layer" or not number.isdigit() or not 1 <= int(number) <= encoder.num_layers:
-        raise ValueError(
-            f"features='{features}' is unknown: take final, values or layer:1 to layer:{encoder.num_layers}."
-        )
-    return int(number)
-
-
 def encode(encoder, images: Sequence, features: str, resolution: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Images -> for each its patches [h, w, D] and its CLS 1 [D], float32 on the CPU."""
-    layer = layer_of(encoder, features)
+    layer = layer_of(features, encoder.num_layers)
     if layer is None:
         found = encoder.encode_images(images, resolution)
     else:
@@ -158,27 +147,25 @@ def train(
     store: Partial,
     names: Sequence[str],
     recipe: Recipe,
-    epochs: int | None = None,
+    epochs: int,
     device: torch.device | str = "cpu",
     file: Path | None = None,
     progress: bool = True,
 ) -> Probe:
     """Train the probe of `recipe` on what `collect` stored of `names`; the same every time, by a fixed seed.
 
-    epochs: EPOCHS by default, or as many as make STEPS steps.
     file: a .safetensors that is written after each epoch and gone on from.
     Raises ValueError where no image has anything known, or on fewer than one epoch.
     """
-    if epochs is not None and epochs < 1:
+    if epochs < 1:
         raise ValueError(f"epochs={epochs}: at least one is needed.")
-    grids = {name: tuple(store[name]["grid"].tolist()) for name in names}
+    grids = _grids(store, names)
     width = len(store[names[0]]["cls"]) * (2 if recipe.with_cls else 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         probe = Probe(width, recipe.channels, recipe.batch_norm).to(device)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    steps = sum(math.ceil(count / BATCH_SIZE) for count in Counter(grids.values()).values())
-    epochs = max(EPOCHS, math.ceil(STEPS / steps)) if epochs is None else epochs
+    steps = _steps(grids)
     done = _restore(file, probe, optimizer) if file is not None and file.exists() else 0
     learnt = done > 0
     probe.train()
@@ -208,7 +195,21 @@ def train(
     return probe.eval()
 
 
-def _batches(names: Sequence[str], grids: dict, epoch: int) -> Iterator[list[str]]:
+def planned(store: Partial, names: Sequence[str]) -> int:
+    """How many epochs `train` takes where nobody says: EPOCHS, or as many as make STEPS steps."""
+    return max(EPOCHS, math.ceil(STEPS / _steps(_grids(store, names))))
+
+
+def _grids(store: Partial, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    return {name: tuple(store[name]["grid"].tolist()) for name in names}
+
+
+def _steps(grids: dict[str, tuple[int, int]]) -> int:
+    """Of an epoch: images of one size go together."""
+    return sum(math.ceil(count / BATCH_SIZE) for count in Counter(grids.values()).values())
+
+
+def _batches(names: Sequence[str], grids: dict[str, tuple[int, int]], epoch: int) -> Iterator[list[str]]:
     """The names in an order of the epoch's own, those of one size together, BATCH_SIZE at a time."""
     generator = torch.Generator().manual_seed(SEED + epoch)
     waiting: dict[tuple, list[str]] = {}

@@ -36,7 +36,7 @@ from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
 from tipsv2.evaluation.partial import PARTIAL, Partial
 from tipsv2.evaluation.record import fingerprint, identity
 from tipsv2.evaluation.segmentation_protocol import Protocol, Words, guess, layer_of, look
-from tipsv2.evaluation.segmentation_scores import Tables, chance, class_table, pack
+from tipsv2.evaluation.segmentation_scores import Tables, chance, pack
 from tipsv2.evaluation.splits import DrawnSamples, embed_texts, is_scenes, limited, network_side, scene_split
 from tipsv2.images import open_image
 from tipsv2.metrics import confusion_matrix
@@ -108,7 +108,7 @@ def evaluate(
         numbers |= {"layout": split.layout, "part": split.part, "features": rule.features[0]}
         numbers |= {"background": found.words.told} if split.background is not None else {}
     if out or not is_scenes(data):
-        numbers |= _detail(main, split.classes) | {"fingerprint": found.fingerprint}
+        numbers |= main.numbers(split.classes) | {"fingerprint": found.fingerprint}
     if out:
         from tipsv2.evaluation.segmentation_pictures import write
 
@@ -245,13 +245,6 @@ def _read(sample: Sample):
             f"{truth.shape[0]}: one of them is not of this data set."
         )
     return image, truth
-
-
-def _detail(tables: Tables, classes: tuple[str, ...]) -> dict:
-    low, high = tables.interval()
-    numbers = {"miou": tables.miou(), "miou_low": low, "miou_high": high, "pixel_accuracy": tables.pixel_accuracy()}
-    rounded = {name: None if np.isnan(value) else round(value, 4) for name, value in numbers.items()}
-    return rounded | {"per_class": class_table(tables.sum(), classes)}
 
 
 def _number_or_words(text: str) -> float | list[str]:

@@ -11,7 +11,7 @@ training is in `probing`. One confusion matrix for the data set; miou is the mea
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from tipsv2.evaluation import probing
 from tipsv2.evaluation.dense import Task, evaluate_task
 from tipsv2.evaluation.layouts import Split
-from tipsv2.evaluation.record import bootstrap
-from tipsv2.metrics import accuracy, class_iou, confusion_matrix, mean_iou
-from tipsv2.render import WIDE_PALETTE, label_colors, legend, paint_labels
+from tipsv2.evaluation.segmentation_scores import Tables, pack
+from tipsv2.evaluation.splits import labels_of
+from tipsv2.metrics import confusion_matrix
 from tipsv2.segmentation import label_map
 
 
@@ -53,8 +53,8 @@ def evaluate(
         out: folder for what an interrupted evaluation keeps, the probe and pictures.
         features, epochs, train_limit: of the probe, see `probing`.
 
-    Returns: {"task", "data", "model", ..., "miou", "accuracy", "interval": {"miou": [low, high]}, "classes": {name:
-        {"iou": ...}}}, the classes that occur in truth or guesses.
+    Returns: {"task", "data", "model", ..., "miou", "miou_low", "miou_high", "pixel_accuracy", "per_class": {name:
+        {"iou", "truth", "guess"}}}, as zero-shot segmentation.
     Raises ValueError naming what is wrong.
     """
     return evaluate_task(TASK, encoder, data, resolution, limit, out, progress, features, epochs, train_limit)
@@ -66,58 +66,30 @@ def loss(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def score(truth: np.ndarray, found: np.ndarray, split: Split) -> dict[str, np.ndarray]:
-    """The image's confusion matrix: "cells" that are not 0 and their "counts"; "pixels" judged, and those "wrong"."""
+    """The image's confusion table, packed, and "pixels" that were judged."""
     table = confusion_matrix(truth, found, len(split.classes))
-    cells = np.flatnonzero(table)
-    return {
-        "pixels": table.sum(), "wrong": table.sum() - np.trace(table), "cells": cells, "counts": table.ravel()[cells],
-    }  # fmt: skip
+    return {"pixels": table.sum(), "table": pack(table)}
 
 
-def summary(scores: Sequence[dict], split: Split) -> dict:
-    """The numbers of `evaluate`."""
-    classes = len(split.classes)
-    total = np.zeros(classes * classes, np.int64)
-    counts = np.zeros((len(scores), 3, classes))  # of each image: right, true, guessed
-    for one, row in zip(scores, counts, strict=True):
-        total[one["cells"]] += one["counts"]
-        true, guessed = np.divmod(one["cells"], classes)
-        np.add.at(row[0], true[true == guessed], one["counts"][true == guessed])
-        np.add.at(row[1], true, one["counts"])
-        np.add.at(row[2], guessed, one["counts"])
-
-    def drawn(weights: np.ndarray) -> float:
-        right, true, guessed = np.tensordot(weights, counts, 1)
-        there = true + guessed > 0
-        return float((right[there] / (true + guessed - right)[there]).mean())
-
-    table = total.reshape(classes, classes)
-    iou = class_iou(table)
-    low, high = bootstrap(len(scores), drawn)
-    return {
-        "miou": round(mean_iou(table), 4),
-        "accuracy": round(accuracy(table), 4),
-        "interval": {"miou": [round(low, 4), round(high, 4)]},
-        "classes": {split.classes[k]: {"iou": round(float(iou[k]), 4)} for k in np.flatnonzero(np.isfinite(iou))},
-    }
+def tables(scores: Mapping[str, dict], split: Split) -> Tables:
+    """The tables of images by their names."""
+    return Tables(list(scores), [one["table"] for one in scores.values()], len(split.classes))
 
 
-def paint(image: np.ndarray, truth: np.ndarray, found: np.ndarray, split: Split) -> list[np.ndarray]:
-    """The image, the true and the guessed classes in colours, and what the colours mean."""
-    colors = label_colors(np.stack([truth, found]), WIDE_PALETTE)
-    there = [int(label) for label in np.unique([truth, found]) if label >= 0]
-    names = legend([split.classes[label] for label in there], [colors[label] for label in there])
-    return [image, paint_labels(image, truth, colors, 0.8), paint_labels(image, found, colors, 0.8), names]
+def pictures(out: Path, scores: Mapping[str, dict], split: Split, show: Callable[[str], tuple]) -> None:
+    """As zero-shot segmentation: class_iou.png, confusion.png, and the best and the worst images."""
+    from tipsv2.evaluation.segmentation_pictures import write
+
+    write(out, tables(scores, split), split.classes, lambda index: show(list(scores)[index]))
 
 
 TASK = Task(
     name="segmentation_probe",
     truth="segmentation",
-    drawn=lambda scene: scene.labels.astype(np.int64),
+    drawn=labels_of,
     recipe=lambda split: probing.Recipe(len(split.classes), loss, lambda truth: truth >= 0, batch_norm=True),
     guess=lambda outputs, size: label_map(outputs, size)[0].cpu().numpy(),
     score=score,
-    summary=summary,
-    badness=lambda one: float(one["wrong"] / one["pixels"]),
-    paint=paint,
+    summary=lambda scores, split: tables(scores, split).numbers(split.classes),
+    pictures=pictures,
 )

@@ -77,6 +77,13 @@ class Tables:
             np.add.at(rows[number], places // self.num_classes, counts)
         return rows
 
+    def numbers(self, classes: tuple[str, ...]) -> dict:
+        """mIoU with its interval, pixel accuracy, and the classes one by one; None for what nothing tells of."""
+        low, high = self.interval()
+        found = {"miou": self.miou(), "miou_low": low, "miou_high": high, "pixel_accuracy": self.pixel_accuracy()}
+        rounded = {name: None if np.isnan(value) else round(value, 4) for name, value in found.items()}
+        return rounded | {"per_class": class_table(self.sum(), classes)}
+
     def _square(self, flat: np.ndarray) -> np.ndarray:
         return flat.reshape(self.num_classes, self.num_classes)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import lru_cache, partial
 from itertools import islice
 
 import numpy as np
@@ -40,23 +40,30 @@ def is_scenes(data: str) -> bool:
     return data.partition(":")[0] == SCENES
 
 
+def labels_of(scene: scenes.Scene) -> np.ndarray:
+    """A scene's label map, int64 [S, S]."""
+    return scene.labels.astype(np.int64)
+
+
+@lru_cache(maxsize=1)  # a sample's picture and truth are asked for one after the other
+def _drawn(draw: Callable[[], scenes.Scene]) -> scenes.Scene:
+    return draw()
+
+
 @dataclass(frozen=True)
 class DrawnSample:
-    """A scene as a `layouts.Sample`, drawn when its picture or its labels are asked for."""
+    """A scene as a `layouts.Sample`, drawn when its picture or its truth are asked for and not kept."""
 
     name: str
     draw: Callable[[], scenes.Scene]
-
-    @cached_property
-    def scene(self) -> scenes.Scene:
-        return self.draw()
+    truth_of: Callable[[scenes.Scene], np.ndarray] = labels_of
 
     @property
     def image(self) -> np.ndarray:
-        return self.scene.image
+        return _drawn(self.draw).image
 
     def truth(self) -> np.ndarray:
-        return self.scene.labels.astype(np.int64)
+        return self.truth_of(_drawn(self.draw))
 
 
 class DrawnSamples(Sequence):
