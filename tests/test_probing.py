@@ -43,11 +43,12 @@ def right(probe, store) -> float:
     return float(np.mean(found))
 
 
-def test_what_is_separable_is_learnt_and_noise_is_chance():
+def test_what_is_separable_is_learnt_and_noise_is_chance(monkeypatch):
+    monkeypatch.setattr(probing, "RATE", 0.02)  # to be quick
     train, held_out = stored(64, 1), stored(20, 2)
-    assert right(probing.train(train, list(train), RECIPE, 150, progress=False), held_out) > 0.99
+    assert right(probing.train(train, list(train), RECIPE, 12, progress=False), held_out) > 0.99
     train, held_out = stored(64, 3, noise=True), stored(40, 4, noise=True)
-    assert right(probing.train(train, list(train), RECIPE, 150, progress=False), held_out) == pytest.approx(
+    assert right(probing.train(train, list(train), RECIPE, 12, progress=False), held_out) == pytest.approx(
         0.25, abs=0.06
     )
 

@@ -65,7 +65,8 @@ def evaluate_task(
     predict: (image, resolution) -> guess, in place of a probe. Then there is no training part.
     Raises ValueError naming what is wrong with the data or an argument.
     """
-    resolution = network_side(encoder, resolution)
+    side = resolution or encoder.info.resolution
+    resolution = network_side(encoder, side) if is_scenes(data) else side  # others need not be in whole patches
     if predict is None:
         layer_of(features, encoder.num_layers)  # before anything is computed
     test = open_part(task, data, resolution)
@@ -86,15 +87,7 @@ def evaluate_task(
             told |= {"features": features, "epochs": epochs, "train_images": len(names)}
             file = folder / "probe.safetensors"
             probe = probing.train(store, names, recipe, epochs, encoder.device, file, progress)
-
-            def guess(images: Sequence) -> Iterator[np.ndarray]:
-                for image, (patches, cls) in zip(
-                    images, probing.encode(encoder, images, features, resolution), strict=True
-                ):
-                    entered = probing.inputs(patches[None], cls[None] if recipe.with_cls else None)
-                    with torch.no_grad():
-                        outputs = probe(entered.to(encoder.device))[0]
-                    yield task.guess(outputs, (image.height, image.width))
+            guess = partial(_guesses, task, encoder, probe, recipe, features, resolution)
         else:
             told |= {"head": "dpt"}
             known = Partial(folder / PARTIAL, settings | {"head": "dpt"})
@@ -120,6 +113,18 @@ def evaluate_task(
         "fingerprint": fingerprint((sample.name for sample in test.samples), test.classes),
         **task.summary(judged, test),
     }  # fmt: skip
+
+
+def _guesses(
+    task: Task, encoder, probe: probing.Probe, recipe: probing.Recipe, features: str, resolution: int, images: Sequence
+) -> Iterator[np.ndarray]:
+    """What the probe says of pictures, in their pixels."""
+    encoded = probing.encode(encoder, images, features, resolution)
+    for image, (patches, cls) in zip(images, encoded, strict=True):
+        entered = probing.inputs(patches[None], cls[None] if recipe.with_cls else None)
+        with torch.no_grad():
+            outputs = probe(entered.to(encoder.device))[0]
+        yield task.guess(outputs, (image.height, image.width))
 
 
 def open_part(task: Task, data: str, size: int, training: bool = False) -> Split:
