@@ -28,7 +28,7 @@ from tipsv2.heatmap import to_pixels
 from tipsv2.images import fit_size, open_image, to_tensor
 from tipsv2.prompts import CLASS_LISTS
 from tipsv2.segmentation import label_map
-from tipsv2.weights import read_whole, readable
+from tipsv2.weights import digest_of, read_whole, readable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,6 +67,7 @@ class Dpt:
         self.heads = heads  # of HEADS
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
+        self.digest = digest_of(model)
         self.patch_size: int = model.config.backbone_config.patch_size
         self.classes: tuple[str, ...] = _class_names(model.config.id2label) if "segmentation" in heads else ()
 
