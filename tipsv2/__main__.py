@@ -7,7 +7,8 @@ python -m tipsv2 depth room.jpg --model google/tipsv2-b14-dpt --out room_depth.p
 python -m tipsv2 features dog.jpg --model tipsv2-nano --out features.png
 python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
 python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language de,fr
-python -m tipsv2 convert VISION.npz TEXT.npz OUT --tokenizer FOLDER
+python -m tipsv2 convert VISION.npz TEXT.npz FOLDER --tokenizer tokenizer.model
+python -m tipsv2 convert runs/mine/model official/mine
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 import sys
 from pathlib import Path
 
-from tipsv2 import benchmark, dpt_picture, feature_picture, side_by_side
+from tipsv2 import benchmark, convert, dpt_picture, feature_picture, side_by_side
 from tipsv2.evaluation import command as evaluation
 from tipsv2.prompts import TEMPLATES
 
@@ -88,18 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     feature_picture.add_command(command)
     benchmark.add_command(command)
     evaluation.add_command(command)
-
-    change = command(
-        "convert",
-        run_convert,
-        "Turn an official pair of .npz files into a transformers folder.",
-        "convert tips_v2_oss_b14_vision.npz tips_v2_oss_b14_text.npz models/b14 --tokenizer models/l14",
-    )
-    change.add_argument("vision", help="the vision .npz")
-    change.add_argument("text", help="the text .npz")
-    change.add_argument("out", help="folder to write")
-    change.add_argument("--tokenizer", metavar="FOLDER", help="a model folder whose tokenizer files are copied")
-    change.add_argument("--heads", type=int, help="attention heads, for widths that were never released")
+    convert.add_command(command)
     return parser
 
 
@@ -171,15 +161,6 @@ def run_segment(options: argparse.Namespace) -> None:
     for name, share in sorted(found.shares.items(), key=lambda item: -item[1]):
         print(f"{name:<{wide}}  {100 * share:5.1f} %")
     print(f"written to {out}")
-
-
-def run_convert(options: argparse.Namespace) -> None:
-    from tipsv2.convert import convert
-
-    out = convert(options.vision, options.text, options.out, options.heads, tokenizer=options.tokenizer)
-    print(
-        f"written to {out}" + ("" if options.tokenizer else "; add tokenizer.json from a released model to use it here")
-    )
 
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:

@@ -1,161 +1,52 @@
-"""Official TIPSv2 checkpoints (a vision .npz and a text .npz) -> a plain transformers Tipsv2Model folder.
+"""Official .npz pairs of TIPS and TIPSv2 <-> transformers folders, exactly, both ways; the convert command.
 
-Key names: github.com/google-deepmind/tips, pytorch/image_encoder.py and text_encoder.py; files: tips_v2_oss_*.npz.
+python -m tipsv2 convert tips_v2_oss_b14_vision.npz tips_v2_oss_b14_text.npz models/b14 --tokenizer tokenizer.model
+python -m tipsv2 convert runs/mine/model official/mine --heads 3        # official/mine_vision.npz and _text.npz
+
 Every key of the files must be used and every parameter of the model set, otherwise nothing is written.
-
-    python -m tipsv2 convert tips_v2_oss_b14_vision.npz tips_v2_oss_b14_text.npz OUT --tokenizer FOLDER
 """
 
 from __future__ import annotations
 
-import re
+import json
+import os
 import shutil
-import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tipsv2.catalogue import ModelError
 
 if TYPE_CHECKING:
+    import argparse
+
     import torch
-    from transformers import Tipsv2Config, Tipsv2Model
+    from transformers import PreTrainedTokenizerBase, Tipsv2Config, Tipsv2Model
 
-HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16, 1536: 24}  # of the released widths, vision and text alike
-
-_VISION = {
-    "cls_token": "embeddings.cls_token",
-    "pos_embed": "embeddings.position_embeddings",
-    "register_tokens": "embeddings.register_tokens",  # the second (caption) CLS
-    "mask_token": "embeddings.mask_token",
-    "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-    "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-    "norm.weight": "layernorm.weight",
-    "norm.bias": "layernorm.bias",
-}
-_VISION_BLOCK = {
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "attn.proj": "attention.o_proj",
-    "attn.qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
-    "ls1.gamma": "layer_scale1.lambda1",
-    "ls2.gamma": "layer_scale2.lambda1",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-    "mlp.w12": ("mlp.gate_proj", "mlp.up_proj"),
-    "mlp.w3": "mlp.down_proj",
-}
-_TEXT = {
-    "token_embedding.weight": "embeddings.token_embedding.weight",
-    "ln_final.weight": "final_layer_norm.weight",
-    "ln_final.bias": "final_layer_norm.bias",
-}
-_TEXT_BLOCK = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "attn.in_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
+# What the official code fixes and no .npz holds: a model that has it otherwise cannot be written as one.
+_FIXED = {
+    "vision_config": ("hidden_act", "layer_norm_eps", "qkv_bias", "num_channels"),
+    "text_config": ("hidden_act", "layer_norm_eps", "scale_sqrt_depth", "pooling_epsilon", "max_position_embeddings"),
 }
 
 
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, never unpickled. Raises ModelError with the file's name."""
-    path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except FileNotFoundError:
-        raise ModelError(f"There is no file '{path}': check the path.") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: a lone .npy
-        raise ModelError(f"'{path}' is not an .npz of plain arrays: download it again.") from error
+@dataclass(frozen=True)
+class Coverage:
+    """What a conversion used: keys of both .npz files, and parameters of the model."""
 
+    vision_keys: int
+    text_keys: int
+    parameters: int
+    heads: tuple[int, int]  # vision, text: in the code of the official models, in no file
+    written: tuple[Path, ...]
 
-def state_dict(vision: dict[str, np.ndarray], text: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Official arrays by official key -> Tipsv2Model's state dict, float32. Raises ModelError on keys it does not
-    know.
-    """
-    import torch
-
-    state, unknown = {}, []
-    for part, prefix, arrays in (("vision", "vision_model.", vision), ("text", "text_model.", text)):
-        for key, array in arrays.items():
-            tensor = torch.from_numpy(np.array(array, dtype=np.float32))
-            if (part, key) == ("text", "temperature"):
-                state[key] = tensor.reshape(())
-                continue
-            names = _rename(key, part)
-            if not names or len(names) > 1 and (not tensor.ndim or len(tensor) % len(names)):
-                unknown.append(f"{part} {key}")
-                continue
-            pieces = tensor.chunk(len(names)) if len(names) > 1 else [tensor]
-            for name, piece in zip(names, pieces, strict=True):
-                state[prefix + name] = piece.clone()
-    if unknown:
-        raise ModelError(f"{len(unknown)} keys of the .npz files have no place in the model ({_first(unknown)}).")
-    return state
-
-
-def config_of(
-    vision: dict[str, np.ndarray], text: dict[str, np.ndarray], heads: int | None = None, text_heads: int | None = None
-) -> Tipsv2Config:
-    """The Tipsv2Config that fits the arrays' shapes. Heads are not stored: of a released width they are known, else
-    given.
-
-    Raises ModelError if a needed array is missing or the heads are not known.
-    """
-    from transformers import Tipsv2Config
-
-    try:
-        width = vision["cls_token"].shape[-1]
-        side = round((vision["pos_embed"].shape[1] - 1) ** 0.5)
-        patch_size = vision["patch_embed.proj.weight"].shape[-1]
-        swiglu = "blocks.0.mlp.w12.weight" in vision
-        hidden = vision["blocks.0.mlp.w3.weight" if swiglu else "blocks.0.mlp.fc1.weight"]
-        vocab_size, text_width = text["token_embedding.weight"].shape
-        text_hidden = text["transformer.resblocks.0.mlp.c_fc.weight"].shape[0]
-        registers = vision["register_tokens"].shape[1]
-        temperature = float(text["temperature"]) if "temperature" in text else None
-    except (KeyError, IndexError, ValueError) as error:
-        raise ModelError(
-            f"The .npz files lack what a TIPSv2 checkpoint holds ({error}): give vision first, then text."
-        ) from error
-    if swiglu:
-        ratio = 4.0  # the model takes two thirds of it, rounded up to eights
-        found, expected = hidden.shape[1], (int(width * ratio * 2 / 3) + 7) // 8 * 8
-        if found != expected:
-            raise ModelError(f"blocks.0.mlp.w3.weight has {found} columns: a SwiGLU of width {width} has {expected}.")
-    else:
-        # int(width * ratio) must give the stored size back; 4304 / 1152 alone would round down
-        ratio = next(
-            r for r in (hidden.shape[0] / width, (hidden.shape[0] + 0.5) / width) if int(width * r) == hidden.shape[0]
+    def __str__(self) -> str:
+        vision, text = self.heads
+        return (
+            f"vision {self.vision_keys} of {self.vision_keys} keys, text {self.text_keys} of {self.text_keys} keys, "
+            f"{self.parameters} of {self.parameters} tensors of the model; attention heads {vision} and {text}"
         )
-    if side * side + 1 != vision["pos_embed"].shape[1]:
-        raise ModelError(
-            f"pos_embed has {vision['pos_embed'].shape[1]} rows: a square grid and one more were expected."
-        )
-    return Tipsv2Config(
-        vision_config=dict(
-            hidden_size=width,
-            num_hidden_layers=_depth(vision, "blocks."),
-            num_attention_heads=_heads(heads, width, "heads"),
-            mlp_ratio=int(ratio) if ratio == int(ratio) else ratio,
-            image_size=side * patch_size,
-            patch_size=patch_size,
-            use_swiglu_ffn=swiglu,
-            num_register_tokens=registers,
-        ),
-        text_config=dict(
-            vocab_size=vocab_size,
-            hidden_size=text_width,
-            intermediate_size=text_hidden,
-            num_hidden_layers=_depth(text, "transformer.resblocks."),
-            num_attention_heads=_heads(text_heads or heads, text_width, "text_heads"),
-        ),
-        **({} if temperature is None else {"temperature_init_value": temperature}),
-    )
 
 
 def from_official(
@@ -166,71 +57,174 @@ def from_official(
     """
     from transformers import Tipsv2Model
 
+    from tipsv2.official import config_of, read_npz, state_dict
+    from tipsv2.weights import quiet
+
     vision, text = read_npz(vision_path), read_npz(text_path)
-    model = Tipsv2Model(config_of(vision, text, heads, text_heads))
-    state, wanted = state_dict(vision, text), model.state_dict()
+    config, state = config_of(vision, text, heads, text_heads), state_dict(vision, text)
+    check_fit(state, config, f"'{Path(vision_path).name}' and '{Path(text_path).name}'")
+    # A third of an array is a view of it, but a file of safetensors takes only tensors with a storage of their own.
+    state = {key: value.clone() if value._base is not None else value for key, value in state.items()}
+    with quiet():
+        return Tipsv2Model.from_pretrained(None, config=config, state_dict=state).eval()
+
+
+def check_fit(state: Mapping[str, torch.Tensor], config: Tipsv2Config, files: str) -> None:
+    """Raises ModelError unless `state` has every parameter of the model `config` describes, in its shape, and no
+    other. Allocates nothing.
+    """
+    import torch
+    from transformers import Tipsv2Model
+
+    from tipsv2.official import first
+
+    with torch.device("meta"):
+        wanted = Tipsv2Model(config).state_dict()
     unset = [key for key in wanted if key not in state]
     foreign = [key for key in state if key not in wanted]
     wrong = [f"{key} {list(state[key].shape)} for {list(wanted[key].shape)}" for key in state
              if key in wanted and state[key].shape != wanted[key].shape]  # fmt: skip
     parts = [("parameters not set", unset), ("keys too many", foreign), ("of the wrong shape", wrong)]
-    if problems := "; ".join(f"{len(keys)} {what} ({_first(keys)})" for what, keys in parts if keys):
+    if problems := "; ".join(f"{len(keys)} {what} ({first(keys)})" for what, keys in parts if keys):
+        used = len(state) - len(foreign) - len(wrong)
         raise ModelError(
-            f"'{Path(vision_path).name}' and '{Path(text_path).name}' do not make a whole model: {problems}."
+            f"{files} do not make a whole model ({used} of {len(wanted)} parameters): {problems}; get both files of "
+            "one model again."
         )
-    model.load_state_dict(state)
-    return model.eval()
 
 
-def convert(
+def to_folder(
     vision_path: str | Path,
     text_path: str | Path,
     out: str | Path,
     heads: int | None = None,
     text_heads: int | None = None,
     tokenizer: str | Path | None = None,
-) -> Path:
-    """Write a transformers folder: config.json, model.safetensors and, from the folder `tokenizer`, its tokenizer
-    files.
+) -> Coverage:
+    """Write a transformers folder: config.json, model.safetensors, preprocessor_config.json and tokenizer files.
+
+    tokenizer: a SentencePiece .model, or a folder whose tokenizer files are copied; without one the folder opens with
+        plain transformers, but is not yet an encoder of this project.
+    Raises ModelError, and OSError where `out` cannot be written or holds something already.
     """
+    from tipsv2.images import preprocessor_settings
+    from tipsv2.official import official
+    from tipsv2.weights import quiet
+    from tipsv2.whole import whole_folder
+
+    out = Path(os.path.abspath(out))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OSError(f"'{out}' exists already: give the name of a new folder.")
     model = from_official(vision_path, text_path, heads, text_heads)
-    out = Path(out)
-    files = sorted(Path(tokenizer).glob("tokenizer*")) if tokenizer else []
-    if tokenizer and not files:
-        raise ModelError(f"'{tokenizer}' holds no tokenizer files: give the folder of any released TIPSv2 model.")
-    model.save_pretrained(out)
-    for file in files:
-        shutil.copyfile(file, out / file.name)
-    return out
+    files, words = [], None
+    if tokenizer is not None:
+        files, words = _tokenizer(Path(tokenizer), model.config.text_config.vocab_size)
+    with whole_folder(out) as part, quiet():
+        model.save_pretrained(part)
+        settings = preprocessor_settings(model.config.vision_config.image_size)
+        (part / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        if words is not None:
+            words.save_pretrained(part)
+        for file in files:
+            shutil.copyfile(file, part / file.name)
+    state = model.state_dict()
+    counts = (sum(1 for _ in official(state, name)) for name in ("vision", "text"))
+    return Coverage(*counts, len(state), _heads(model.config), (out,))
 
 
-def _rename(key: str, part: str) -> list[str]:
-    """Official key -> the names its pieces (cut along the first axis) have in transformers; empty if unknown."""
-    whole, block, pattern, target = (
-        (_VISION, _VISION_BLOCK, r"blocks\.(\d+)\.(.+?)", "encoder.layer")
-        if part == "vision"
-        else (_TEXT, _TEXT_BLOCK, r"transformer\.resblocks\.(\d+)\.(.+?)", "encoder.layers")
+def to_official(model: Tipsv2Model, prefix: str | Path) -> Coverage:
+    """Write `prefix`_vision.npz and `prefix`_text.npz, float32, with the official keys.
+
+    Raises ModelError where the model is nothing that the official code could run, OSError where they cannot be written.
+    """
+    from tipsv2.official import config_of, official, state_dict, write_npz
+
+    state = {key: value.detach().cpu().float() for key, value in model.state_dict().items()}
+    fresh = type(model.config)()
+    for part, names in _FIXED.items():
+        own, theirs = getattr(model.config, part), getattr(fresh, part)
+        for name in names:
+            if getattr(own, name) != getattr(theirs, name):
+                raise ModelError(
+                    f"{part}.{name} is {getattr(own, name)} in this model, but always {getattr(theirs, name)} in the "
+                    "official code: it cannot be written as an .npz pair."
+                )
+    pairs = {part: {key: value.numpy() for key, value in official(state, part)} for part in ("vision", "text")}
+    heads = _heads(model.config)
+    back = config_of(pairs["vision"], pairs["text"], *heads)  # the way back must be open
+    check_fit(state_dict(**pairs), back, "The arrays")
+    if foreign := state.keys() - state_dict(**pairs).keys():
+        raise ModelError(f"No official key stands for {min(foreign)}: this model cannot be written as an .npz pair.")
+    prefix = Path(os.path.abspath(prefix))
+    written = tuple(prefix.with_name(f"{prefix.name}_{part}.npz") for part in pairs)
+    if there := [path for path in written if path.exists()]:
+        raise OSError(f"'{there[0]}' exists already: give another name.")
+    for path, part in zip(written, pairs.values(), strict=True):
+        write_npz(path, part)
+    return Coverage(len(pairs["vision"]), len(pairs["text"]), len(state), heads, written)
+
+
+def _tokenizer(source: Path, vocab_size: int) -> tuple[list[Path], PreTrainedTokenizerBase | None]:
+    """The tokenizer files to copy, or the tokenizer to save. Raises ModelError unless it fits the vocabulary."""
+    from tipsv2.weights import read_tokenizer
+
+    if source.is_file():
+        from tipsv2.pieces import read_sentencepiece
+
+        return [], read_sentencepiece(source, vocab_size)
+    files = sorted(source.glob("tokenizer*"))
+    if not files:
+        raise ModelError(
+            f"'{source}' is no SentencePiece file and holds no tokenizer files: give tokenizer.model of the official "
+            "release or the folder of any released TIPSv2 model."
+        )
+    read_tokenizer(source, vocab_size)
+    return files, None
+
+
+def _heads(config: Tipsv2Config) -> tuple[int, int]:
+    return config.vision_config.num_attention_heads, config.text_config.num_attention_heads
+
+
+def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `convert` to the command line. command: the function in tipsv2.__main__ that adds a sub-command."""
+    parser = command(
+        "convert",
+        run,
+        "Turn an official pair of .npz files into a transformers folder, or an encoder into such a pair.",
+        "convert tips_v2_oss_b14_vision.npz tips_v2_oss_b14_text.npz models/b14 --tokenizer tokenizer.model\n"
+        "  python -m tipsv2 convert runs/mine/model official/mine",
     )
-    if key in whole:
-        return [whole[key]]
-    found = re.fullmatch(pattern + r"(?:[._](weight|bias))?", key)
-    if not found or found[2] not in block:
-        return []
-    names = block[found[2]]
-    ending = f".{found[3]}" if found[3] else ""
-    return [f"{target}.{found[1]}.{name}{ending}" for name in ([names] if isinstance(names, str) else names)]
+    parser.add_argument(
+        "source", nargs="+", help="the vision .npz and the text .npz; or one encoder: a name, a folder, a run"
+    )
+    parser.add_argument("out", help="folder to write; from an encoder: OUT_vision.npz and OUT_text.npz are written")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FILE|FOLDER",
+        help="the SentencePiece tokenizer.model of the release, or a model folder whose tokenizer files are copied",
+    )
+    parser.add_argument("--heads", type=int, help="attention heads, for widths that were never released")
+    parser.add_argument("--text-heads", type=int, help="those of the text tower, where they differ")
 
 
-def _depth(arrays: dict[str, np.ndarray], prefix: str) -> int:
-    return 1 + max((int(key[len(prefix) :].split(".")[0]) for key in arrays if key.startswith(prefix)), default=-1)
+def run(options: argparse.Namespace) -> None:
+    """The convert command. Raises ValueError or OSError with one sentence for whoever typed it."""
+    source, files = options.source, [name for name in options.source if name.endswith(".npz")]
+    if len(source) == 2 and len(files) == 2:
+        done = to_folder(*source, options.out, options.heads, options.text_heads, options.tokenizer)
+        more = "" if options.tokenizer else "; --tokenizer tokenizer.model would make it an encoder that reads text"
+    elif len(source) == 1 and not files:
+        if options.tokenizer or options.heads or options.text_heads:
+            raise ValueError("--tokenizer and --heads belong to .npz files as the source: leave them out.")
+        from tipsv2.encoder import load
+        from tipsv2.official import HEADS
 
-
-def _heads(given: int | None, width: int, name: str) -> int:
-    heads = given or HEADS.get(width)
-    if not heads or width % heads:
-        raise ModelError(f"The number of attention heads of width {width} is not known: give it ({name}).")
-    return heads
-
-
-def _first(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+        model = load(source[0], "cpu", "float32").model
+        done = to_official(model, options.out)
+        released = done.heads == 2 * (HEADS.get(model.config.vision_config.hidden_size),)
+        more = "" if released else f"; back again with --heads {done.heads[0]} --text-heads {done.heads[1]}"
+    else:
+        raise ValueError("convert takes VISION.npz TEXT.npz FOLDER, or an encoder and a name: see convert --help.")
+    print(done)
+    print(f"written to {' and '.join(map(str, done.written))}{more}")

@@ -82,6 +82,15 @@ def to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
     return torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1).float().div_(255.0).contiguous()
 
 
+def preprocessor_settings(side: int) -> dict:
+    """preprocessor_config.json of a model folder: `to_tensor` for a square of `side` pixels, by plain transformers."""
+    return {
+        "image_processor_type": "Tipsv2ImageProcessor", "do_convert_rgb": True, "do_resize": True, "resample": 2,
+        "size": {"height": side, "width": side}, "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_normalize": False,
+    }  # fmt: skip
+
+
 def _from_path(source: str | Path) -> Image.Image:
     name = str(source)
     if name.startswith(("http://", "https://")):

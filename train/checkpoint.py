@@ -17,7 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tipsv2.images import preprocessor_settings
 from tipsv2.weights import quiet
+from tipsv2.whole import whole_folder
 from train import distributed
 from train.tuning import plain_state
 from train.words import folded
@@ -49,7 +51,7 @@ def save(
         return None
     tensors["rng"] = torch.get_rng_state()
     place = run / "checkpoints" / f"step-{step:07d}"
-    with _whole(place) as folder:
+    with whole_folder(place) as folder:
         try:
             save_file({k: v.clone() for k, v in tensors.items()}, folder / WEIGHTS)
         except SafetensorError as error:  # how safetensors reports a full disk
@@ -130,32 +132,9 @@ def export(folder: Path, model, tokenizer) -> Path:
     LoRA's updates are added to the weights, inherited words folded into a plain token embedding.
     """
     side = model.config.vision_config.image_size
-    with _whole(folder) as part, folded(model), quiet():
+    with whole_folder(folder) as part, folded(model), quiet():
         model.save_pretrained(part, state_dict=plain_state(model))
         tokenizer.save_pretrained(part)
-        settings = {
-            "image_processor_type": "Tipsv2ImageProcessor", "do_convert_rgb": True, "do_resize": True, "resample": 2,
-            "size": {"height": side, "width": side}, "do_rescale": True, "rescale_factor": 1 / 255,
-            "do_normalize": False,
-        }  # fmt: skip
+        settings = preprocessor_settings(side)
         (part / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     return folder
-
-
-class _whole:
-    """Write into a folder beside `place`, then put it there in one rename; leave nothing behind after an error."""
-
-    def __init__(self, place: Path):
-        self.place, self.part = place, place.with_name(f".{place.name}.part")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.mkdir(parents=True)
-        return self.part
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            shutil.rmtree(self.place, ignore_errors=True)
-            os.replace(self.part, self.place)
-        else:
-            shutil.rmtree(self.part, ignore_errors=True)
