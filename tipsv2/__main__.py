@@ -9,6 +9,7 @@ python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --j
 python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language de,fr
 python -m tipsv2 convert VISION.npz TEXT.npz FOLDER --tokenizer tokenizer.model
 python -m tipsv2 convert runs/mine/model official/mine
+python -m tipsv2 export tipsv2-nano exported
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import re
 import sys
 from pathlib import Path
 
-from tipsv2 import benchmark, convert, dpt_picture, feature_picture, side_by_side
+from tipsv2 import benchmark, convert, dpt_picture, export, feature_picture, side_by_side
 from tipsv2.evaluation import command as evaluation
 from tipsv2.prompts import TEMPLATES
 
@@ -90,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     benchmark.add_command(command)
     evaluation.add_command(command)
     convert.add_command(command)
+    export.add_command(command)
     return parser
 
 
