@@ -160,7 +160,7 @@ def test_unknown_model(picture, capsys):
 
 def test_help_is_quick_and_shows_examples():
     """In a process of its own: --help must not import torch."""
-    for command in ("heatmap", "segment", "features", "compare", "depth", "evaluate", "convert"):
+    for command in ("heatmap", "segment", "features", "compare", "depth", "evaluate", "convert", "export", "push"):
         run = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "tipsv2", command, "--help"],
             cwd=ROOT,

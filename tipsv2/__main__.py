@@ -10,6 +10,7 @@ python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --lang
 python -m tipsv2 convert VISION.npz TEXT.npz FOLDER --tokenizer tokenizer.model
 python -m tipsv2 convert runs/mine/model official/mine
 python -m tipsv2 export tipsv2-nano exported
+python -m tipsv2 push runs/mine owner/mine --licence apache-2.0 --dry-run
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import re
 import sys
 from pathlib import Path
 
-from tipsv2 import benchmark, convert, dpt_picture, export, feature_picture, side_by_side
+from tipsv2 import benchmark, convert, dpt_picture, export, feature_picture, push, side_by_side
 from tipsv2.evaluation import command as evaluation
 from tipsv2.prompts import TEMPLATES
 
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation.add_command(command)
     convert.add_command(command)
     export.add_command(command)
+    push.add_command(command)
     return parser
 
 
