@@ -135,6 +135,7 @@ def to_folder(
 def to_official(model: Tipsv2Model, prefix: str | Path) -> Coverage:
     """Write `prefix`_vision.npz and `prefix`_text.npz, float32, with the official keys.
 
+    model: as transformers has it, from `tipsv2.weights.read_model` or `tipsv2.load(..., fast=False)`.
     Raises ModelError where the model is nothing that the official code could run, OSError where they cannot be written.
     """
     from tipsv2.official import config_of, official, state_dict, write_npz
@@ -220,7 +221,7 @@ def run(options: argparse.Namespace) -> None:
         from tipsv2.encoder import load
         from tipsv2.official import HEADS
 
-        model = load(source[0], "cpu", "float32").model
+        model = load(source[0], "cpu", "float32", fast=False).model
         done = to_official(model, options.out)
         released = done.heads == 2 * (HEADS.get(model.config.vision_config.hidden_size),)
         more = "" if released else f"; back again with --heads {done.heads[0]} --text-heads {done.heads[1]}"

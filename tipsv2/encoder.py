@@ -202,16 +202,21 @@ class Encoder:
 
 
 def load(
-    name: str | Path = "auto", device: str = "auto", dtype: str | torch.dtype = "auto", progress: bool = True
+    name: str | Path = "auto",
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    progress: bool = True,
+    fast: bool = True,
 ) -> Encoder:
     """Load an encoder for inference.
 
     name: as in `tipsv2.catalogue.find`.   device: "auto" (cuda, else mps, else cpu) or a torch device.
     dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware multiplies it itself, else float32.
     progress: show a bar while downloading.
+    fast: on a CPU, lay the weights out for inference, see `tipsv2.cpu`; False keeps the network as transformers has it,
+        to be converted or exported.
     Reads safetensors only and runs no code out of the folder. Raises ModelError when weights are missing, foreign or
-    damaged, or when the Hub cannot be reached. On a CPU its network is for inference only, see `tipsv2.cpu`;
-    `tipsv2.weights.read_model` gives one that can be trained.
+    damaged, or when the Hub cannot be reached. `tipsv2.weights.read_model` gives a network that can be trained.
     """
     info = find(name)
     folder = fetch(info, progress)
@@ -221,7 +226,8 @@ def load(
     if info.source == "checkpoint":
         turn_back(model, Path(info.location) / CHECKPOINT)
     encoder = Encoder(info, model.to(where).eval(), read_tokenizer(folder, model.config.text_config.vocab_size))
-    speed_up(model)
+    if fast:
+        speed_up(model)
     return encoder
 
 

@@ -37,7 +37,7 @@ def export(
 ) -> dict:
     """Write the folder `out`: vision and text tower, tokenizer files, model.json and a README.md that shows their use.
 
-    encoder: in float32 on the CPU.   kind: "onnx" or "torch".
+    encoder: `tipsv2.load(..., "cpu", "float32", fast=False)`.   kind: "onnx" or "torch".
     size: (H, W) that the vision tower takes, in pixels; None for any multiples of the patch size. The batch and the
         length of texts are free in any case.
     Returns model.json as a dict, with the largest difference from the encoder's own numbers under "difference".
@@ -51,6 +51,8 @@ def export(
     out = Path(os.path.abspath(out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OSError(f"'{out}' exists already: give the name of a new folder.")
+    if any(key.endswith(".packed") for key in encoder.model.state_dict()):
+        raise ModelError("The encoder is laid out for this machine's CPU: load it with fast=False to export it.")
     patch = encoder.patch_size
     if size is not None and (min(size) < patch or size[0] % patch or size[1] % patch):
         raise ModelError(f"--size is {size[0]}x{size[1]}, but both sides must be multiples of the patch, {patch} px.")
@@ -287,7 +289,7 @@ def run(options: argparse.Namespace) -> None:
         if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
             raise ValueError(f"--size is a side or HxW in pixels, as 448 or 336x448, not '{options.size}'.")
         size = int(sides[0]), int(sides[-1])
-    about = export(load(options.model, "cpu", "float32"), options.out, options.format, size)
+    about = export(load(options.model, "cpu", "float32", fast=False), options.out, options.format, size)
     for name, difference in about["difference"].items():
         print(f"{name:<12} differs from the encoder by at most {difference:.1e}")
     print(f"written to {options.out}")

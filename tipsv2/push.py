@@ -47,7 +47,7 @@ def prepare(
     if licence is None and info.source != "bundled":
         raise ModelError("Say under which licence others may use it: --licence apache-2.0, mit, cc-by-4.0, ...")
     folder = Path(info.location)
-    load(model, "cpu", "float32")  # every weight and the tokenizer, or one sentence
+    load(model, "cpu", "float32", fast=False)  # every weight and the tokenizer, or one sentence
     found = [read_record(path, info.name) for path in records]
     recipe = None
     if info.source == "run":
