@@ -224,5 +224,6 @@ def test_scores_and_paths():
     assert list(scores({"r1": 0.5, "queries": 7, "chance": {"r1": 0.1}})) == [("r1", 0.5, 0.1)]
     retrieval = {"cls": {"i2t_r1": 0.5}, "chance": {"r1": 0.25}}
     assert list(scores(retrieval)) == [("cls i2t_r1", 0.5, 0.25)]
-    paths = {"a": ["/x/y/photos", "~/z", "hf:owner/data", "scenes", "C:\\x"], "b": 3}
-    assert public(paths)["a"][:4] == ["photos", "z", "hf:owner/data", "scenes"] and public(paths)["b"] == 3
+    paths = ["/x/y/photos/", "~/z", "hf:owner/data", "scenes:val", "C:\\x\\y", "ade20k:/data/ADE", "1e-4", "a: b", ""]
+    kept = ["photos", "z", "hf:owner/data", "scenes:val", "y", "ade20k:ADE", "1e-4", "a: b", ""]
+    assert public({"a": paths, "b": 3}) == {"a": kept, "b": 3}

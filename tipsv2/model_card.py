@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,8 +58,11 @@ def public(value):
         return {key: public(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [public(inner) for inner in value]
-    if isinstance(value, str) and value and (value[0] in "/~." or "\\" in value or os.path.exists(value)):
-        return Path(value).name
+    if isinstance(value, str) and value:
+        kind, colon, place = value.rpartition(":")  # "ade20k:/data/ADE", or a path alone
+        kind, colon = ("", "") if len(kind) == 1 else (kind, colon)  # "C:\\photos"
+        if place and (place[0] in "/~." or "\\" in place or os.path.exists(place)):
+            return kind + colon + re.split(r"[/\\]", place.rstrip("/\\"))[-1]
     return value
 
 
