@@ -21,7 +21,17 @@ import re
 import sys
 from pathlib import Path
 
-from tipsv2 import benchmark, convert, dpt_picture, export, feature_picture, push, side_by_side
+from tipsv2 import (
+    benchmark,
+    convert,
+    dpt_picture,
+    embed_command,
+    export,
+    feature_picture,
+    push,
+    search,
+    side_by_side,
+)
 from tipsv2.evaluation import command as evaluation
 from tipsv2.prompts import TEMPLATES
 
@@ -94,6 +104,8 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_command(command)
     export.add_command(command)
     push.add_command(command)
+    embed_command.add_command(command)
+    search.add_command(command)
     return parser
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from tipsv2 import text_cache
 from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, fetch, find, read_config, vision_sizes
 from tipsv2.cpu import speed_up
 from tipsv2.dense import OUTPUTS, layer_features, vision_features
-from tipsv2.images import fit_size, open_image, to_tensor
+from tipsv2.images import by_size, fit_size, open_image, to_tensor
 from tipsv2.prompts import TEMPLATES
 from tipsv2.weights import digest_of, read_model, read_tokenizer, turn_back
 
@@ -99,24 +99,18 @@ class Encoder:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
         resolution = self.info.resolution if resolution is None else resolution
         found: list[ImageFeatures | None] = [None] * len(images)
-        waiting: dict[tuple[int, int], list[tuple[int, tuple[int, int], torch.Tensor]]] = {}
 
-        def run(batch: list[tuple[int, tuple[int, int], torch.Tensor]]) -> None:
-            out = self.encode_pixels(torch.stack([pixels for _, _, pixels in batch]))
-            out = {name: value.cpu() for name, value in out.items()}
-            for row, (index, size, _) in enumerate(batch):
+        def opened() -> Iterator[tuple[tuple[int, tuple[int, int]], torch.Tensor]]:
+            for index, source in enumerate(images):
+                image = open_image(source)
+                size = fit_size(image.width, image.height, resolution, self.patch_size)
+                yield (index, (image.height, image.width)), to_tensor(image, size)
+
+        for batch, pixels in by_size(opened(), batch_size):
+            out = {name: value.cpu() for name, value in self.encode_pixels(pixels).items()}
+            for row, (index, size) in enumerate(batch):
                 # clones, so that keeping one image's features does not keep its whole batch
                 found[index] = ImageFeatures(**{name: value[row].clone() for name, value in out.items()}, size=size)
-
-        for index, source in enumerate(images):
-            image = open_image(source)
-            size = fit_size(image.width, image.height, resolution, self.patch_size)
-            batch = waiting.setdefault(size, [])
-            batch.append((index, (image.height, image.width), to_tensor(image, size)))
-            if len(batch) == batch_size:
-                run(waiting.pop(size))
-        for batch in waiting.values():
-            run(batch)
         return found
 
     @torch.no_grad()  # not inference_mode: a teacher's outputs must be usable in a student's loss

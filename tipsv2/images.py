@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 50_000_000
 MAX_RESOLUTION = 4096
+OPEN_BATCHES = 8  # how many batches of pictures of different sizes are kept in memory until they are full
 MAX_ASPECT = 4  # long side of the network's input, in short sides
 
 # EPS would start Ghostscript; ICO, ICNS and PSD hide further pictures behind a header that says nothing about their
@@ -89,6 +91,29 @@ def preprocessor_settings(side: int) -> dict:
         "size": {"height": side, "width": side}, "do_rescale": True, "rescale_factor": 1 / 255,
         "do_normalize": False,
     }  # fmt: skip
+
+
+def by_size(pictures: Iterable[tuple[Any, torch.Tensor]], batch_size: int) -> Iterator[tuple[list[Any], torch.Tensor]]:
+    """Pictures [3, H, W], each with anything that says which it is -> (which, [B, 3, H, W]): those of one size
+    together, `batch_size` at a time, what is left over at the end. At most OPEN_BATCHES batches wait to be full.
+    """
+    import torch
+
+    waiting: dict[tuple[int, ...], list[tuple[Any, torch.Tensor]]] = {}
+
+    def batch(size: tuple[int, ...]) -> tuple[list[Any], torch.Tensor]:
+        which, pixels = zip(*waiting.pop(size), strict=True)
+        return list(which), torch.stack(pixels)
+
+    for which, pixels in pictures:
+        same = waiting.setdefault(pixels.shape, [])
+        same.append((which, pixels))
+        if len(same) == batch_size:
+            yield batch(pixels.shape)
+        elif sum(map(len, waiting.values())) >= OPEN_BATCHES * batch_size:
+            yield batch(max(waiting, key=lambda size: len(waiting[size])))
+    for size in list(waiting):
+        yield batch(size)
 
 
 def _from_path(source: str | Path) -> Image.Image:

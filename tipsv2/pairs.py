@@ -96,6 +96,7 @@ class Pairs:
     """`columns` as found, `mapping` of fields (image, web, short, detailed, mask) to them, and the pairs.
 
     indexed: has a length and pairs by number; it is then one shard. A stream has `shards` and is read in order.
+    local: its files are on this machine.
     """
 
     def __init__(self, source: Source, given: Mapping[str, str], captions: bool):
@@ -103,6 +104,7 @@ class Pairs:
 
         self.name, self._source, data = source.name, source, source.data
         self.label_names = source.label_names
+        self.local = source.base is not None
         self.indexed = isinstance(data, Dataset)
         if self.indexed:
             data = _undecoded(data)

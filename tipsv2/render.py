@@ -200,6 +200,31 @@ def beside(pictures: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
     return np.concatenate(parts[1:], axis=1)
 
 
+def contact_sheet(
+    pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 5, side: int = 224, text_size: int = 14
+) -> np.ndarray:
+    """Pictures uint8 [h, w, 3] of any sizes row by row, each shrunk or enlarged into a square of `side` pixels with
+    its title, cut to one line, below -> uint8 [H, W, 3], on white.
+    """
+    from PIL import Image, ImageDraw
+
+    font, gap = _font(text_size), text_size // 2
+    columns = min(columns, len(pictures))
+    width, height = side + gap, side + 2 * text_size + gap
+    sheet = Image.new("RGB", (columns * width + gap, -(-len(pictures) // columns) * height + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        left, top = gap + index % columns * width, gap + index // columns * height
+        image = Image.fromarray(np.asarray(picture, np.uint8))
+        scale = side / max(image.size)
+        image = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BICUBIC)
+        sheet.paste(image, (left + (side - image.width) // 2, top + (side - image.height) // 2))
+        while font.getlength(title) > side:
+            title = title.removesuffix("…")[:-1] + "…"
+        draw.text((left, top + side + text_size), title, fill="black", font=font, anchor="lm")
+    return np.asarray(sheet)
+
+
 @lru_cache(maxsize=32)
 def _table(colormap: str) -> np.ndarray:
     """A colormap as uint8 [256, 3]."""
