@@ -30,6 +30,7 @@ from tipsv2.sources import open_source
 VECTORS = ("cls", "caption_cls")
 NAME = re.compile(r"(\d+)-(\d+)(-last)?\.parquet")
 MANIFEST = "manifest.json"
+DIGESTS = ("fingerprint", "weights")  # settings that say nothing to people
 COUNTED = ("complete", "images", "captions", "unreadable")  # of the manifest; all else is fixed when it is made
 
 
@@ -61,13 +62,12 @@ class Folder:
         self.manifest = read_manifest(self.path)
         before = self.manifest["settings"]
         if other := [key for key in {**before, **wanted} if before.get(key) != wanted.get(key)]:
-            plain = [key for key in other if key not in ("fingerprint", "weights")]  # hexadecimal digits help nobody
-            told = ", ".join(f"{key} {before.get(key)!r} and not {wanted.get(key)!r}" for key in plain)
+            told = [f"{key} {before.get(key)!r} and not {wanted.get(key)!r}" for key in other if key not in DIGESTS]
+            if "weights" in other:
+                told.insert(0, f"the weights of another model ({self.manifest['model']})")
             raise ValueError(
-                f"'{self.path}' holds embeddings "
-                + (f"of another model ({self.manifest['model']}), " if "weights" in other else "")
-                + (f"with {told}" if plain else "" if "weights" in other else "of other rows by the same name")
-                + ": choose another --out, or give what it was made with."
+                f"'{self.path}' holds embeddings with {', '.join(told) or 'other rows by the same name'}: choose "
+                "another --out, or give what it was made with."
             )
 
     def done(self) -> dict[tuple[int, int], bool]:
