@@ -55,8 +55,12 @@ class Folder:
         self.path = Path(path)
         manifest = {**about, **dict.fromkeys(COUNTED), "complete": False, "settings": dict(settings)}
         wanted = json.loads(json.dumps(manifest["settings"]))
+        if self.path.is_file():
+            raise ValueError(f"'{self.path}' is a file: choose a folder for --out.")
+        # listed before the manifest is looked for: another worker may be making both
+        others = [p for p in self.path.glob("*") if p.name[0] != "." and p.name != MANIFEST]
         if not (self.path / MANIFEST).exists():
-            if self.path.is_file() or (self.path.is_dir() and any(p.name[0] != "." for p in self.path.iterdir())):
+            if others:
                 raise ValueError(f"'{self.path}' holds other files and no {MANIFEST}: choose a new folder for --out.")
             self._write(MANIFEST, _json(manifest))
         self.manifest = read_manifest(self.path)
@@ -82,15 +86,16 @@ class Folder:
         return {shard for shard, end in ends.items() if all((shard, part) in done for part in range(end + 1))}
 
     def write(self, end: End, part: Part) -> None:
-        """Write a part. Raises OSError, one sentence, where the disk does not take it; nothing of it is left then."""
+        """Write a part. Raises OSError, one sentence, where the disk does not take it; the part is not done then."""
         import pyarrow as pa
         from safetensors.numpy import save
 
         width, settings = self.manifest["width"], self.manifest["settings"]
         vector = pa.list_(pa.float32(), width)
         name = f"{end.shard:06d}-{end.part:06d}" + "-last" * end.last
-        if part.unreadable:
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part.unreadable)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part.unreadable)
+        (self.path / "unreadable" / f"{name}.jsonl").unlink(missing_ok=True)  # of a try that was killed later on
+        if lines:
             self._write(f"unreadable/{name}.jsonl", lines.encode("utf-8", "replace"))
         if settings["patches"]:
             self._write(f"patches/{name}.safetensors", save(part.patches))
