@@ -241,11 +241,11 @@ def test_ctrl_c_keeps_finished_shards(mixed, tiny_folder, tmp_path, monkeypatch,
 
     real, calls = Encoder.encode_pixels, []
 
-    def stopping(self, pixels, masked=None):
+    def stopping(self, pixels, **options):
         calls.append(len(pixels))
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return real(self, pixels, masked)
+        return real(self, pixels, **options)
 
     monkeypatch.setattr(Encoder, "encode_pixels", stopping)
     command = ["embed", str(mixed), "--out", str(tmp_path / "out"), "--model", str(tiny_folder), "--shard-size", "2"]

@@ -7,6 +7,8 @@ python -m tipsv2 depth room.jpg --model google/tipsv2-b14-dpt --out room_depth.p
 python -m tipsv2 features dog.jpg --model tipsv2-nano --out features.png
 python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
 python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language de,fr
+python -m tipsv2 embed photos --out embedded --captions
+python -m tipsv2 search embedded "a dog on grass" --out dogs.png
 python -m tipsv2 convert VISION.npz TEXT.npz FOLDER --tokenizer tokenizer.model
 python -m tipsv2 convert runs/mine/model official/mine
 python -m tipsv2 export tipsv2-nano exported

@@ -159,6 +159,8 @@ def _encode(
     from tipsv2.images import by_size
 
     part, texts = Part(), []
+    kind = {"values": "values", "final": "patches"}.get(patches)  # as the encoder calls them
+    wanted = (*VECTORS, kind) if kind else VECTORS
 
     def trouble(row: Prepared, what: str, problem: str) -> None:
         where = {"id": row.id, "shard": row.row.shard, "row": row.row.number}
@@ -176,9 +178,8 @@ def _encode(
                 yield row, row.pixels
 
     for batch, pixels in by_size(readable(), batch_size):
-        found = encoder.encode_pixels(pixels)
+        found = encoder.encode_pixels(pixels, only=wanted)
         vectors = {name: normalize(found[name], dim=-1).cpu().numpy() for name in VECTORS}
-        kind = {"values": "values", "final": "patches"}.get(patches)
         grids = found[kind].half().cpu().numpy() if kind else None
         for index, row in enumerate(batch):
             about = {"id": row.id, "name": row.name, "shard": row.row.shard, "row": row.row.number}
