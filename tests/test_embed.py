@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -313,7 +314,7 @@ def test_bad_input_is_one_sentence(mixed, tiny_folder, tmp_path, capsys):
 
 
 def test_work_ahead_keeps_order_bounds_and_errors():
-    drawn = []
+    drawn, threads = [], threading.active_count()
 
     def jobs():
         for number in range(100):
@@ -325,6 +326,7 @@ def test_work_ahead_keeps_order_bounds_and_errors():
     time.sleep(0.3)
     assert len(drawn) <= 10 + 5 + 2  # results that wait, one that is offered, one being drawn
     results.close()
+    assert threading.active_count() == threads, "Python would end while they run"
 
     def broken():
         yield 3

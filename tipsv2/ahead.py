@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+PATIENCE = 10  # seconds for a job that is being drawn when the work is stopped, say from a network
+
 
 def ahead(jobs: Iterable, work: Callable[[Any], Any], threads: int, depth: int) -> Iterator:
     """`work` of every job, in order. The jobs are drawn by one thread, the work done by `threads`; at most `depth`
@@ -47,4 +49,5 @@ def ahead(jobs: Iterable, work: Callable[[Any], Any], threads: int, depth: int) 
             yield item.result()
     finally:
         stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+        reader.join(PATIENCE)
+        pool.shutdown(cancel_futures=True)  # waits: Python ends badly under threads that are inside a library
