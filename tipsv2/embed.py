@@ -94,7 +94,7 @@ def embed(
         "rows": collection.count,
         "shards": collection.shards,
         "fingerprint": collection.fingerprint(),
-        "weights": weights(encoder),
+        "weights": encoder.digest,
         "dtype": str(encoder.dtype).removeprefix("torch."),
         "resolution": resolution,
         "patches": patches,
@@ -207,15 +207,6 @@ def _embed_texts(encoder: Encoder, texts: list[str]) -> list:
             return [str(error)]
         half = len(texts) // 2
         return _embed_texts(encoder, texts[:half]) + _embed_texts(encoder, texts[half:])
-
-
-def weights(encoder: Encoder) -> str:
-    """What tells the encoder from others, in hexadecimal digits, whatever its name and place."""
-    from tipsv2.catalogue import fetch
-    from tipsv2.weights import digest
-
-    found = digest(fetch(encoder.info))
-    return found if encoder.info.source != "checkpoint" else f"{found}-{digest(Path(encoder.info.location))}"
 
 
 def _about(encoder: Encoder) -> dict:

@@ -67,7 +67,7 @@ class Folder:
         before = self.manifest["settings"]
         if other := [key for key in {**before, **wanted} if before.get(key) != wanted.get(key)]:
             told = [f"{key} {before.get(key)!r} and not {wanted.get(key)!r}" for key in other if key not in DIGESTS]
-            if "weights" in other:
+            if "weights" in other and "dtype" not in other:  # the digest is of the numbers as they are rounded
                 told.insert(0, f"the weights of another model ({self.manifest['model']})")
             raise ValueError(
                 f"'{self.path}' holds embeddings with {', '.join(told) or 'other rows by the same name'}: choose "

@@ -83,17 +83,17 @@ def draw(folder: str | Path, hits: list[Hit]) -> np.ndarray:
     return contact_sheet(pictures, [f"{hit.score:.3f}  {Path(hit.name).name}" for hit in hits], side=SIDE)
 
 
-def load_same(folder: str | Path, model: str = "", device: str = "auto", dtype: str = "auto") -> Encoder:
+def load_same(folder: str | Path, model: str = "", device: str = "auto") -> Encoder:
     """The encoder that a folder of embeddings was made with, from `model` where it has another name or place now.
 
     Raises ValueError where its weights are others.
     """
-    from tipsv2.embed import weights
     from tipsv2.encoder import load
 
     manifest = read_manifest(folder)
-    encoder = load(model or manifest["model"], device, dtype)
-    if weights(encoder) != manifest["settings"]["weights"]:
+    made = manifest["settings"]
+    encoder = load(model or manifest["model"], device, made["dtype"])
+    if encoder.digest != made["weights"]:
         raise ValueError(
             f"'{folder}' was made with other weights than those of {model or manifest['model']}, so their vectors "
             "cannot be compared: name the same encoder (--model), or embed the data again."
@@ -119,7 +119,6 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--model", default="", help="the same encoder, where it has moved (default: as in the folder)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -137,7 +136,7 @@ def run(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.folder)
     if not manifest["complete"]:
         print(f"{options.folder} is not complete: only finished shards are searched.", file=sys.stderr)
-    encoder = load_same(options.folder, options.model, options.device, options.dtype)
+    encoder = load_same(options.folder, options.model, options.device)
     if image is None:
         query = encoder.encode_text([options.text])[0]
     else:

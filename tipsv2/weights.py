@@ -39,16 +39,6 @@ def read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
     return model
 
 
-def digest(folder: Path) -> str:
-    """What tells one set of weights from another, 16 hex digits: SHA-256 over the folder's safetensors files."""
-    found = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while part := stream.read(1 << 20):
-                found.update(part)
-    return found.hexdigest()[:16]
-
-
 def turn_back(model: Tipsv2Model, file: Path) -> None:
     """Give a run's finished network the weights of one of its checkpoints, in place. What a run does not train is in
     no checkpoint and stays. Raises ModelError where the checkpoint holds parts that are no longer in the network.

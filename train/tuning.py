@@ -10,7 +10,9 @@ base again rather than kept in checkpoints. The result is a plain model folder: 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from transformers import Tipsv2Model
 
 from tipsv2.catalogue import fetch, find, read_config
-from tipsv2.weights import digest, read_model, read_tokenizer
+from tipsv2.weights import read_model, read_tokenizer
 from train.objectives.towers import freeze_layer_scale
 from train.settings import Recipe, Tower, Tuning, choose
 
@@ -63,7 +65,7 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
             replace(stage, size=stage.size or side, learning_rate=stage.learning_rate or rate)
             for stage in recipe.stages
         ),
-        tuning=replace(tuning, digest=digest(folder)),
+        tuning=replace(tuning, digest=_digest(folder)),
         tower=Tower(
             width=vision.hidden_size,
             vision_layers=vision.num_hidden_layers,
@@ -140,3 +142,13 @@ def plain_state(model: Tipsv2Model) -> dict[str, Tensor]:
             key = f"{name}.weight"
             plain[key] = plain[key] + module.get_delta_weight(ADAPTER).to(plain[key].dtype)
     return plain
+
+
+def _digest(folder: Path) -> str:
+    """What tells one set of weights from another: SHA-256 over the folder's safetensors files."""
+    found = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while part := stream.read(1 << 20):
+                found.update(part)
+    return found.hexdigest()[:16]
