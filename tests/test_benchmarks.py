@@ -171,7 +171,7 @@ def test_other_parts_are_named(tmp_path):
 class Stops(Wishful):
     """Stopped by Ctrl-C after some pictures."""
 
-    def encode_pixels(self, pixels):
+    def encode_pixels(self, pixels, only=None):
         if self.seen >= 4:
             raise KeyboardInterrupt
         return super().encode_pixels(pixels)
@@ -184,15 +184,10 @@ def test_a_stopped_evaluation_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate(Stops("ade20k", root), **options)
     encoder = Wishful("ade20k", root)
-    encoder.model = other = torch.nn.Linear(1, 1)
+    encoder.digest = "1"
     with pytest.raises(ValueError, match="another encoder: choose another --out"):
         evaluate(encoder, **options)
-    torch.manual_seed(0)
-    first, second = Stops("ade20k", root), Wishful("ade20k", root)
-    first.model = second.model = other
-    options["out"] = tmp_path / "out2"
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(first, **options)
+    second = Wishful("ade20k", root)
     numbers = evaluate(second, **options)
     shown = 2 * 4  # the best and the worst are looked at once more
     assert second.seen == 6 + shown and numbers["miou"] == round(MIOU, 4)
@@ -229,10 +224,10 @@ def test_command_writes_record_and_pictures(tmp_path, tiny_folder, capsys):
     numbers = json.loads(capsys.readouterr().out)
     record = json.loads((out / "record.json").read_text("utf-8"))
     assert {name: record[name] for name in numbers} == numbers and numbers["background"] == ["sky", "wall"]
-    assert {"command", "date", "versions", "encoder"} <= set(record) and record["versions"][
+    assert {"command", "date", "versions", "encoders"} <= set(record) and record["versions"][
         "torch"
     ] == torch.__version__
-    assert len(numbers["fingerprint"]) == len(record["encoder"]["weights"]) == 16
+    assert len(numbers["fingerprint"]) == len(record["encoders"][0]["weights"]) == 16
     names = sorted(path.name for path in out.iterdir())
     assert names[-1].startswith("worst_4_p") and len([n for n in names if n.startswith(("best_", "worst_"))]) == 8
     for name in ("class_iou.png", "confusion.png", names[-1]):

@@ -1,11 +1,15 @@
 """tipsv2.evaluation.partial, record and layouts: nothing is lost or mixed, records say what was run."""
 
+import shutil
+
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
+from tipsv2.encoder import load
 from tipsv2.evaluation.layouts import open_data
 from tipsv2.evaluation.partial import Partial
-from tipsv2.evaluation.record import bootstrap, fingerprint, versions
+from tipsv2.evaluation.record import bootstrap, fingerprint, identity, versions
 
 
 def test_what_was_added_is_there_after_a_kill(tmp_path):
@@ -57,6 +61,16 @@ def test_bootstrap_of_a_mean_is_the_normal_interval():
 def test_fingerprint_tells_data_apart():
     prints = {fingerprint(n, c) for n, c in ((["a", "b"], ()), (["ab"], ()), (["b", "a"], ()), (["a"], ("b",)))}
     assert len(prints) == 4 and fingerprint(["a", "b"]) in prints
+
+
+def test_identity_tells_weights_apart(tmp_path, tiny_folder):
+    folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
+    one, other = (identity(load(where, device="cpu", dtype="float32")) for where in (tiny_folder, folder))
+    assert one["weights"] == other["weights"] and one["location"] != other["location"]
+    weights = load_file(folder / "model.safetensors")
+    changed = max(weights, key=lambda name: weights[name].numel())
+    save_file(weights | {changed: weights[changed] + 0.01}, folder / "model.safetensors", {"format": "pt"})
+    assert identity(load(folder, device="cpu", dtype="float32"))["weights"] != one["weights"]
 
 
 def test_versions_name_what_counts():

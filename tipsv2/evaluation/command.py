@@ -126,9 +126,9 @@ def run(options: argparse.Namespace) -> None:
             print(f"tipsv2: what is known is kept in {options.out}: the same command goes on.", file=sys.stderr)
         raise
     if options.out is not None:
-        from tipsv2.evaluation.record import write_record
+        from tipsv2.evaluation.record import identity, write_record
 
-        write_record(options.out / RECORD, numbers, encoder)
+        write_record(options.out / RECORD, numbers, [identity(encoder)])
     print(json.dumps(numbers, ensure_ascii=False) if options.json else as_text(numbers))
     if options.out is not None:
         print(f"written to {options.out}", file=sys.stderr)

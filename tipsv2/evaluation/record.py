@@ -35,20 +35,19 @@ def versions() -> dict[str, str]:
     return found | {"commit": done.stdout.strip() if done.returncode == 0 else ""}
 
 
-def write_record(path: Path, numbers: Mapping, encoder) -> None:
-    """`numbers` of a task with how they came about, as JSON. encoder: the `tipsv2.Encoder` that was measured."""
-    content = {
-        **numbers,
+def write_record(path: Path, numbers: Mapping, encoders: Sequence[Mapping]) -> None:
+    """`numbers` of a task with how they came about, as JSON. encoders: `identity` of what was measured."""
+    made = {
         "command": command(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
-        "encoder": identity(encoder) | {"device": str(encoder.device)},
+        "encoders": list(encoders),
     }
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**numbers, **made}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def identity(encoder) -> dict[str, str]:
-    """What of an encoder its numbers depend on: name, place, dtype and a fingerprint of its weights.
+    """What of an encoder its numbers depend on: name, place, number type, device and a digest of its weights.
 
     Belongs into the settings of a `Partial`, so that an evaluation does not go on with another encoder, or with the
     same folder's weights of a later step.
@@ -57,6 +56,7 @@ def identity(encoder) -> dict[str, str]:
         "name": encoder.info.name,
         "location": str(encoder.info.location),
         "dtype": str(encoder.dtype).removeprefix("torch."),
+        "device": encoder.device.type,
         "weights": encoder.digest,
     }
 

@@ -29,6 +29,7 @@ from tipsv2.images import MAX_RESOLUTION, to_tensor
 from tipsv2.segmentation import label_bands, label_map
 
 BATCH_SIZE = 16  # pictures or windows that go through together
+OUTPUT_OF = {"values": "values", "final": "patches"}  # of Encoder.encode_pixels
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Words:
 
 def layer_of(features: str, num_layers: int) -> int | None:
     """ "layer:5" -> 5, None for "values" and "final". Raises ValueError on other features and layers."""
-    if features in ("values", "final"):
+    if features in OUTPUT_OF:
         return None
     kind, _, number = features.partition(":")
     if kind != "layer" or not number.isdigit() or not 1 <= int(number) <= num_layers:
@@ -201,12 +202,10 @@ def _whole_patches(crops: torch.Tensor, patch: int) -> torch.Tensor:
 @torch.no_grad()
 def _features(encoder, pixels: torch.Tensor, kinds: Sequence[str]) -> dict[str, torch.Tensor]:
     """pixels [B, 3, H, W] -> kind -> float32 [B, h, w, D]."""
-    found = {}
-    layers = {int(kind.removeprefix("layer:")): kind for kind in kinds if kind.startswith("layer:")}
-    if len(layers) < len(kinds):
-        names = {kind: "patches" if kind == "final" else "values" for kind in kinds if kind not in layers.values()}
-        seen = encoder.encode_pixels(pixels, only=tuple(names.values()))
-        found = {kind: seen[name] for kind, name in names.items()}
+    outputs = {kind: OUTPUT_OF[kind] for kind in kinds if kind in OUTPUT_OF}
+    seen = encoder.encode_pixels(pixels, only=tuple(outputs.values())) if outputs else {}
+    found = {kind: seen[output] for kind, output in outputs.items()}
+    layers = {int(kind.removeprefix("layer:")): kind for kind in kinds if kind not in outputs}
     if layers:
         pixels = pixels.to(encoder.device, encoder.dtype)
         for number, (_, _, patches, _) in layer_features(encoder.model.vision_model, pixels, layers):
