@@ -36,6 +36,18 @@ def test_numbers_stay_numbers_and_arrays_may_stay_on_the_disk(tmp_path):
         assert isinstance(partial["b"], dict) == keep and isinstance(partial["c"], dict)
 
 
+def test_leaving_the_block_writes_and_slow_samples_are_written_at_once(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        with Partial(tmp_path, {}) as partial:
+            partial.add("a", x=np.zeros(1))
+            assert "a" not in Partial(tmp_path, {})
+            raise KeyboardInterrupt
+    assert "a" in Partial(tmp_path, {})
+    monkeypatch.setattr("tipsv2.evaluation.partial.SECONDS", -1)
+    partial.add("b", x=np.zeros(1))
+    assert "b" in Partial(tmp_path, {})
+
+
 def test_half_a_chunk_on_the_disk_is_not_read(tmp_path):
     partial = Partial(tmp_path, {}, chunk=1)
     partial.add("a", x=np.zeros(1))

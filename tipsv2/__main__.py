@@ -150,7 +150,7 @@ def run_segment(options: argparse.Namespace) -> None:
 
     from tipsv2.images import open_image
     from tipsv2.render import PALETTE, legend, paint_labels
-    from tipsv2.segmentation import segment
+    from tipsv2.segmentation import background_rule, segment
 
     image = open_image(options.image)
     classes = _split(options.classes)
@@ -163,7 +163,7 @@ def run_segment(options: argparse.Namespace) -> None:
         classes,
         options.templates,
         options.features,
-        _background(options.background),
+        background_rule(options.background),
         options.resolution,
     )
     painted = paint_labels(np.asarray(image), found.labels, opacity=options.opacity)
@@ -223,15 +223,6 @@ def _settings(options: argparse.Namespace, encoder) -> dict:
 
 def _split(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _background(text: str | None) -> float | list[str] | None:
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return _split(text)
 
 
 def _slug(text: str) -> str:

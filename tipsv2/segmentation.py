@@ -190,6 +190,16 @@ def segment(
     return Segmentation(labels, names, shares, scores, *(dict(zip(names, each, strict=True)) for each in rest))
 
 
+def background_rule(text: str | None) -> float | list[str] | None:
+    """What a --background of the command line means: None, "0.3" -> 0.3, "wall, sky" -> ["wall", "sky"]."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def _strip(names: Sequence[str], what: str) -> list[str]:
     if isinstance(names, str):
         raise ValueError(f"The {what} must be a list of words, not one string: split it at its commas.")

@@ -77,30 +77,38 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser = command(
         "compare",
         run,
-        "Show the maps of two encoders side by side with their difference, and say who aligns better.",
+        "Compare two encoders: their maps of a picture side by side, or their scores on a data set class by class.",
         'compare dog.jpg --models tipsv2-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png\n'
-        '  python -m tipsv2 compare dog.jpg --models A,B --queries "dog,grass" --masks dog_mask.png,none',
+        '  python -m tipsv2 compare dog.jpg --models A,B --queries "dog,grass" --masks dog_mask.png,none\n'
+        "  python -m tipsv2 compare --models A B --data scenes:val --out out/a_b",
     )
-    parser.add_argument("image", help="a picture")
-    parser.add_argument("--models", required=True, metavar="A,B", help="two encoders: names or folders")
-    parser.add_argument("--queries", required=True, metavar="PHRASES", help="what to look for, separated by commas")
+    parser.add_argument("image", nargs="?", help="a picture, before all else")
+    parser.add_argument("--models", required=True, nargs="+", metavar="MODEL", help="two encoders: A,B or A B")
+    parser.add_argument("--queries", metavar="PHRASES", help="what to look for, separated by commas")
     parser.add_argument(
         "--masks", metavar="FILES", help="a picture for each phrase, white where it is, or none if nobody knows"
     )
-    parser.add_argument("--out", default="compare.png", metavar="FILE", help="picture to write (default: %(default)s)")
+    parser.add_argument(
+        "--out", metavar="FILE", help="picture to write (default: compare.png); with --data a folder (default: none)"
+    )
     parser.add_argument("--arrays", metavar="FILE", help="also write both encoders' maps to this .npz")
     parser.add_argument(
         "--features",
-        default="values",
-        help="values or final, or one for each as in values,final (default: %(default)s)",
+        help="values or final, or one for each as in values,final (default: values; with --data as in evaluate)",
     )
-    parser.add_argument("--templates", choices=tuple(TEMPLATES), default="none", help="(default: %(default)s)")
+    parser.add_argument("--templates", choices=tuple(TEMPLATES), help="(default: none; with --data tips9)")
     parser.add_argument("--resolution", type=int, help="short side that both see (default: each as trained)")
     parser.add_argument(
         "--scale", choices=tuple(UNITS), default="z", help="on which maps are subtracted (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+    data = parser.add_argument_group("on a data set instead of a picture, by zero-shot segmentation")
+    data.add_argument("--data", help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER")
+    data.add_argument("--protocol", choices=("whole", "slide"), default="whole", help="(default: %(default)s)")
+    data.add_argument("--background", metavar="NUMBER|WORDS", help="as in evaluate segmentation")
+    data.add_argument("--limit", type=int, help="only the first so many images")
+    data.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -112,17 +120,25 @@ def run(options: argparse.Namespace) -> None:
     from tipsv2.encoder import load
     from tipsv2.images import open_image
 
-    models, queries = _split(options.models), _split(options.queries)
+    models, kinds = _split(",".join(options.models)), _split(options.features or "")
     if len(models) != 2:
-        raise ValueError(f"--models takes two encoders with a comma between them, not {len(models)}.")
-    out = Path(options.out)
+        raise ValueError(f"--models takes two encoders, as A,B or A B, not {len(models)}; a picture goes before it.")
+    if len(kinds) > 2:
+        raise ValueError(f"--features takes one kind or two with a comma between them, not {len(kinds)}.")
+    if options.data is not None:
+        if options.image is not None or options.queries is not None:
+            raise ValueError("compare takes a picture with --queries, or --data: leave one of them out.")
+        from tipsv2.evaluation import comparison
+
+        return comparison.run(options, models, (kinds[0], kinds[-1]) if kinds else (None, None))
+    if options.image is None or options.queries is None:
+        raise ValueError("compare needs a picture and --queries, or --data.")
+    queries, kinds = _split(options.queries), kinds or ["values"]
+    out = Path(options.out or "compare.png")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ValueError(f"--out is a picture to write: call it something like compare.png, not '{options.out}'.")
     image = open_image(options.image)  # before the models: a wrong path should not cost their loading
     masks = [None if name == "none" else _read_mask(name) for name in _split(options.masks)] if options.masks else None
-    kinds = _split(options.features)
-    if len(kinds) not in (1, 2):
-        raise ValueError(f"--features takes one kind or two with a comma between them, not {len(kinds)}.")
     encoders = []
     for name in models:
         encoders.append(load(name, options.device, options.dtype))
@@ -133,7 +149,7 @@ def run(options: argparse.Namespace) -> None:
         queries,
         masks,
         (kinds[0], kinds[-1]),
-        options.templates,
+        options.templates or "none",
         (options.resolution, options.resolution),
         options.scale,
     )

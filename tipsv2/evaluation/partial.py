@@ -6,22 +6,24 @@
                 partial.add(sample.name, confusion=table)
     partial["val/0001.jpg"]["confusion"]
 
-Leaving the block writes the rest, also on Ctrl-C or an error; killed at any moment, at most one chunk is lost. A folder
-made with other settings is refused, not mixed. `keep=False` leaves on the disk what is there and reads it when it is
-asked for: the features of more images than the memory holds.
+Leaving the block writes the rest, also on Ctrl-C or an error; killed at any moment, a chunk or half a minute is lost.
+A folder made with other settings is refused, not mixed. `keep=False` leaves on the disk what is there and reads it when
+it is asked for: the features of more images than the memory holds.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 PARTIAL = "partial"  # its folder below an evaluation's --out
-CHUNK = 64  # samples a file
+CHUNK = 64  # samples a file, at most
+SECONDS = 30.0  # that are lost at most, where samples take long
 
 
 class Partial:
@@ -33,6 +35,7 @@ class Partial:
         self._done: dict[str, Mapping[str, np.ndarray]] = {}
         self._waiting: dict[str, dict[str, np.ndarray]] = {}
         self._files = 0
+        self._written = time.monotonic()
         if folder is None:
             return
         wanted = json.loads(json.dumps(dict(settings)))
@@ -71,7 +74,7 @@ class Partial:
     def add(self, name: str, **arrays: np.ndarray) -> None:
         """What is known of a sample; written with its chunk."""
         self._done[name] = self._waiting[name] = {kind: np.asarray(value) for kind, value in arrays.items()}
-        if len(self._waiting) >= self._chunk:
+        if len(self._waiting) >= self._chunk or time.monotonic() - self._written > SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -97,6 +100,7 @@ class Partial:
                 del self._done[name]
             self._read(file)
         self._waiting = {}
+        self._written = time.monotonic()
 
     def _read(self, file: Path) -> None:
         from safetensors import safe_open

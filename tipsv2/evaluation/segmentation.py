@@ -41,6 +41,7 @@ from tipsv2.evaluation.splits import DrawnSamples, embed_texts, is_scenes, limit
 from tipsv2.images import open_image
 from tipsv2.metrics import confusion_matrix
 from tipsv2.prompts import TEMPLATES
+from tipsv2.segmentation import background_rule
 from tipsv2.windows import window_sizes
 
 FEATURES = ("final", "values")  # of the scenes
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features", metavar="KIND", help="values, final or layer:K (default: values; on the scenes final and values)"
     )
     parser.add_argument(
-        "--background", type=_number_or_words, metavar="NUMBER|WORDS",
+        "--background", type=background_rule, metavar="NUMBER|WORDS",
         help="where there is a background class: words for it, or the score below which a pixel is it "
         "(default: the word background)",
     )  # fmt: skip
@@ -245,10 +246,3 @@ def _read(sample: Sample):
             f"{truth.shape[0]}: one of them is not of this data set."
         )
     return image, truth
-
-
-def _number_or_words(text: str) -> float | list[str]:
-    try:
-        return float(text)
-    except ValueError:
-        return [word.strip() for word in text.split(",") if word.strip()]
