@@ -70,6 +70,14 @@ def test_bootstrap_of_a_mean_is_the_normal_interval():
     assert np.isnan(bootstrap(1, lambda weights: 0.0)).all()
 
 
+def test_an_interval_holds_its_number_where_every_resampling_is_lower():
+    def kinds(weights):  # 100 samples of a kind of their own: a resampling sees 63 of them
+        return float((weights > 0).mean())
+
+    low, high = bootstrap(100, kinds)
+    assert low < 1 < high and high - low == pytest.approx(4 * 0.031, abs=0.02)  # sd of the share seen: 0.031
+
+
 def test_fingerprint_tells_data_apart():
     prints = {fingerprint(n, c) for n, c in ((["a", "b"], ()), (["ab"], ()), (["b", "a"], ()), (["a"], ("b",)))}
     assert len(prints) == 4 and fingerprint(["a", "b"]) in prints
