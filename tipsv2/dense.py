@@ -9,7 +9,7 @@ Sizes: B images, h x w patches, D width, N windows, C maps.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -103,19 +103,17 @@ def crop_windows(pixels: torch.Tensor, corners: list[tuple[int, int]], window: i
     return torch.stack([pixels[:, top : top + window, left : left + window] for top, left in corners])
 
 
-def stitch(maps: Iterable[torch.Tensor], corners: list[tuple[int, int]], size: tuple[int, int]) -> torch.Tensor:
-    """Put N maps [C, window, window] back at `corners` -> [C, H, W] for size (H, W), the mean where windows overlap.
-
-    maps: a tensor [N, C, window, window], or one map after another where all together would take too much memory.
+def stitch(maps: torch.Tensor, corners: list[tuple[int, int]], size: tuple[int, int]) -> torch.Tensor:
+    """Put maps [N, C, window, window] back at `corners` -> [C, H, W] for size (H, W), the mean where windows
+    overlap.
     """
-    total = count = None
+    total = maps.new_zeros(maps.shape[1], *size)
+    count = maps.new_zeros(size)
+    height, width = maps.shape[2:]
     for piece, (top, left) in zip(maps, corners, strict=True):
-        if total is None:
-            total, count = piece.new_zeros(piece.shape[0], *size), piece.new_zeros(size)
-        height, width = piece.shape[1:]
         total[:, top : top + height, left : left + width] += piece
         count[top : top + height, left : left + width] += 1
-    return total.div_(count)
+    return total / count
 
 
 def _both_ways(
