@@ -62,6 +62,7 @@ def test_command(tmp_path, tiny_folder, capsys):
     numbers = json.loads(capsys.readouterr().out)
     record = json.loads((out / "record.json").read_text("utf-8"))
     assert {name: record[name] for name in numbers} == numbers and len(record["encoders"]) == 2
+    assert numbers["models"] == {"A": "tiny (values)", "B": "tiny (final)"}
     assert main(["evaluate", "segmentation", *arguments[1:], "--model", models[0], "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
     for among in ("present", "all"):

@@ -58,7 +58,10 @@ def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[s
             )
         )
         del encoder  # before the other one takes its memory
-    numbers = table(*measured, tuple(each["name"] for each in identities))
+    names = [each["name"] for each in identities]
+    if features[0] != features[1]:
+        names = [f"{name} ({kind})" for name, kind in zip(names, features, strict=True)]
+    numbers = table(*measured, names)
     numbers = {"data": options.data, "templates": options.templates or "tips9", "protocol": options.protocol} | numbers
     if out is not None:
         difference_bars(numbers["per_class"], numbers["models"]).savefig(out / "difference.png")
@@ -68,7 +71,7 @@ def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[s
         print(f"written to {out}", file=sys.stderr)
 
 
-def table(a: Measured, b: Measured, names: tuple[str, str]) -> dict:
+def table(a: Measured, b: Measured, names: Sequence[str]) -> dict:
     """The comparison as numbers that JSON can hold.
 
     Returns {"models": {"A": name, "B": name}, "images", "resolution": {"A": ..., "B": ...}, "miou": {what: {"A", "B",
