@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -196,7 +197,7 @@ def test_a_stopped_evaluation_goes_on(tmp_path, monkeypatch):
 def test_full_disk_is_one_sentence_and_keeps_what_was_written(tmp_path, monkeypatch):
     root = build(tmp_path / "data", "ade20k")
     encoder = Wishful("ade20k", root)
-    monkeypatch.setattr(Partial.__init__, "__defaults__", (4,))
+    monkeypatch.setattr("tipsv2.evaluation.segmentation.Partial", partial(Partial, chunk=4))
     written = Path.write_bytes
 
     def full(self, content):

@@ -75,6 +75,8 @@ def test_an_interval_holds_its_number_where_every_resampling_is_lower():
         return float((weights > 0).mean())
 
     low, high = bootstrap(100, kinds)
+    assert high < 0.75
+    low, high = bootstrap(100, kinds, centred=True)
     assert low < 1 < high and high - low == pytest.approx(4 * 0.031, abs=0.02)  # sd of the share seen: 0.031
 
 

@@ -78,20 +78,26 @@ def fingerprint(names: Iterable[str], classes: Sequence[str] = ()) -> str:
 
 
 def bootstrap(
-    count: int, statistic: Callable[[np.ndarray], float], draws: int = 1000, level: float = 0.95, seed: int = 0
+    count: int,
+    statistic: Callable[[np.ndarray], float],
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    centred: bool = False,
 ) -> tuple[float, float]:
     """The interval that a statistic of `count` samples falls in for `level` of the resamplings (percentile bootstrap,
-    Efron 1979), moved so that their mean is the statistic of the samples themselves.
+    Efron 1979).
 
-    Moved, since a resampling misses a third of what is in one sample only: an mIoU with many rare classes is lower in
-    all of them, and would lie outside its own interval.
     statistic: from weights int64 [count], how often each sample was drawn, to the number.
+    centred: move the interval so that the resamplings' mean is the statistic of the samples themselves. For statistics
+        that every resampling lowers: it misses a third of what is in one sample only, so that an mIoU with many rare
+        classes would lie outside its own interval.
     Returns (low, high); (nan, nan) where there are fewer than two samples.
     """
     if count < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     drawn = [statistic(np.bincount(rng.integers(count, size=count), minlength=count)) for _ in range(draws)]
-    move = statistic(np.ones(count, np.int64)) - np.nanmean(drawn)
-    low, high = np.nanquantile(drawn, ((1 - level) / 2, (1 + level) / 2)) + move
-    return float(low), float(high)
+    low, high = np.nanquantile(drawn, ((1 - level) / 2, (1 + level) / 2))
+    move = statistic(np.ones(count, np.int64)) - np.nanmean(drawn) if centred else 0.0
+    return float(low + move), float(high + move)

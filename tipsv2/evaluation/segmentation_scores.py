@@ -45,9 +45,9 @@ class Tables:
         return accuracy(self.sum())
 
     def interval(self) -> tuple[float, float]:
-        """Bootstrap interval of the mIoU, 95 %, over images; see `tipsv2.evaluation.record.bootstrap`."""
+        """Bootstrap interval of the mIoU, 95 %, over images, centred; see `tipsv2.evaluation.record.bootstrap`."""
         sparse = self._sparse()
-        return bootstrap(len(self.names), lambda weights: mean_iou(self._square(weights @ sparse)))
+        return bootstrap(len(self.names), lambda weights: mean_iou(self._square(weights @ sparse)), centred=True)
 
     def difference(self, other: Tables) -> tuple[float, float]:
         """Interval of the other's mIoU minus this one's, the same images drawn for both (paired bootstrap)."""
@@ -57,6 +57,7 @@ class Tables:
         return bootstrap(
             len(self.names),
             lambda weights: mean_iou(self._square(weights @ theirs)) - mean_iou(self._square(weights @ mine)),
+            centred=True,
         )
 
     def of_images(self) -> np.ndarray:
