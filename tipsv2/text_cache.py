@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tipsv2.catalogue import ModelInfo, cached_folder
+from tipsv2.whole import whole_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,10 +68,8 @@ def write(key: str, rows: Tensor) -> None:
 
     try:
         where = folder()
-        where.mkdir(parents=True, exist_ok=True)
-        part = where / f"{key}.{os.getpid()}.part"
-        part.write_bytes(save({"rows": rows.contiguous()}))
-        part.replace(where / f"{key}.safetensors")
+        with whole_file(where / f"{key}.safetensors") as part:
+            part.write_bytes(save({"rows": rows.contiguous()}))
         kept = sorted(where.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
         for file in kept[:-MOST_FILES]:
             file.unlink(missing_ok=True)

@@ -33,8 +33,8 @@ def whole_folder(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(place: Path) -> Iterator[Path]:
-    """As `whole_folder` for one file: yields the path to write."""
-    part = place.with_name(f".{place.name}.part")
+    """As `whole_folder` for one file: yields the path to write, each process its own."""
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         with _sentence(place):
             place.parent.mkdir(parents=True, exist_ok=True)

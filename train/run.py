@@ -150,7 +150,7 @@ def prepare(recipe: Recipe, out: Path, resume: bool = False, empty: bool = False
     if recipe.tuning.base:
         recipe, model, tokenizer = open_base(recipe)
     elif recipe.distillation.weight:
-        guide = tipsv2.load(recipe.distillation.teacher, "cpu", "float32")
+        guide = tipsv2.load(recipe.distillation.teacher, "cpu", "float32", fast=False)  # its weights may be copied
         teacher, tokenizer = guide.model.to("meta") if empty else guide.model, guide.tokenizer
         vocabulary = teacher.config.text_config.vocab_size
     elif recipe.sfclip.words == "teacher":
