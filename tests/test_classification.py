@@ -15,7 +15,10 @@ from sklearn.metrics import top_k_accuracy_score
 
 from tipsv2 import load, scenes
 from tipsv2.__main__ import main
-from tipsv2.evaluation.classification import FIRST_SEED, draw_example, evaluate, examples, top
+from tipsv2.evaluation.classification import evaluate
+from tipsv2.evaluation.drawings import FIRST_SEED, draw_example, examples
+from tipsv2.evaluation.ranking import top
+from tipsv2.metrics import answer_ranks
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -23,14 +26,15 @@ def test_top_equals_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     scores, right = rng.normal(size=(80, 12)), rng.integers(0, 12, 80)
     scores[np.arange(80), right] += 1
-    found = top(scores, right)
+    found = top(answer_ranks(scores, right))
     for k in (1, 5):
         assert found[f"top{k}"] == pytest.approx(top_k_accuracy_score(right, scores, k=k, labels=range(12)), abs=1e-4)
 
 
 def test_ties_count_against_the_encoder():
-    assert top(np.ones((4, 9)), np.arange(4)) == {"top1": 0.0, "top5": 0.0}
-    assert top(np.array([[1.0, 1, 0, 0, 0, 0], [0, 2, 1, 0, 0, 0]]), np.array([0, 1])) == {"top1": 0.5, "top5": 1.0}
+    assert top(answer_ranks(np.ones((4, 9)), np.arange(4))) == {"top1": 0.0, "top5": 0.0}
+    scores = np.array([[1.0, 1, 0, 0, 0, 0], [0, 2, 1, 0, 0, 0]])
+    assert top(answer_ranks(scores, np.array([0, 1]))) == {"top1": 0.5, "top5": 1.0}
 
 
 def test_a_picture_shows_one_thing_and_never_changes():
@@ -79,7 +83,7 @@ class Oracle:
         assert templates == "clip80"
         return self.text[[self.names.index(text) for text in texts]]
 
-    def encode_pixels(self, pixels):
+    def encode_pixels(self, pixels, only):
         images = (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
         known = self.text[[self.nouns[image.tobytes()] for image in images]]
         return {"cls": 7 * known, "caption_cls": torch.randn(known.shape, generator=self.generator)}
@@ -109,9 +113,10 @@ def test_nano_equals_scikit_learn_on_its_embeddings():
 
 
 def test_sentences(tiny_encoder):
-    for data in ("scenes:test", "imagenet"):
-        with pytest.raises(ValueError, match="scenes:val or scenes:style"):
-            evaluate(tiny_encoder, data)
+    with pytest.raises(ValueError, match="scenes:val or scenes:style"):
+        evaluate(tiny_encoder, "scenes:test")
+    with pytest.raises(ValueError, match="there is no data set 'imagenet'"):
+        evaluate(tiny_encoder, "imagenet")
     with pytest.raises(ValueError, match="limit=-2"):
         evaluate(tiny_encoder, limit=-2)
 

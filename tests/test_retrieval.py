@@ -16,7 +16,16 @@ from PIL import Image
 
 from tipsv2 import load, scenes
 from tipsv2.__main__ import main
-from tipsv2.evaluation.retrieval import all_languages, both_ways, by_chance, evaluate, list_names, same, things
+from tipsv2.evaluation.retrieval import (
+    all_languages,
+    by_chance,
+    evaluate,
+    list_names,
+    rank_both_ways,
+    recalls,
+    same,
+    things,
+)
 from tipsv2.metrics import chance_recall_at_k
 
 
@@ -38,7 +47,7 @@ def test_recall_with_duplicates_and_ties_equals_the_loop(seed):
     table = {text: torch.randint(-2, 3, (5,), generator=generator).float() for text in texts}  # whole: ties
     rows = torch.stack([table[text] for text in texts])
     images = rows + torch.randint(-1, 2, rows.shape, generator=generator)
-    found = both_ways(images, rows, same(texts))
+    found = recalls(rank_both_ways(images, rows, same(texts)))
     scores = (images @ rows.T).tolist()
     turned = [list(column) for column in zip(*scores, strict=True)]
     assert any(len(set(row)) < len(set(texts)) for row in scores), "no ties: the test shows nothing"
@@ -49,7 +58,7 @@ def test_recall_with_duplicates_and_ties_equals_the_loop(seed):
 
 
 def test_constant_scores_find_nothing_among_different_texts():
-    found = both_ways(torch.ones(20, 4), torch.ones(20, 4), same([str(i) for i in range(20)]))
+    found = recalls(rank_both_ways(torch.ones(20, 4), torch.ones(20, 4), same([str(i) for i in range(20)])))
     assert set(found.values()) == {0.0}
 
 
@@ -79,7 +88,7 @@ class Reader:
         rows = [torch.randn(48, generator=torch.Generator().manual_seed(crc32(text.encode()))) for text in texts]
         return F.normalize(torch.stack(rows), dim=-1)
 
-    def encode_pixels(self, pixels):
+    def encode_pixels(self, pixels, only):
         images = (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
         first, second = zip(*(self.texts[image.tobytes()] for image in images), strict=True)
         return {"cls": self.encode_text(first, "none"), "caption_cls": self.encode_text(second, "none")}
@@ -148,9 +157,11 @@ def test_nano_equals_a_loop_over_its_embeddings():
 
 
 def test_sentences(tiny_encoder):
-    for data in ("scenes:test", "scenes", "coco"):
+    for data in ("scenes:test", "scenes"):
         with pytest.raises(ValueError, match="scenes:val or scenes:style"):
             evaluate(tiny_encoder, data)
+    with pytest.raises(ValueError, match="there is no data set 'coco': give scenes:val, or LAYOUT:ROOT of coco, "):
+        evaluate(tiny_encoder, "coco")
     with pytest.raises(ValueError, match="'xx' is unknown; choose all, en, de"):
         evaluate(tiny_encoder, languages=["de", "xx"])
     with pytest.raises(ValueError, match="limit=0"):

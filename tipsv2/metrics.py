@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+UNFOUND = np.iinfo(np.int64).max  # the rank of what is not among the candidates
+
 
 def confusion_matrix(
     target: np.ndarray, predicted: np.ndarray, num_classes: int, ignore: int | None = -1
@@ -49,18 +51,16 @@ def accuracy(confusion: np.ndarray) -> float:
     return float(np.trace(confusion) / total) if total else float("nan")
 
 
-def recall_at_k(scores: np.ndarray, relevant: np.ndarray, k: int) -> float:
-    """Part of the queries with a right answer among their k best candidates.
+def answer_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """How many wrong candidates stand before each query's best right one, int64 [Q]: 0 is found at once.
 
     scores: [Q, N], higher is better.   relevant: [Q] index of the one right candidate, or [Q, N] bool where several are
     (an image with five captions). Ties count against the query: a candidate is ranked behind every equal one, so a
-    table of constants does not look perfect.
+    table of constants does not look perfect. UNFOUND where a query has no right candidate.
     """
     scores, relevant = np.asarray(scores, dtype=np.float64), np.asarray(relevant)
-    if k < 1 or scores.ndim != 2 or not scores.size:
-        raise ValueError(
-            f"recall_at_k needs k of at least 1 and scores [queries, candidates], not {k}, {scores.shape}."
-        )
+    if scores.ndim != 2 or not scores.size:
+        raise ValueError(f"Ranks need scores [queries, candidates] of at least one each, not {scores.shape}.")
     if relevant.dtype != np.bool_:
         if relevant.shape != scores.shape[:1] or not ((relevant >= 0) & (relevant < scores.shape[1])).all():
             raise ValueError(
@@ -69,10 +69,36 @@ def recall_at_k(scores: np.ndarray, relevant: np.ndarray, k: int) -> float:
         relevant = np.arange(scores.shape[1]) == relevant[:, None]
     if relevant.shape != scores.shape:
         raise ValueError(f"relevant {relevant.shape} and scores {scores.shape} must have the same shape.")
-    # Every relevant candidate counts as found if fewer than k wrong ones score as high as it does.
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
     ahead = (~relevant & (scores >= best)).sum(axis=1)
-    return float(((ahead < k) & relevant.any(axis=1)).mean())
+    return np.where(relevant.any(axis=1), ahead, UNFOUND)
+
+
+def recall_at_k(scores: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """Part of the queries with a right answer among their k best candidates; see `answer_ranks`."""
+    if k < 1:
+        raise ValueError(f"recall_at_k needs k of at least 1, not {k}.")
+    return float((answer_ranks(scores, relevant) < k).mean())
+
+
+def average_precision(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """The mean, over a query's right candidates, of the part of right ones among all down to there: float64 [Q].
+
+    scores: [Q, N], higher is better.   relevant: [Q, N] bool. Among equals the wrong ones stand first, as in
+    `answer_ranks`; without ties it is scikit-learn's average_precision_score. 0 where a query has no right candidate.
+    """
+    scores, relevant = np.asarray(scores), np.asarray(relevant)
+    if scores.ndim != 2 or scores.shape != relevant.shape or relevant.dtype != np.bool_:
+        raise ValueError(f"Scores {scores.shape} and relevant {relevant.shape} (bool) must be [queries, candidates].")
+    found = np.zeros(len(scores))
+    for query, (row, right) in enumerate(zip(scores, relevant, strict=True)):
+        if right.any():
+            hits = np.sort(row[right])[::-1]
+            wrong = row[~right & (row >= hits[-1])]  # only these can stand before a right one
+            ahead = wrong.size - np.searchsorted(np.sort(wrong), hits)
+            place = np.arange(1, hits.size + 1)
+            found[query] = (place / (place + ahead)).mean()
+    return found
 
 
 def chance_recall_at_k(relevant: np.ndarray, k: int) -> float:

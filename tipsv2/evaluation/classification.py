@@ -1,41 +1,43 @@
-"""Zero-shot classification: which of all the nouns is it? One drawing alone on a drawn background, once per noun and
-style.
+"""Zero-shot classification: which of all the classes is it, by their names alone?
 
     python -m tipsv2 evaluate classification --data scenes:val --model tipsv2-nano --json
-    python -m tipsv2 evaluate classification --data scenes:style --model tipsv2-nano --templates clip80
+    python -m tipsv2 evaluate classification --data imagenet:/data/imagenet --templates clip80 --out out/imagenet
 
 The protocol is CLIP's (arXiv 2103.00020, Sec. 3.1): a class is the mean of its prompts' embeddings, the guess the
 class with the largest cosine. The image's embedding is CLS 1 (trained against alt-texts, which the prompts resemble);
-CLS 2 is measured beside it. The pictures are fixed: what stands where before which background follows from the noun
-and the style alone, by seeds of their own which neither training nor the retrieval splits use. scenes:val has two
-pictures of each noun, one in each drawing style seen in training; scenes:style has one, in the unseen style.
+CLS 2 is measured beside it. On the bundled scenes the pictures are single drawings, see `tipsv2.evaluation.drawings`.
+The whole image is seen, not a crop of its centre.
 
-Top-1 and top-5 are the part of the pictures whose noun is the best, or among the five best. Ties count against the
-encoder: the noun stands behind every other that scores the same. Chance is k of the number of classes.
+Top-1 and top-5 are the part of the pictures whose class is the best, or among the five best. Ties count against the
+encoder: the class stands behind every other that scores the same. Chance is k of the number of classes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from tipsv2 import scenes
-from tipsv2.evaluation.splits import CLS_TOKENS, embed_images, embed_texts, limited, network_side, split_of
-from tipsv2.metrics import recall_at_k
+from tipsv2.evaluation import embeddings
+from tipsv2.evaluation.drawings import open_labelled
+from tipsv2.evaluation.embeddings import CLS_TOKENS, embed_images, keep
+from tipsv2.evaluation.failures import Query, worst, write_classes, write_queries
+from tipsv2.evaluation.ranking import TOP, interval, top
+from tipsv2.evaluation.record import fingerprint
+from tipsv2.evaluation.splits import embed_texts, limited, network_side
+from tipsv2.metrics import answer_ranks
 from tipsv2.prompts import TEMPLATES
 
-FIRST_SEED = 4 * 10**12  # above those of training (below 10**12), of the splits and of the training monitor
-RANKS = (1, 5)
+SHOWN = 3  # guesses in the picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--templates", choices=tuple(TEMPLATES), default="tips9", help="prompts per class (default: %(default)s)"
     )
+    embeddings.add_arguments(parser)
 
 
 def evaluate(
@@ -43,58 +45,55 @@ def evaluate(
     data: str = "scenes:val",
     resolution: int | None = None,
     templates: str = "tips9",
+    cls: str = "cls",
+    shape: str = "aspect",
     limit: int | None = None,
     out: Path | None = None,
     progress: bool = True,
 ) -> dict:
-    """Score an encoder on naming single things.
+    """Score an encoder on naming images.
 
     Args:
         encoder: a `tipsv2.Encoder`.
-        data: "scenes:val" (seen drawing styles) or "scenes:style" (the unseen one).
-        resolution: side in pixels the network sees; default the encoder's training resolution.
+        data: "scenes:val" (seen drawing styles), "scenes:style" (the unseen one), or what `layouts.open_data` takes.
+        resolution: short side in pixels the network sees; default the encoder's training resolution.
         templates: template set of the class prompts.
-        limit: only the first images; every noun stays a class.
-        out: not used: this takes seconds.
+        cls: whose interval and pictures are made; both are measured.
+        shape: "aspect" or "square", see `embeddings`.
+        limit: only the first images; every class stays one.
+        out: keeps the embeddings, and takes classes.csv, classes.png and worst_queries.png.
 
-    Returns: {"task", "data", "model", "resolution", "templates", "images", "classes", "cls": {...},
-        "caption_cls": {...}, "chance": {...}}, the inner dicts with `top1` and `top5` in [0, 1].
+    Returns: {"task", "data", "model", "resolution", "shape", "templates", "images", "classes", "cls": {...},
+        "caption_cls": {...}, "chance": {...}, "interval": {"top1": [low, high]}, "fingerprint", "seconds"}, the inner
+        dicts with `top1` and `top5` in [0, 1].
     Raises ValueError for an unknown data set, a limit under 1, or a resolution not in whole patches.
     """
     resolution = network_side(encoder, resolution)
-    split, chosen = split_of(data, resolution), examples(data)
-    nouns = [scenes.nouns()[index] for index in split.nouns]
-    chosen = chosen[: limited(len(chosen), limit)]
+    split = open_labelled("classification", data, resolution)
+    samples = split.samples[: limited(len(split.samples), limit)]
     started = time.perf_counter()
-    classes = embed_texts(encoder, [noun.name for noun in nouns], templates, progress)  # [C, D]
-
-    def pictures() -> Iterator[np.ndarray]:
-        for noun, style in chosen:
-            yield draw_example(noun, style, resolution).image
-
-    images = embed_images(encoder, pictures(), len(chosen), progress)
-    right = np.array([split.nouns.index(noun) for noun, _ in chosen])
-    scores = {name: top(np.asarray(images[name] @ classes.T), right) for name in CLS_TOKENS}
+    with keep(out, encoder, split, task="classification", resolution=resolution, shape=shape) as partial:
+        images = embed_images(encoder, samples, partial, resolution, shape, progress)
+    classes = embed_texts(encoder, split.classes, templates, progress)  # [C, D]
+    right = np.array([sample.truth() for sample in samples])
+    ranks = {token: answer_ranks(np.asarray(images[token] @ classes.T), right) for token in CLS_TOKENS}
+    low_high = interval(ranks[cls] < 1)
+    if out is not None:
+        write_classes(out, split.classes, right, ranks[cls] < 1)
+        rows = []
+        for k in worst(ranks[cls]):
+            cosines = classes @ images[cls][k]
+            best = cosines.topk(min(SHOWN, len(cosines)))
+            said = [(None, f"{split.classes[c]}, {s:.3f}") for s, c in zip(*map(list, best), strict=True)]
+            own = f"{split.classes[right[k]]}, {cosines[right[k]]:.3f}, rank {ranks[cls][k] + 1}"
+            rows.append(Query(samples[k].image, own, said))
+        write_queries(out / "worst_queries.png", rows)
     return {
-        "task": "classification", "data": data, "model": encoder.info.name, "resolution": resolution,
-        "templates": templates, "images": len(chosen), "classes": len(nouns), **scores,
-        "chance": {f"top{k}": round(k / len(nouns), 4) for k in RANKS},
+        "task": "classification", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
+        "templates": templates, "images": len(samples), "classes": len(classes),
+        **{token: top(found) for token, found in ranks.items()},
+        "chance": {f"top{k}": round(k / len(classes), 4) for k in TOP},
+        "interval": {"top1": low_high} if low_high else {},
+        "fingerprint": fingerprint((sample.name for sample in samples), split.classes),
         "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
-
-
-def examples(data: str) -> list[tuple[int, str]]:
-    """What is in the pictures of "scenes:val" or "scenes:style": (index of the noun, style), noun by noun."""
-    split = split_of(data, 14)
-    return [(noun, style) for noun in split.nouns for style in split.styles]
-
-
-def draw_example(noun: int, style: str, size: int) -> scenes.Scene:
-    """The one picture of a noun in a style, `size` pixels a side."""
-    seed = FIRST_SEED + scenes.STYLES.index(style) * len(scenes.nouns()) + noun
-    return scenes.draw_one(seed, noun, style, size)
-
-
-def top(scores: np.ndarray, right: np.ndarray) -> dict[str, float]:
-    """Top-1 and top-5 accuracy: scores [N, C], higher is better; right [N] index of the class."""
-    return {f"top{k}": round(recall_at_k(scores, right, k), 4) for k in RANKS}

@@ -43,6 +43,9 @@ TASKS = {
     ),
     "depth": Task("tipsv2.evaluation.depth", "depth", "depth in metres: a layer on frozen patches, or DPT heads"),
     "normals": Task("tipsv2.evaluation.normals", "normals", "surface normals: a layer on frozen patches, or DPT heads"),
+    "knn": Task("tipsv2.evaluation.knn", "knn", "classification by the nearest training images"),
+    "probe": Task("tipsv2.evaluation.probe", "probe", "a linear classifier on frozen embeddings"),
+    "instances": Task("tipsv2.evaluation.instances", "instances", "find the other pictures of the same thing"),
 }
 
 

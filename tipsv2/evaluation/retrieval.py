@@ -2,7 +2,9 @@
 
     python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --json
     python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language de,fr
-    python -m tipsv2 evaluate retrieval --data scenes:style --model tipsv2-nano --language all
+    python -m tipsv2 evaluate retrieval --data coco-karpathy:/data/coco --model google/tipsv2-b14 --out out/coco
+
+Data sets on the disk (COCO, Flickr30K, DOCCI) are in `tipsv2.evaluation.captioned`; below are the bundled scenes.
 
 Each text is compared with the CLS token that TIPSv2 trains for its kind, alt-texts CLS 1, synthetic captions CLS 2:
 web       the alt-text, CLS 1; it names a part of the scene and sometimes nothing, so 1.0 is out of reach
@@ -22,27 +24,35 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from tipsv2 import scenes
-from tipsv2.evaluation.splits import embed_images, embed_texts, network_side, open_split
-from tipsv2.metrics import chance_recall_at_k, recall_at_k
+from tipsv2.evaluation import captioned, embeddings
+from tipsv2.evaluation.embeddings import embed_images, keep
+from tipsv2.evaluation.failures import Query, worst, write_queries
+from tipsv2.evaluation.layouts import SCENES, Split
+from tipsv2.evaluation.ranking import NEAREST, interval
+from tipsv2.evaluation.record import fingerprint
+from tipsv2.evaluation.splits import embed_texts, is_scenes, network_side, open_split
+from tipsv2.metrics import answer_ranks, chance_recall_at_k
 from tipsv2.scenes.scene import MENTIONED
 
 CAPTIONS = {"web": "cls", "short": "caption_cls", "detailed": "caption_cls"}
 NAMES = "caption_cls"
 RANKS = (1, 5, 10)
+SHOWN = "short"  # the captions whose interval and worst queries are made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--language", dest="languages", metavar="CODES", type=_codes, default=(),
-        help="also by lists of names in en, de, fr, ... or all of them",
+        help="scenes also by lists of names in en, de, fr, ... or all of them",
     )  # fmt: skip
+    embeddings.add_arguments(parser)
 
 
 def evaluate(
@@ -50,53 +60,87 @@ def evaluate(
     data: str = "scenes:val",
     resolution: int | None = None,
     languages: Sequence[str] = (),
+    cls: str = "cls",
+    shape: str = "aspect",
     limit: int | None = None,
     out: Path | None = None,
     progress: bool = True,
 ) -> dict:
-    """Score an encoder on retrieval among the scenes of a split.
+    """Score an encoder on retrieval among the scenes of a split, or in a data set by `captioned.evaluate`.
 
     Args:
         encoder: a `tipsv2.Encoder`.
-        data: "scenes:val" (seen drawing styles) or "scenes:style" (the unseen one).
-        resolution: side in pixels the network sees; default the encoder's training resolution.
-        languages: codes of `all_languages()` to make lists of names in, or ("all",).
+        data: "scenes:val" (seen drawing styles), "scenes:style" (the unseen one), or what `layouts.open_data` takes.
+        resolution: short side in pixels the network sees; default the encoder's training resolution.
+        languages: codes of `all_languages()` to make lists of names in, or ("all",); scenes only.
+        cls, shape: of data sets on the disk; a scene is square, and its captions have their own CLS token.
         limit: only the first images.
-        out: not used: this takes seconds.
+        out: keeps the embeddings and takes worst_queries.png.
 
     Returns: {"task", "data", "model", "resolution", "images", "captions": {"web": {...}, "short": {...},
-        "detailed": {...}}, "languages": {"de": {...}, ...}, "chance": {"web": {...}, ..., "names": {...}}}. The inner
-        dicts hold recalls in [0, 1]: "i2t_r1", "i2t_r5", "i2t_r10" from image to text, "t2i_r1", ... from text to
-        image; those of chance "r1", "r5", "r10", the same both ways. "languages" and chance's "names" are there if
-        languages were asked for.
+        "detailed": {...}}, "languages": {"de": {...}, ...}, "chance": {"web": {...}, ..., "names": {...}}, "interval",
+        "fingerprint", "seconds"}. The inner dicts hold recalls in [0, 1]: "i2t_r1", "i2t_r5", "i2t_r10" from image to
+        text, "t2i_r1", ... from text to image; those of chance "r1", "r5", "r10", the same both ways; "interval" those
+        of the short caption's "i2t_r1" and "t2i_r1". "languages" and chance's "names" are there if asked for.
     Raises ValueError for an unknown data set or language, a limit under 1, or a resolution not in whole patches.
     """
     languages = _known(languages)
     resolution = network_side(encoder, resolution)
+    if not is_scenes(data):
+        if languages:
+            raise ValueError("lists of names in other languages are of the scenes only: leave --language out.")
+        return captioned.evaluate(encoder, data, resolution, cls, shape, limit, out, progress)
     split, count = open_split(data, resolution, limit)
+    every = [SceneSample(split, index) for index in range(len(split))]
+    samples = every[:count]
     started = time.perf_counter()
-    drawn: list[tuple[dict[str, str], tuple[int, ...]]] = []  # captions and things of the scenes drawn so far
-
-    def pictures() -> Iterator[np.ndarray]:
-        for index in range(count):
-            scene = split[index]
-            drawn.append((scene.captions, things(scene)))
-            yield scene.image
-
-    images = embed_images(encoder, pictures(), count, progress)
+    with keep(out, encoder, Split(SCENES, data, every), task="retrieval", resolution=resolution) as partial:
+        images = embed_images(encoder, samples, partial, resolution, progress=progress)
+    drawn = [sample.truth() for sample in samples]
     kinds = [("captions", role, cls, [captions[role] for captions, _ in drawn]) for role, cls in CAPTIONS.items()]
     kinds += [("languages", code, NAMES, [list_names(shown, code) for _, shown in drawn]) for code in languages]
-    rows = embed_texts(encoder, [text for *_, written in kinds for text in written], progress=progress)
+    embedded = embed_texts(encoder, [text for *_, written in kinds for text in written], progress=progress)
     scores: dict[str, dict] = {}
-    chance = {}
-    for (group, name, cls, written), texts in zip(kinds, rows.split(count), strict=True):
+    chance, intervals = {}, {}
+    for (group, name, token, written), texts in zip(kinds, embedded.split(count), strict=True):
         right = same(written)
-        scores.setdefault(group, {})[name] = both_ways(images[cls], texts, right)
+        ranks = rank_both_ways(images[token], texts, right)
+        scores.setdefault(group, {})[name] = recalls(ranks)
         chance[name if group == "captions" else "names"] = by_chance(right)  # the same lists in every language
+        if name == SHOWN:
+            intervals = {f"{way}_r1": low_high for way, found in ranks.items() if (low_high := interval(found < 1))}
+            if out is not None:
+                best = (texts @ images[token].T).topk(min(NEAREST, count)).indices.tolist()
+                finds = {k: [(samples[n].image, written[n]) for n in best[k]] for k in worst(ranks["t2i"])}
+                rows = [Query(samples[k].image, written[k], near) for k, near in finds.items()]
+                write_queries(out / "worst_queries.png", rows)
     return {
         "task": "retrieval", "data": data, "model": encoder.info.name, "resolution": resolution, "images": count,
-        **scores, "chance": chance, "seconds": round(time.perf_counter() - started, 1),
+        **scores, "chance": chance, "interval": intervals,
+        "fingerprint": fingerprint(sample.name for sample in samples),
+        "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
+
+
+class SceneSample:
+    """A `layouts.Sample` that is drawn when it is asked for its image, and then knows what is said of it."""
+
+    def __init__(self, split: Sequence[scenes.Scene], index: int):
+        self.name = f"{index:06d}"
+        self._split, self._index = split, index
+        self._said: tuple[dict[str, str], tuple[int, ...]] | None = None
+
+    @property
+    def image(self) -> np.ndarray:
+        scene = self._split[self._index]
+        self._said = scene.captions, things(scene)
+        return scene.image
+
+    def truth(self) -> tuple[dict[str, str], tuple[int, ...]]:
+        """Its captions by role, and the nouns they would name."""
+        if self._said is None:
+            _ = self.image
+        return self._said
 
 
 def all_languages() -> tuple[str, ...]:
@@ -122,14 +166,17 @@ def same(texts: Sequence[Hashable]) -> np.ndarray:
     return numbers[:, None] == numbers
 
 
-def both_ways(images: torch.Tensor, texts: torch.Tensor, right: np.ndarray) -> dict[str, float]:
-    """Recalls of both directions for unit rows images [N, D] and texts [N, D], right [N, N] bool and symmetric."""
+def rank_both_ways(images: torch.Tensor, texts: torch.Tensor, right: np.ndarray) -> dict[str, np.ndarray]:
+    """`answer_ranks` from image to text ("i2t") and from text to image ("t2i") for unit rows images [N, D] and texts
+    [N, D], right [N, N] bool and symmetric.
+    """
     scores = (images @ texts.T).numpy()
-    return {
-        f"{way}_r{k}": round(recall_at_k(table, right, k), 4)
-        for way, table in (("i2t", scores), ("t2i", scores.T))
-        for k in RANKS
-    }
+    return {way: answer_ranks(table, right) for way, table in (("i2t", scores), ("t2i", scores.T))}
+
+
+def recalls(ranks: dict[str, np.ndarray]) -> dict[str, float]:
+    """The recalls of ranks by direction: "i2t_r1", ..."""
+    return {f"{way}_r{k}": round(float((found < k).mean()), 4) for way, found in ranks.items() for k in RANKS}
 
 
 def by_chance(right: np.ndarray) -> dict[str, float]:

@@ -1,22 +1,17 @@
-"""What the tasks on the bundled scenes share: a split opened by its name, pictures and texts embedded in batches.
+"""What the tasks on the bundled scenes share: a split opened by its name, sizes the network takes, texts in batches.
 
-    split, count = open_split("scenes:val", 224, limit=50)
-    labelled = scene_split("scenes:val", 224)              # the same as a `layouts.Split` for segmentation
-    rows = embed_images(encoder, (split[i].image for i in range(count)), count)["cls"]  # [50, D]
-
-Pictures are drawn while the encoder works through them, never kept: only their embeddings stay in memory.
+split, count = open_split("scenes:val", 224, limit=50)
+labelled = scene_split("scenes:val", 224)              # the same as a `layouts.Split` for segmentation
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import islice
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from tipsv2 import scenes
@@ -24,7 +19,6 @@ from tipsv2.evaluation.layouts import SCENES, Split
 
 BATCH_SIZE = 16
 TEXT_CHUNK = 32  # texts between two moves of the progress bar
-CLS_TOKENS = ("cls", "caption_cls")  # trained against web alt-texts, and against synthetic captions
 
 
 def split_of(data: str, size: int) -> Sequence[scenes.Scene]:
@@ -112,22 +106,6 @@ def network_side(encoder, resolution: int | None) -> int:
 def to_pixels(pictures: Sequence[np.ndarray]) -> torch.Tensor:
     """Pictures uint8 [S, S, 3] of one size -> [B, 3, S, S] float32 in [0, 1], as `Encoder.encode_pixels` wants them."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-
-
-def embed_images(encoder, pictures: Iterable[np.ndarray], count: int, progress: bool = True) -> dict[str, torch.Tensor]:
-    """Both CLS embeddings of `count` pictures uint8 [S, S, 3] of one size, S a multiple of the patch size.
-
-    Returns {"cls": [count, D], "caption_cls": [count, D]}, float32 on the CPU, rows of length one.
-    """
-    rows: dict[str, list[torch.Tensor]] = {name: [] for name in CLS_TOKENS}
-    waiting = iter(pictures)
-    with tqdm(total=count, unit="image", disable=not progress, desc="images") as bar:
-        while batch := list(islice(waiting, BATCH_SIZE)):
-            out = encoder.encode_pixels(to_pixels(batch))
-            for name in CLS_TOKENS:
-                rows[name].append(F.normalize(out[name].float().cpu(), dim=-1))
-            bar.update(len(batch))
-    return {name: torch.cat(found) for name, found in rows.items()}
 
 
 def embed_texts(

@@ -34,8 +34,8 @@ class Split:
 
     segmentation     int64 [H, W], numbers of `classes`, -1 where nothing is judged
     retrieval        its captions, a tuple of str
-    classification   the number of its class in `classes`
-    instances        the number of its instance in `classes`
+    classification   the number of its class in `classes`; knn and probe too
+    instances        the numbers of its instances in `classes`, a tuple of int (mostly one)
     depth            float32 [H, W], metres, nan where unknown
     normals          float32 [H, W, 3], unit vectors (x right, y up, z towards the camera), nan where unknown
     """
@@ -63,9 +63,9 @@ class Layout:
 
 def all_layouts() -> dict[str, Layout]:
     """Every layout by its name."""
-    from tipsv2.evaluation.layouts import ade20k, cityscapes, coco_stuff, navi, nyu, pascal
+    from tipsv2.evaluation.layouts import ade20k, captions, cityscapes, coco_stuff, imagenet, navi, nyu, pascal, uned
 
-    families = (ade20k, cityscapes, coco_stuff, navi, nyu, pascal)
+    families = (ade20k, captions, cityscapes, coco_stuff, imagenet, navi, nyu, pascal, uned)
     return {layout.name: layout for family in families for layout in family.LAYOUTS}
 
 
