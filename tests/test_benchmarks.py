@@ -241,3 +241,9 @@ def test_command_writes_record_and_pictures(tmp_path, tiny_folder, capsys):
 def test_command_checks_the_data_before_the_model(tmp_path, capsys):
     assert main(["evaluate", "segmentation", "--data", f"ade20k:{tmp_path}", "--model", "no such model"]) == 2
     assert "lacks images/validation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", all_layouts())
+def test_the_documentation_shows_every_tree(name):
+    layout, text = all_layouts()[name], (Path(__file__).parents[1] / "docs" / "evaluate.md").read_text("utf-8")
+    assert f"### {name}: {layout.title}" in text and layout.tree.rstrip() in text and layout.source in text
