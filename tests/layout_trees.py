@@ -44,7 +44,7 @@ class Colours:
         red = torch.tensor([1.0, 0, 0]).expand(len(pixels), 3)
         return {"cls": 3 * pixels.mean(dim=(2, 3)), "caption_cls": red}
 
-    def encode_text(self, texts, templates="none"):
+    def encode_text(self, texts, templates="none", keep=False):
         rows = [sum(torch.tensor(COLOURS[name]).float() for name in NAMES if name in text) for text in texts]
         return F.normalize(torch.stack(rows), dim=-1)
 

@@ -65,7 +65,7 @@ class Wishful:
         self.info, self.digest = SimpleNamespace(name="wishful", location="nowhere", resolution=16), "0"
         self.seen = 0
 
-    def encode_text(self, texts, templates="none"):
+    def encode_text(self, texts, templates="none", keep=False):
         return torch.stack([F.one_hot(torch.tensor(self.classes.index(text)), 256).float() for text in texts])
 
     def encode_pixels(self, pixels, only=None):

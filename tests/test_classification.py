@@ -79,7 +79,7 @@ class Oracle:
         self.names = [noun.name for noun in scenes.nouns()]
         self.text = F.normalize(torch.randn(len(self.names), 64, generator=self.generator), dim=-1)
 
-    def encode_text(self, texts, templates):
+    def encode_text(self, texts, templates, keep=False):
         assert templates == "clip80"
         return self.text[[self.names.index(text) for text in texts]]
 

@@ -24,7 +24,7 @@ class Oracle:
         self.labels = {s.image.tobytes(): s.labels for s in chosen}
         self.noise, self.generator = noise, generator
 
-    def encode_text(self, texts, templates):
+    def encode_text(self, texts, templates, keep=False):
         assert list(texts) == list(scenes.names())
         return self.text
 

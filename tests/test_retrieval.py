@@ -83,7 +83,7 @@ class Reader:
     def __init__(self, chosen, second):
         self.texts = {s.image.tobytes(): (s.captions["web"], second(s)) for s in chosen}
 
-    def encode_text(self, texts, templates):
+    def encode_text(self, texts, templates, keep=False):
         assert templates == "none"
         rows = [torch.randn(48, generator=torch.Generator().manual_seed(crc32(text.encode()))) for text in texts]
         return F.normalize(torch.stack(rows), dim=-1)

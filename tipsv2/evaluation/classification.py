@@ -74,7 +74,7 @@ def evaluate(
     started = time.perf_counter()
     with keep(out, encoder, split, task="classification", resolution=resolution, shape=shape) as partial:
         images = embed_images(encoder, samples, partial, resolution, shape, progress)
-    classes = embed_texts(encoder, split.classes, templates, progress)  # [C, D]
+    classes = embed_texts(encoder, split.classes, templates, progress, keep=True)  # [C, D]
     right = np.array([sample.truth() for sample in samples])
     ranks = {token: answer_ranks(np.asarray(images[token] @ classes.T), right) for token in CLS_TOKENS}
     low_high = interval(ranks[cls] < 1)

@@ -177,7 +177,7 @@ def measure(
         "encoder": identity(encoder), "templates": templates, "background": background, "protocol": asdict(rule),
     }  # fmt: skip
     with Partial(out and out / PARTIAL, settings) as partial:
-        text = embed_texts(encoder, words.rows, templates, progress)
+        text = embed_texts(encoder, words.rows, templates, progress, keep=True)
         missing = [index for index in range(count) if names[index] not in partial]
         samples = (split.samples[index] for index in missing)
         with tqdm(total=count, initial=count - len(missing), unit="image", disable=not progress, desc="images") as bar:

@@ -109,13 +109,13 @@ def to_pixels(pictures: Sequence[np.ndarray]) -> torch.Tensor:
 
 
 def embed_texts(
-    encoder, texts: Sequence[str], templates: str | Sequence[str] = "none", progress: bool = True
+    encoder, texts: Sequence[str], templates: str | Sequence[str] = "none", progress: bool = True, keep: bool = False
 ) -> torch.Tensor:
     """`Encoder.encode_text` with a progress bar, for eighty prompts a class or thousands of captions: [N, D]."""
     rows = []
     with tqdm(total=len(texts), unit="text", disable=not progress, desc="texts") as bar:
         for start in range(0, len(texts), TEXT_CHUNK):
             chunk = texts[start : start + TEXT_CHUNK]
-            rows.append(encoder.encode_text(chunk, templates))
+            rows.append(encoder.encode_text(chunk, templates, keep))
             bar.update(len(chunk))
     return torch.cat(rows)
