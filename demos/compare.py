@@ -74,7 +74,11 @@ class Compares:
         cards = [
             compare_views.PairCard(
                 query,
-                (_color(a, COLORS, low, high), _color(b, COLORS, low, high), _color(signed, SIGNED, -most, most)),
+                (
+                    views.colored(a, COLORS, low, high),
+                    views.colored(b, COLORS, low, high),
+                    views.colored(signed, SIGNED, -most, most),
+                ),
                 coarse(np.stack([a, b])),
                 scores,
                 agreement,
@@ -90,9 +94,9 @@ class Compares:
                 strict=True,
             )
         ]
-        picture = both.seen[0].image.resize(both.size[::-1])  # peaks and masks are in the pixels drawn
-        bars = _bar(COLORS), _bar(SIGNED)
-        drawn = compare_views.pairs(picture, found.names, found.sentence, cards, scale, (low, high, most), bars)
+        bars = views.color_bar(COLORS), views.color_bar(SIGNED)
+        spans = low, high, most
+        drawn = compare_views.pairs(both.seen[0].image, found.names, found.sentence, cards, scale, spans, bars)
         return drawn, sights(both)
 
     @toasted
@@ -130,6 +134,8 @@ class Compares:
         request: gr.Request = None,
     ) -> str:
         """The two charts of the layer view."""
+        from tipsv2.render import colorize
+
         queries = asked(queries)
         if image is None or not queries:
             raise ValueError("Give an image and at least one query first.")
@@ -138,7 +144,7 @@ class Compares:
         masks = compare_mask.for_queries(queries, masked, mask)
         cka, measured, scores = every_layer(both, queries, templates, masks)
         return compare_charts.layers(
-            both.names, cka, _color(cka, COLORS, 0, 1), _bar(COLORS), measured, scores, queries
+            both.names, cka, colorize(cka, COLORS, 0, 1), views.color_bar(COLORS), measured, scores, queries
         )
 
     def open(self, names: list[str], current_a: str | None, current_b: str | None) -> tuple:
@@ -162,16 +168,6 @@ class Compares:
         example = common.pick_example(self.studio, model, index)
         path = common.keep(example.path)
         return path, path, list(example.queries)[:MAX_QUERIES]
-
-
-def _color(values: np.ndarray, colormap: str, low: float, high: float) -> np.ndarray:
-    from tipsv2.render import colorize
-
-    return colorize(values, colormap, low, high)
-
-
-def _bar(colormap: str) -> np.ndarray:
-    return _color(np.linspace(0, 1, 256, dtype=np.float32)[None], colormap, 0, 1)
 
 
 def _side(page: Page, side: str, features: str) -> tuple[gr.Dropdown, gr.Radio]:

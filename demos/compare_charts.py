@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from PIL import Image
 
 from demos.compare_views import key
 from demos.views import data_uri
@@ -19,13 +20,13 @@ def layers(
     names: Sequence[str],
     cka: np.ndarray,
     cells: np.ndarray,
-    bar: np.ndarray,
+    bar: Image.Image,
     measure: str,
     scores: tuple[np.ndarray, np.ndarray],
     queries: Sequence[str],
 ) -> str:
-    """Two charts. cka: [L of A, L of B]; cells: its colours, uint8 [L of A, L of B, 3]; bar: [1, 256, 3], those of
-    0 to 1; scores: [L, N] of A and B.
+    """Two charts. cka: [L of A, L of B]; cells: its colours, uint8 [L of A, L of B, 3]; bar: those of 0 to 1 in a
+    row; scores: [L, N] of A and B.
     """
     shown = np.isfinite(scores[0]).any(axis=0)  # with a mask, only its query has a score
     return (

@@ -25,12 +25,12 @@ UNITS = {"z": "standard deviations", "rank": "rank", "cosine": "cosine"}
 
 @dataclass(frozen=True)
 class PairCard:
-    """One query on both sides. pictures: [H, W, 3] uint8 of A, of B and of B - A; values: [2, h, w], both maps
-    coarsely, for the pointer; outline: [H, W, 4] of its mask.
+    """One query on both sides. pictures: of A, of B and of B - A, as large as drawn; values: [2, h, w], both maps
+    coarsely, for the pointer; scores: peaks in those pixels; outline: [H, W, 4] of its mask.
     """
 
     query: str
-    pictures: tuple[np.ndarray, np.ndarray, np.ndarray]
+    pictures: tuple[Image.Image, Image.Image, Image.Image]
     values: np.ndarray
     scores: tuple[MapScore, MapScore]
     agreement: float
@@ -44,17 +44,16 @@ def pairs(
     cards: Sequence[PairCard],
     scale: str,
     spans: tuple[float, float, float],
-    bars: tuple[np.ndarray, np.ndarray],
+    bars: tuple[Image.Image, Image.Image],
 ) -> str:
     """The sentence, a card per query and the table.
 
     spans: the least and greatest value of the maps' colours, and that of the difference's, which is symmetric.
-    bars: [1, 256, 3] uint8, the colours of the maps and of the difference from low to high.
+    bars: the colours of the maps and of the difference from low to high.
     """
     style = f"--photo:url({photo_uri(image)});--ratio:{image.width / image.height:.6f}"
-    size = image.width, image.height
     ranges = _ranges(UNITS[scale], spans, bars)
-    figures = "".join(_card(card, size, ranges) for card in cards)
+    figures = "".join(_card(card, ranges) for card in cards)
     return (
         f'<div class="tips-compare" style="{style}"><p class="verdict" role="status">{escape(sentence)}</p>'
         f"{key(names)}{figures}{table(names, [card.scores for card in cards])}</div>"
@@ -80,8 +79,8 @@ def _minus(value: float, form: str = "{:.2f}") -> str:
     return form.format(value).replace("-", "−")
 
 
-def _card(card: PairCard, size: tuple[int, int], ranges: tuple[str, str]) -> str:
-    name = escape(card.query, quote=True)
+def _card(card: PairCard, ranges: tuple[str, str]) -> str:
+    name, size = escape(card.query, quote=True), card.pictures[0].size
     layers = "".join(
         f'<div class="layer {side}"><img src="{data_uri(picture)}" alt="" draggable="false">'
         f'<i class="peak" style="left:{100 * (score.x + 0.5) / size[0]:.3f}%;'
@@ -92,7 +91,7 @@ def _card(card: PairCard, size: tuple[int, int], ranges: tuple[str, str]) -> str
     if card.outline is not None:
         outline = f'<img class="outline" src="{data_uri(card.outline)}" alt="" draggable="false">'
     signed = f'<img src="{data_uri(card.pictures[2])}" alt="Where B responds more to {name} than A" draggable="false">'
-    values = json.dumps([round(float(value), 3) for value in card.values.ravel()], separators=(",", ":"))
+    values = json.dumps(np.round(card.values.astype(float), 3).ravel().tolist(), separators=(",", ":"))
     return (
         f'<figure class="pair" data-grid="{"x".join(map(str, card.values.shape[1:]))}" data-values="{values}">'
         f'<figcaption><b title="{name}">{name}</b></figcaption>'

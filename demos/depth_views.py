@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from demos import views
-from tipsv2.render import WIDE_PALETTE, colorize, label_colors, paint_normals, ticks
+from tipsv2.render import WIDE_PALETTE, label_colors, paint_normals, ticks
 
 if TYPE_CHECKING:
     from demos.depth_memory import Scene
@@ -59,7 +59,7 @@ def limits(depth: np.ndarray | None, span: str, near: float | None, far: float |
 
 def _depth_card(depth: np.ndarray, low: float, high: float, colormap: str) -> str:
     near, middle, far = (float(value) for value in np.quantile(depth, (0, 0.5, 1)))
-    bar = views.data_uri(colorize(np.linspace(0, 1, 256, dtype=np.float32)[None], colormap, 0, 1))
+    bar = views.data_uri(views.color_bar(colormap))
     marks = "".join(
         f'<li style="left:{100 * (value - low) / (high - low) if high > low else 0:.2f}%">{value:g}</li>'
         for value in ticks(low, high, 6)
@@ -68,7 +68,7 @@ def _depth_card(depth: np.ndarray, low: float, high: float, colormap: str) -> st
     numbers = "".join(f"<div><dt>{name}</dt><dd>{value:.2f} m</dd></div>" for name, value in facts)
     return (
         '<figure class="depth"><figcaption><b>Depth</b><span>metres</span></figcaption>'
-        + _stage(colorize(_drawn(depth), colormap, low, high), f"Depth from {near:.2f} to {far:.2f} metres")
+        + _stage(views.colored(_drawn(depth), colormap, low, high), f"Depth from {near:.2f} to {far:.2f} metres")
         + f'<div class="scale"><img src="{bar}" alt="" draggable="false"><i class="needle"></i><ol>{marks}</ol></div>'
         f"<dl>{numbers}</dl></figure>"
     )
@@ -89,7 +89,7 @@ def _normals_card(normals: np.ndarray) -> str:
     )
 
 
-def _stage(picture: np.ndarray, label: str) -> str:
+def _stage(picture: np.ndarray | Image.Image, label: str) -> str:
     return (
         f'<div class="stage" tabindex="0" role="img" aria-label="{escape(label)}; arrow keys read it">'
         f'<img src="{views.data_uri(picture)}" alt="" draggable="false"><i class="spot"></i></div>'

@@ -10,7 +10,7 @@ from dataclasses import fields
 from functools import partial
 
 import gradio as gr
-import numpy as np
+from PIL import Image
 
 from demos import common, heatmap_export, heatmap_views, views
 from demos.common import MODEL_WORK, toasted, visitor
@@ -24,6 +24,7 @@ from demos.studio import Seen, Studio
 
 TITLE = "Ask"
 NO_QUERY = ("What are you looking for?", "Type a few words and press Enter, or click a patch of the image.")
+SMOOTH, FINER = 160, 5  # least pixels of a smooth map's long side, and of a patch on it
 NO_SENTENCE = ("What does the image show?", "Write a sentence and press Enter: each of its words becomes a map.")
 
 
@@ -51,7 +52,7 @@ class Heatmaps:
             near = self.asker.near(answer, question)
         if not cards:
             return views.empty(*(NO_QUERY if question.by == "phrases" else NO_SENTENCE)), note
-        return heatmap_views.maps(answer.seen.image, cards, _bar(question.colormap), near), note
+        return heatmap_views.maps(answer.seen.image, cards, views.color_bar(question.colormap), near), note
 
     def note(self, question: Question, answer: Answer) -> str:
         """What the encoder saw, at which price."""
@@ -111,23 +112,19 @@ class Heatmaps:
         return path, path, list(example.queries), None
 
 
-def _pictures(seen: Seen, maps, lows, highs, question: Question) -> list[np.ndarray]:
-    """Coloured maps: interpolated to the size drawn, or one pixel per patch (the page enlarges it with hard edges)."""
+def _pictures(seen: Seen, maps, lows, highs, question: Question) -> list[Image.Image]:
+    """Coloured maps: interpolated, several pixels a patch, of which the page makes the size drawn; or one pixel per
+    patch (the page enlarges it with hard edges).
+    """
     from tipsv2.heatmap import to_pixels
-    from tipsv2.render import colorize
 
     if question.smooth:
-        maps = to_pixels(maps, views.display_size(*seen.image.size))
+        longest = min(views.DISPLAY, max(SMOOTH, FINER * max(maps.shape[1:])))
+        maps = to_pixels(maps, views.display_size(*seen.image.size, longest))
     return [
-        colorize(each.numpy(), question.colormap, low=low, high=high)
+        views.colored(each.numpy(), question.colormap, low, high)
         for each, low, high in zip(maps, lows, highs, strict=True)
     ]
-
-
-def _bar(colormap: str) -> np.ndarray:
-    from tipsv2.render import colorize
-
-    return colorize(np.linspace(0, 1, 256, dtype=np.float32)[None], colormap, low=0, high=1)
 
 
 def picked(event: gr.EventData) -> list[float]:

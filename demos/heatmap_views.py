@@ -25,11 +25,11 @@ DIGITS = 3
 
 @dataclass(frozen=True)
 class Card:
-    """One map to draw. values: [h, w] scores of the patches; picture: [H, W, 3] uint8, the coloured map."""
+    """One map to draw. values: [h, w] scores of the patches; picture: the coloured map, of any size."""
 
     name: str
     values: np.ndarray
-    picture: np.ndarray
+    picture: Image.Image
     low: float
     high: float
     patch: tuple[int, int] | None = None  # (row, column) to outline: the map is of what resembles this patch
@@ -37,9 +37,9 @@ class Card:
     photo: Image.Image | None = None  # the second image, if the map is of that; its best match is outlined
 
 
-def maps(image: Image.Image, cards: Sequence[Card], bar: np.ndarray, near: Sequence[tuple[str, float]] = ()) -> str:
-    """The grid of maps. bar: [1, 256, 3] uint8, the colours from low to high; near: words and scores, told after the
-    maps of a clicked patch.
+def maps(image: Image.Image, cards: Sequence[Card], bar: Image.Image, near: Sequence[tuple[str, float]] = ()) -> str:
+    """The grid of maps. bar: the colours from low to high, in a row; near: words and scores, told after the maps of a
+    clicked patch.
     """
     scale = data_uri(bar)
     figures = [_card(card, scale) for card in cards]
@@ -68,8 +68,8 @@ def _card(card: Card, scale: str) -> str:
         over += _region(card.region)
         told = _covered(card.region)
     name = escape(card.name, quote=True)
-    kind = "patches" if card.picture.shape[:2] == card.values.shape else "smooth"
-    values = json.dumps([round(float(value), 4) for value in card.values.ravel()], separators=(",", ":"))
+    kind = "patches" if card.picture.size == (columns, rows) else "smooth"
+    values = json.dumps(np.round(card.values.astype(float), 4).ravel().tolist(), separators=(",", ":"))
     keys = "" if card.photo is not None else ' tabindex="0" role="application"'
     return (
         f'<figure class="card{" other" if own else ""}" data-grid="{rows}x{columns}" data-values="{values}" '

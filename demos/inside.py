@@ -87,7 +87,7 @@ class Insides:
             palette = inside_work.palette(len(found.shares))
             return inside_views.clusters(seen.image, found.labels, found.shares, palette), note
         if view == "norms":
-            return inside_views.norms(seen.image, *inside_work.norms(grid)), note
+            return inside_views.norms(seen.image, *inside_work.norms(grid), views.color_bar("viridis")), note
         from tipsv2.heatmap import similarity
 
         words = common.texts(words, "word", MAX_WORDS)

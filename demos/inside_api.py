@@ -61,7 +61,7 @@ class Endpoints:
             picture = inside_work.palette(len(found.shares))[found.labels]
             told |= {"shares": _rounded(found.shares), "labels": found.labels.tolist()}
         else:
-            found, picture, _ = inside_work.norms(grid)
+            found, picture = inside_work.norms(grid)
             told |= {"norms": _rounded(found.norms), "limit": round(found.limit, 5)}
             told |= {"outliers": np.argwhere(found.outliers).tolist()}
         return _large(picture, seen), told

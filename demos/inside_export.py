@@ -45,7 +45,7 @@ def take(
         told |= {"shares": found.shares}
         masks = {f"cluster {index + 1}": found.labels == index for index in range(len(found.shares))}
     elif view == "norms":
-        found, picture, _ = inside_work.norms(grid)
+        found, picture = inside_work.norms(grid)
         arrays = {"norms": found.norms, "outliers": found.outliers}
         told |= {"median": np.median(found.norms), "limit": found.limit, "outliers": np.argwhere(found.outliers)}
         masks = {"outlier": found.outliers}

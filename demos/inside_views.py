@@ -67,8 +67,8 @@ def clusters(image: Image.Image, labels: np.ndarray, shares: np.ndarray, colors:
     return _pair("clusters", image, labels.shape, _stage(colors[labels], "clusters"), key, columns, veil=True)
 
 
-def norms(image: Image.Image, found: Norms, picture: np.ndarray, bar: np.ndarray) -> str:
-    """picture: uint8 [h, w, 3], the norms in colours.   bar: uint8 [1, 256, 3], those colours from low to high."""
+def norms(image: Image.Image, found: Norms, picture: np.ndarray, bar: Image.Image) -> str:
+    """picture: uint8 [h, w, 3], the norms in colours.   bar: those colours from low to high, in a row."""
     lengths, limit = found.norms, found.limit
     low, high = float(lengths.min()), float(lengths.max())
     digits = 1 if high >= 100 else 2 if high >= 1 else 4

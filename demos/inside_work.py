@@ -97,13 +97,13 @@ def palette(count: int) -> np.ndarray:
     return np.asarray(PALETTE[:count], np.uint8)
 
 
-def norms(patches) -> tuple[Norms, np.ndarray, np.ndarray]:
-    """-> (Norms, picture [h, w, 3] from the shortest to the longest patch, bar of those colours [1, 256, 3])."""
+def norms(patches) -> tuple[Norms, np.ndarray]:
+    """-> (Norms, picture [h, w, 3] from the shortest to the longest patch)."""
     from tipsv2.projection import patch_norms
     from tipsv2.render import colorize
 
     found = patch_norms(patches)
-    return found, colorize(found.norms), colorize(np.linspace(0, 1, 256)[None])
+    return found, colorize(found.norms)
 
 
 def pixel_colors(image: Image.Image, grid: tuple[int, int]) -> np.ndarray:

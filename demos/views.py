@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import weakref
 from collections.abc import Sequence
 from html import escape
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 DISPLAY = 640  # long side in pixels of what is drawn; the numbers are those of the whole map
 THUMBNAIL = 112
+_photos: dict[int, tuple[weakref.ref, str]] = {}  # by id of the image, as long as it lives
 
 
 def display_size(width: int, height: int, longest: int = DISPLAY) -> tuple[int, int]:
@@ -29,19 +31,43 @@ def data_uri(image: Image.Image | np.ndarray, quality: int | None = None) -> str
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     buffer = io.BytesIO()
     if quality is None:
-        image.save(buffer, "PNG", compress_level=4)
+        image.save(buffer, "PNG", compress_level=1)  # a quarter larger than 6, three times as fast
     else:
         image.save(buffer, "JPEG", quality=quality)
     kind = "png" if quality is None else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def colored(values: np.ndarray, colormap: str, low: float, high: float) -> Image.Image:
+    """A map [H, W] in the colours of `tipsv2.render.colorize`, exactly, as a picture with a table of 256 colours: a
+    tenth of the time and half the bytes of one with three channels.
+    """
+    from tipsv2.render import color_table, shades
+
+    picture = Image.fromarray(shades(values, low, high))
+    picture.putpalette(color_table(colormap).tobytes())
+    return picture
+
+
+def color_bar(colormap: str) -> Image.Image:
+    """The colours of a map from low to high, 256 pixels in a row."""
+    return colored(np.arange(256, dtype=np.float32)[None], colormap, 0, 255)
+
+
 def photo_uri(image: Image.Image) -> str:
-    """The image under a map: as it is if it is small, else drawn smaller."""
-    height, width = display_size(*image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return data_uri(image, quality=None if max(image.size) <= 256 else 92)
+    """The image under a map: as it is if it is small, else drawn smaller. Made once for an image, which nobody may
+    change afterwards.
+    """
+    known = _photos.get(id(image))
+    if known is None or known[0]() is not image:
+        height, width = display_size(*image.size)
+        drawn = image
+        if (width, height) != image.size:
+            drawn = image.resize((width, height), Image.Resampling.LANCZOS)
+        uri = data_uri(drawn, quality=None if max(drawn.size) <= 256 else 92)
+        key = id(image)
+        known = _photos[key] = weakref.ref(image, lambda _: _photos.pop(key, None)), uri
+    return known[1]
 
 
 def thumbnails(pictures: Sequence[tuple[Image.Image, str]]) -> str:

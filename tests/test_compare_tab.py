@@ -102,7 +102,7 @@ def test_the_difference_is_red_where_b_responds_more(studio, picture):
 
     page, _ = draw(studio, picture, ["dog"])
     pictures = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="Where B', page)
-    (shown,) = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code)))) for code in pictures]
+    (shown,) = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGB")) for code in pictures]
     both = look(studio, "a", picture, (None, None), ("values", "final"), 0)
     found = measure(both, ["dog"], "none", "z", [None])
     most = np.abs(found.difference).max()

@@ -4,11 +4,14 @@ is encoded once, and whatever somebody uploads or types ends in a sentence.
     python -m pytest tests/test_demos.py
 """
 
+import base64
 import html
+import io
 import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gradio as gr
@@ -315,3 +318,43 @@ def test_an_unknown_model_is_a_sentence_on_the_command_line():
     command = [sys.executable, "app.py", "--model", "tipsv2-b15"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 2 and "tipsv2-b14" in told.stderr and "Traceback" not in told.stderr
+
+
+def cpu_time(work, *given):
+    """Seconds of this thread's CPU that work(*given) takes: what else the machine does counts little."""
+    start = time.thread_time()
+    work(*given)
+    return time.thread_time() - start
+
+
+def test_a_further_query_costs_under_a_tenth_of_encoding_the_image():
+    studio, image = Studio("tipsv2-nano", device="cpu"), str(ROOT / "assets" / "examples" / "scene_1.png")
+    encoder, handlers = studio.encoder(), Heatmaps(studio)
+
+    def ask(*words):
+        return handlers.drawn(Question(image, queries=words, resolution=448), "a")
+
+    ask("a first query")
+    encoding = min(cpu_time(studio.encode, f"visitor {k}", encoder, image, 448) for k in range(3))
+    asking = min(cpu_time(ask, "a first query", f"a new query {k}") for k in range(5))
+    assert asking < encoding / 10
+
+
+def test_a_picture_of_a_map_has_exactly_its_colours():
+    from tipsv2.render import colorize
+
+    values = np.random.default_rng(0).normal(size=(7, 9)).astype(np.float32)
+    shown = Image.open(
+        io.BytesIO(base64.b64decode(views.data_uri(views.colored(values, "magma", -1, 2)).partition(",")[2]))
+    )
+    assert (shown.format, shown.mode) == ("PNG", "P")
+    np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), colorize(values, "magma", -1, 2))
+
+
+def test_the_photo_under_the_maps_is_made_once_and_forgotten_with_its_image():
+    image = NOISE.copy()
+    before = len(views._photos)
+    first = views.photo_uri(image)
+    assert views.photo_uri(image) is first and views.photo_uri(NOISE.rotate(180)) != first
+    del image
+    assert len(views._photos) == before

@@ -341,8 +341,8 @@ def test_the_command_is_told_where_there_is_one(tab, picture):
 
 def test_a_card_without_a_map_of_parts_tells_nothing_of_them():
     values = np.zeros((2, 2), np.float32)
-    card = heatmap_views.Card("a", values, np.zeros((2, 2, 3), np.uint8), 0, 0)
-    page = heatmap_views.maps(Image.new("RGB", (4, 4)), [card], np.zeros((1, 256, 3), np.uint8))
+    card = heatmap_views.Card("a", values, Image.new("P", (2, 2)), 0, 0)
+    page = heatmap_views.maps(Image.new("RGB", (4, 4)), [card], Image.new("P", (256, 1)))
     assert 'class="patches"' in page and "covers" not in page and "near" not in page
 
 

@@ -129,7 +129,8 @@ def test_outliers_are_outlined_and_counted():
     patches = np.random.default_rng(0).normal(size=(4, 6, 8))
     patches[1, 2] *= 50
     patches[3, 5] *= 40
-    page = inside_views.norms(Image.new("RGB", (90, 60)), *inside_work.norms(patches))
+    found, picture = inside_work.norms(patches)
+    page = inside_views.norms(Image.new("RGB", (90, 60)), found, picture, Image.new("P", (256, 1)))
     assert re.findall(r' d="(.*?)"', page) == ["M2 1h1v1h-1zM5 3h1v1h-1z"] * 4  # on image and view, each with a casing
     assert "<b>2</b> of 24 patches are outliers" in page and 'title="limit"' in page
 

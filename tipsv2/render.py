@@ -50,19 +50,26 @@ WIDE_PALETTE: tuple[tuple[int, int, int], ...] = PALETTE + tuple(
 def colorize(
     values: np.ndarray, colormap: str = "viridis", low: float | None = None, high: float | None = None
 ) -> np.ndarray:
-    """A map [H, W] of any range -> uint8 [H, W, 3].
+    """A map [H, W] of any range -> uint8 [H, W, 3]; low, high: as in `shades`."""
+    return color_table(colormap)[shades(values, low, high)]
+
+
+def shades(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """A map [H, W] of any range -> uint8 [H, W], the place of every value in a table of 256 colours.
 
     low, high: the values that get the first and the last colour, by default the map's own least and greatest; values
     beyond them are clipped, values that are not numbers get the first colour, and a map of one value is all first
     colour.
     """
     values = np.asarray(values, dtype=np.float32)
-    finite = values[np.isfinite(values)]
-    low = (float(finite.min()) if finite.size else 0.0) if low is None else low
-    high = (float(finite.max()) if finite.size else 0.0) if high is None else high
-    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    share = np.clip(np.nan_to_num(share, nan=0.0), 0.0, 1.0)
-    return _table(colormap)[(share * 255 + 0.5).astype(np.uint8)]
+    if low is None or high is None:
+        finite = values[np.isfinite(values)]
+        low = (float(finite.min()) if finite.size else 0.0) if low is None else low
+        high = (float(finite.max()) if finite.size else 0.0) if high is None else high
+    if not high > low:
+        return np.zeros(values.shape, np.uint8)
+    share = (values - np.float32(low)) * np.float32(255 / (high - low)) + np.float32(0.5)
+    return np.minimum(np.fmax(share, 0), 255).astype(np.uint8)  # fmax: what is not a number becomes 0
 
 
 def overlay(
@@ -226,8 +233,8 @@ def contact_sheet(
 
 
 @lru_cache(maxsize=32)
-def _table(colormap: str) -> np.ndarray:
-    """A colormap as uint8 [256, 3]."""
+def color_table(colormap: str) -> np.ndarray:
+    """A colormap as uint8 [256, 3], from low to high. Raises ValueError on an unknown one."""
     import matplotlib
 
     try:
