@@ -22,6 +22,7 @@ from demos.compare_sides import (
     joint_colors,
     look,
     measure,
+    opening,
     partner,
     sights,
 )
@@ -70,15 +71,12 @@ class Compares:
         both = look(self.studio, who, image, (model_a, model_b), (features_a, features_b), resolution)
         masks = compare_mask.for_queries(queries, masked, mask)
         found = measure(both, queries, templates, scale, masks)
-        low, high, most = float(found.scaled.min()), float(found.scaled.max()), farthest(found)
+        low, high, most = spans = float(found.scaled.min()), float(found.scaled.max()), farthest(found)
+        color = views.colored
         cards = [
             compare_views.PairCard(
                 query,
-                (
-                    views.colored(a, COLORS, low, high),
-                    views.colored(b, COLORS, low, high),
-                    views.colored(signed, SIGNED, -most, most),
-                ),
+                (color(a, COLORS, low, high), color(b, COLORS, low, high), color(signed, SIGNED, -most, most)),
                 coarse(np.stack([a, b])),
                 scores,
                 agreement,
@@ -95,7 +93,6 @@ class Compares:
             )
         ]
         bars = views.color_bar(COLORS), views.color_bar(SIGNED)
-        spans = low, high, most
         drawn = compare_views.pairs(both.seen[0].image, found.names, found.sentence, cards, scale, spans, bars)
         return drawn, sights(both)
 
@@ -153,15 +150,24 @@ class Compares:
 
     @toasted
     def arrive(self, model: str | None, image: str | None, model_b: str | None):
-        """The page's model is ready: it becomes A, and B stays if it is another one. On an empty page, its first
-        example. -> (picker A, model A, picker B, model B, features B, field, image, examples).
+        """The page's model is ready: it becomes A, and B stays if it is another one; a page that opens takes what
+        `opening` says. On an empty page, its first example.
+        -> (picker A, model A, picker B, model B, features B, field, image, examples).
         """
-        own, other = (model, self.studio.info(model).name), (gr.skip(),) * 3
-        if model_b in (None, own[1]):
-            name, kind = partner(self.studio, model)
-            picker, loaded, _ = self.load(name, own[1])
-            other = picker, loaded, kind if loaded == name else "final"
-        return *own, *other, *common.arrival(self.studio, model, image, lambda: self.take_example(model, 0)[:2], 2)[:-1]
+        name, other = self.studio.info(model).name, (gr.skip(),) * 3
+        if model_b is None:
+            name, *pair = opening(self.studio, model)
+            name = self.load(name, self.studio.info(model).name)[1]
+        if model_b in (None, name):
+            wanted, kind = pair if model_b is None else partner(self.studio, model)
+            picker, loaded, _ = self.load(wanted, name)
+            other = picker, loaded, kind if loaded == wanted else "final"
+        return (
+            name,
+            name,
+            *other,
+            *common.arrival(self.studio, model, image, lambda: self.take_example(model, 0)[:2], 2)[:-1],
+        )
 
     def take_example(self, model: str | None, index: int):
         """-> (field, image, queries)."""

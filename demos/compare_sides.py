@@ -10,7 +10,7 @@ import numpy as np
 
 from demos import common, views
 from demos.studio import Seen, Studio
-from tipsv2.catalogue import is_cached
+from tipsv2.catalogue import BUNDLED, PAIR, is_cached
 
 if TYPE_CHECKING:
     from tipsv2.alignment import Comparison
@@ -133,6 +133,16 @@ def sights(both: Both) -> str:
         for side, seen, grid in zip("AB", both.seen, both.grids, strict=True)
     )
     return views.note(" ".join(rows))
+
+
+def opening(studio: Studio, model: str | None) -> tuple[str, str, str]:
+    """-> (A, B, features of B) to open with: where nothing but the bundled encoder was asked for, the bundled teacher
+    and its student; else the page's model and its `partner`.
+    """
+    name = studio.info(model).name
+    if studio.opening == (BUNDLED,) == (name,) and {*PAIR} <= {info.name for info in studio.offer.infos()}:
+        return *PAIR, "values"
+    return name, *partner(studio, model)
 
 
 def partner(studio: Studio, model: str | None) -> tuple[str, str]:

@@ -18,7 +18,7 @@ import pytest
 from huggingface_hub import constants
 
 from tipsv2 import catalogue
-from tipsv2.catalogue import BUNDLED, DPT, HUB, ModelError, available, fetch, find, is_cached
+from tipsv2.catalogue import BUNDLED, DPT, HUB, PAIR, ModelError, available, fetch, find, is_cached
 from tipsv2.encoder import load
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +106,24 @@ def test_names_with_heads():
 def test_available_starts_with_the_bundled_one():
     infos = available()
     assert infos[0].name == BUNDLED and infos[0].source == "bundled" and infos[0].download_mb == 0
-    assert [info.name for info in infos[1:]] == list(HUB)
+    assert [info.name for info in infos if info.source != "bundled"] == list(HUB)
+
+
+def test_every_bundled_folder_is_offered_and_the_pair_only_if_it_is_there(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "MODELS_FOLDER", tmp_path)
+    assert [info.name for info in available()] == [BUNDLED, *HUB]
+    with pytest.raises(ModelError, match="did you mean"):
+        find("tips-nano")
+    for name in ("zebra", "tips-nano-student", BUNDLED, "tips-nano"):
+        shutil.copytree(tiny_folder, tmp_path / name)
+    (tmp_path / "half").mkdir()  # no config.json: no encoder
+    infos = available()
+    assert [info.name for info in infos] == [BUNDLED, *PAIR, "zebra", *HUB]
+    assert all(is_cached(info) and info == find(info.name) for info in infos[:4])
+    assert {info.source for info in infos[:4]} == {"bundled"} and len({info.title for info in infos[:4]}) == 4
+    assert "TIPS" in find("tips-nano").trained_on and find("tips-nano").width == 48
+    with pytest.raises(ModelError, match="did you mean tips-nano"):
+        find("tips-nan0")
 
 
 def test_folder(tiny_folder):

@@ -6,6 +6,7 @@ python -m pytest tests/test_compare_tab.py
 import base64
 import io
 import re
+import shutil
 from html import unescape
 
 import gradio as gr
@@ -18,7 +19,8 @@ from demos.compare import Compares
 from demos.compare_api import Endpoints
 from demos.compare_sides import look, measure, partner
 from demos.studio import Studio
-from tipsv2.catalogue import BUNDLED
+from tipsv2 import catalogue
+from tipsv2.catalogue import BUNDLED, PAIR, ModelError
 from tipsv2.images import ImageError
 
 WORDS = ["dog", "grass"]
@@ -246,13 +248,51 @@ def test_another_query_gets_a_mask_of_its_own(picture, mask):
         assert not nobody[0]["visible"] and nobody[0]["value"] == ""
 
 
-def test_the_side_opposite(studio, monkeypatch):
+def test_the_side_opposite(studio, tiny_folder, tmp_path, monkeypatch):
     assert partner(studio, None) == (BUNDLED, "values")
+    monkeypatch.setattr(catalogue, "MODELS_FOLDER", tmp_path)
+    shutil.copytree(tiny_folder, tmp_path / BUNDLED)
     alone = Studio(BUNDLED, device="cpu")
     monkeypatch.setattr("demos.compare_sides.is_cached", lambda info: False)
     assert partner(alone, None) == (BUNDLED, "final")
     monkeypatch.setattr("demos.compare_sides.is_cached", lambda info: info.name == "tipsv2-b14")
     assert partner(alone, None) == ("tipsv2-b14", "values")
+
+
+@pytest.fixture
+def with_a_pair(tiny_folder, tmp_path, monkeypatch):
+    """Three bundled encoders, the teacher and its student among them."""
+    monkeypatch.setattr(catalogue, "MODELS_FOLDER", tmp_path)
+    for name in (BUNDLED, *PAIR):
+        shutil.copytree(tiny_folder, tmp_path / name)
+
+
+def test_a_page_opens_with_the_bundled_teacher_against_its_student(with_a_pair, tiny_folder, picture):
+    handlers = Compares(Studio(BUNDLED, device="cpu"))
+    pick_a, model_a, pick_b, model_b, features_b, *_ = handlers.arrive(BUNDLED, picture, None)
+    assert (pick_a, model_a, pick_b, model_b, features_b) == (PAIR[0], PAIR[0], PAIR[1], PAIR[1], "values")
+    page, _ = handlers.draw(picture, PAIR[0], "values", PAIR[1], "values", 0, WORDS, "none", None, "", "z", Visitor())
+    assert f"<b>A</b> {PAIR[0]}" in page and f"<b>B</b> {PAIR[1]}" in page
+    assert handlers.arrive("tipsv2-nano", picture, PAIR[1])[:3] == (BUNDLED, BUNDLED, gr.skip())  # chosen by somebody
+    asked_for = Compares(Studio(str(tiny_folder), device="cpu"))
+    assert asked_for.arrive("tiny", picture, None)[:2] == ("tiny", "tiny")
+    two = Compares(Studio([BUNDLED, str(tiny_folder)], device="cpu"))
+    assert two.arrive(BUNDLED, picture, None)[1:4:2] == (BUNDLED, "tiny")
+
+
+def test_a_pair_that_does_not_fit_leaves_the_pages_model(with_a_pair, picture, monkeypatch):
+    handlers = Compares(Studio(BUNDLED, device="cpu"))
+    real = handlers.studio.shelf._load
+
+    def damaged(info):
+        if info.name in PAIR:
+            raise ModelError(f"{info.name} cannot be read: get it again.")
+        return real(info)
+
+    monkeypatch.setattr(handlers.studio.shelf, "_load", damaged)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        found = handlers.arrive(BUNDLED, picture, None)
+    assert found[:5] == (BUNDLED, BUNDLED, BUNDLED, BUNDLED, "final")
 
 
 def test_the_pages_model_becomes_a(studio, picture):

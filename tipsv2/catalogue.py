@@ -17,8 +17,23 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-BUNDLED = "tipsv2-nano"
-MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
+MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"  # one folder for each bundled encoder
+BUNDLED = "tipsv2-nano"  # the one that answers where nothing else was asked for
+PAIR = ("tips-nano", "tips-nano-student")  # a teacher and its student, to be compared
+TOLD = {  # of the bundled encoders: title, what it was trained on
+    BUNDLED: (
+        "TIPSv2 nano (bundled)",
+        "Drawn scenes of about 300 things on nine surfaces (tipsv2.scenes); it has never seen a photograph.",
+    ),
+    PAIR[0]: (
+        "TIPS nano, teacher (bundled)",
+        "The same drawn scenes by the older recipe, TIPS: larger, iBOT on masked patches, full EMA.",
+    ),
+    PAIR[1]: (
+        "TIPS nano, student (bundled)",
+        "The same drawn scenes; it learned the value features of tips-nano's patches.",
+    ),
+}
 AUTO_HUB = "tipsv2-b14"  # what "auto" takes when it is already on this machine
 CHECKPOINT = "state.safetensors"  # in checkpoints/step-<number>/ of a run
 DPT_TYPE = "tipsv2_dpt"  # model_type of vision encoders with DPT heads; an encoder's is "tipsv2"
@@ -81,17 +96,17 @@ DPT = {  # the same vision encoders with heads and without text, for tipsv2.dpt
 
 
 def find(name: str | Path) -> ModelInfo:
-    """Resolve a name: "auto" (tipsv2-b14 if already downloaded, else the bundled one), the bundled name, a Hub family
-    or DPT name with or without "google/", any other Hub "owner/name", or the path of a model folder, of a run or of a
-    finished run's checkpoint.
+    """Resolve a name: "auto" (tipsv2-b14 if already downloaded, else the bundled tipsv2-nano), a bundled name, a Hub
+    family or DPT name with or without "google/", any other Hub "owner/name", or the path of a model folder, of a run or
+    of a finished run's checkpoint.
 
     Touches neither the network nor the weights. Raises ModelError with the near names on anything else.
     """
     text = str(name).strip()
     if text == "auto":
         return HUB[AUTO_HUB] if is_cached(HUB[AUTO_HUB]) else find(BUNDLED)
-    if text == BUNDLED:
-        return _bundled()
+    if text in bundled():
+        return _bundled(text)
     if info := (HUB | DPT).get(text.removeprefix("google/")):
         return info
     path = Path(os.path.expanduser(text))  # Path's own raises on "~" and an unknown user
@@ -121,8 +136,16 @@ def _is_hub_id(text: str) -> bool:
 
 
 def available() -> list[ModelInfo]:
-    """The encoders a menu should offer: the bundled one first, then the Hub family from small to large."""
-    return [_bundled(), *HUB.values()]
+    """The encoders a menu should offer: the bundled ones first, then the Hub family from small to large."""
+    return [*map(_bundled, bundled()), *HUB.values()]
+
+
+def bundled() -> list[str]:
+    """The names of the encoders that come with the project: BUNDLED, and every other folder of assets/models with a
+    config.json, in the order of TOLD and then of the alphabet.
+    """
+    there = {config.parent.name for config in MODELS_FOLDER.glob("*/config.json")} | {BUNDLED}
+    return [*(name for name in TOLD if name in there), *sorted(there - {*TOLD})]
 
 
 def is_cached(info: ModelInfo) -> bool:
@@ -210,15 +233,10 @@ def vision_sizes(config: dict) -> tuple[int, int]:
     return (width if isinstance(width, int) else 0), (resolution if isinstance(resolution, int) else 0)
 
 
-def _bundled() -> ModelInfo:
-    return replace(
-        _folder(MODELS_FOLDER / BUNDLED),
-        name=BUNDLED,
-        title="TIPSv2 nano (bundled)",
-        source="bundled",
-        trained_on="Drawn scenes of about 300 things on nine surfaces (tipsv2.scenes); it has never seen a photograph.",
-        licence="Apache-2.0",
-    )
+def _bundled(name: str) -> ModelInfo:
+    title, trained_on = TOLD.get(name, (f"{name} (bundled)", "Drawn scenes (tipsv2.scenes), see its model card."))
+    given = dict(title=title, source="bundled", trained_on=trained_on, licence="Apache-2.0")
+    return replace(_folder(MODELS_FOLDER / name), name=name, **given)
 
 
 def _is_run(folder: Path) -> bool:
