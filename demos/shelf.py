@@ -111,6 +111,12 @@ class Shelf:
         nothing let go, if it does not.
         """
         with self._lock:
+            for name in self.in_the_way(info, keep, others):
+                del self._loaded[name]
+
+    def in_the_way(self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = ()) -> list[str]:
+        """Whom `make_room` would let go of. Raises ModelError if the encoder does not fit whoever goes."""
+        with self._lock:
             need = weight_bytes(info, self.device)
             held = {name: _held(encoder) for name, (_, encoder) in self._loaded.items()}
             limit = (
@@ -121,10 +127,13 @@ class Shelf:
                 raise ModelError(
                     self._too_large(info, need, limit - kept, [name for name in keep if name in held], others)
                 )
+            going = []
             for name in [each for each in held if each not in keep]:
                 if sum(held.values()) + need <= limit:
                     break
-                del self._loaded[name], held[name]
+                going.append(name)
+                del held[name]
+            return going
 
     def _too_large(self, info, need: int, room: int, beside: list[str], others: Sequence[ModelInfo]) -> str:
         sizes = {each.name: weight_bytes(each, self.device) for each in others if each.name != info.name}

@@ -113,7 +113,7 @@ class Studio:
         """
         info = self.offer.info(name or self.first)
         if info.source == "hub" and not is_cached(info):
-            self.shelf.make_room(info, others=self.offer.infos())
+            self.shelf.in_the_way(info, others=self.offer.infos())  # refuses; nobody goes before it is there
             yield from self.downloads.follow(info, visitor)
 
     def encode(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos.train_process import ROOT
+from demos.train_process import ROOT, own_environment
 from demos.train_state import BAR, TOKEN
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ class Checked:
     limit: int
 
 
-def check(source: str, fields: Sequence[str], called: str, limit: int) -> Checked:
-    """Run the command and read its report. called: what the visitor calls these data. Raises ValueError if it gives
-    none.
+def check(source: str, fields: Sequence[str], called: str, limit: int, token: bool = True) -> Checked:
+    """Run the command and read its report. called: what the visitor calls these data; token: as in `own_environment`.
+    Raises ValueError if it gives none.
     """
     from PIL import Image
 
     with tempfile.TemporaryDirectory(prefix="tips-check-") as scratch:
         out = Path(scratch) / "sample.png"
         arguments = ["check", source, "--out", str(out), "--limit", str(limit), *fields]
-        environment = os.environ | {"HF_DATASETS_CACHE": str(Path(scratch) / "cache"), "TQDM_DISABLE": "1"}
+        environment = own_environment(token) | {"HF_DATASETS_CACHE": str(Path(scratch) / "cache"), "TQDM_DISABLE": "1"}
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "train", *arguments],

@@ -29,6 +29,7 @@ from demos.train_state import APP
 ROOT = Path(__file__).resolve().parent.parent  # where `python -m train` is found
 PATIENCE = 15  # seconds a start waits for another visitor's click; unpacking a large zip takes longer and is refused
 LOG_EVERY = "30"  # seconds between lines of the run's progress bar in its log
+STRANGER = "stranger"  # file in APP: somebody elsewhere started this run
 
 
 class Jobs:
@@ -60,10 +61,13 @@ class Jobs:
         """Where a zip is unpacked: in the run's folder, and deleted with it."""
         return train_state.place(self.folder, name) / APP / "data"
 
-    def start(self, name: str, command: Sequence[str], zipped: str | None = None, called: str = "") -> None:
+    def start(
+        self, name: str, command: Sequence[str], zipped: str | None = None, called: str = "", stranger: bool = False
+    ) -> None:
         """Begin a run of this name with the arguments of `python -m train`; returns at once.
 
-        zipped: the zip to unpack where `command` says its data are; called: what its visitor calls it.
+        zipped: the zip to unpack where `command` says its data are; called: what its visitor calls it; stranger: does
+        the visitor sit elsewhere? Then neither the run nor a resumed one has the Hub token of this machine.
         Raises ValueError, one sentence, if the name is taken, another run is going on, or the zip is no good.
         """
         folder = train_state.place(self.folder, name)
@@ -75,6 +79,8 @@ class Jobs:
                 raise ValueError(f"There is a run '{name}' already: choose another name, or resume it.") from None
             try:
                 (folder / APP).mkdir()
+                if stranger:
+                    (folder / APP / STRANGER).touch()
                 if zipped:
                     train_zip.unpack(zipped, self.data(name), called)
                 _write(folder / APP / "command.json", list(command))
@@ -139,7 +145,7 @@ class Jobs:
 
     def _spawn(self, name: str, command: Sequence[str]) -> None:
         folder = self.folder / name / APP
-        environment = os.environ | {
+        environment = own_environment(not (folder / STRANGER).exists()) | {
             "PYTHONUNBUFFERED": "1",
             "TQDM_MININTERVAL": LOG_EVERY,
             "HF_DATASETS_CACHE": str(folder / "cache"),  # what is made of the data goes with the run
@@ -162,6 +168,15 @@ class Jobs:
         _write(folder / "process.json", {"pid": child.pid, "created": psutil.Process(child.pid).create_time()})
         self._children[name] = child
         threading.Thread(target=child.wait, daemon=True, name=f"run-{name}").start()  # no zombie is left
+
+
+def own_environment(token: bool) -> dict[str, str]:
+    """This process's environment for a child; without `token` nothing in it leads to the Hub token of this machine."""
+    if token:
+        return dict(os.environ)
+    hidden = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    rest = {name: value for name, value in os.environ.items() if name not in hidden}
+    return rest | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_TOKEN_PATH": os.devnull}
 
 
 def shown(path: Path) -> str:

@@ -63,7 +63,7 @@ class Trainer:
             wish = replace(wish, table=summary.table)
         place = self.jobs.look(wish.name).name  # a name that can be one
         command = train_form.command(wish, self.studio, self.jobs.folder / place, self.jobs.data(place))
-        self.jobs.start(place, command, zipped if summary else None)
+        self.jobs.start(place, command, zipped if summary else None, stranger=not self._at_home(host))
         return place
 
     def check(self, wish: Wish, zipped: str | None, host: str | None) -> train_check.Checked:
@@ -77,7 +77,7 @@ class Trainer:
         limit = train_check.LIMITS[wish.data]
         if not summary:
             source = train_form.source(wish, Path())
-            return train_check.check(source, fields, source.removeprefix("hf:"), limit)
+            return train_check.check(source, fields, source.removeprefix("hf:"), limit, self._at_home(host))
         with tempfile.TemporaryDirectory(prefix="tips-zip-") as scratch:
             called = Path(zipped).name
             source = train_zip.unpack(zipped, Path(scratch).resolve() / "data", called)
@@ -99,11 +99,14 @@ class Trainer:
             raise ValueError("Upload a zip of images with their captions first.")
         return train_zip.look(zipped)
 
+    def _at_home(self, host: str | None) -> bool:
+        """Does who asks sit at this machine? Only then are its folders and its Hub token theirs."""
+        return self.folders and host in (None, *LOOPBACK)
+
     def _refuse_folder(self, wish: Wish, host: str | None) -> None:
-        """Only who sits at this machine may name its folders."""
         if wish.data != "folder":
             return
-        if not self.folders or host not in (None, *LOOPBACK):
+        if not self._at_home(host):
             raise ValueError("A folder can be named only on the machine itself: upload a zip, or give a Hub data set.")
         place = train_form.source(wish, Path())
         if not os.path.exists(place):  # Path's own raises on a name that is too long

@@ -58,6 +58,20 @@ def test_what_does_not_fit_is_said_before_it_is_read(three, monkeypatch):
         poor.encoder(BUNDLED)
 
 
+def test_nobody_goes_before_a_download_is_there(three, monkeypatch):
+    """A download takes minutes and may fail: until then the loaded encoders answer."""
+    studio = Studio(three, device="cpu", memory=int(2.5 * weights(three[0])))
+    for name in ("tiny", "two"):
+        studio.encoder(name)
+    size = weights(three[0])
+    monkeypatch.setattr(shelf, "weight_bytes", lambda info, device: size)
+    monkeypatch.setattr(studio.downloads, "follow", lambda info, visitor: iter([(1, 2), (2, 2)]))
+    assert list(studio.fetch("tipsv2-b14", "a")) == [(1, 2), (2, 2)]
+    assert in_memory(studio) == ["tiny", "two"]
+    studio.encoder("three")  # loading it is another matter
+    assert in_memory(studio) == ["two", "three"]
+
+
 def test_without_a_budget_it_is_a_share_of_what_is_free(three, monkeypatch):
     size = weights(three[0])
     monkeypatch.setattr(shelf, "free_bytes", lambda device: size)

@@ -29,6 +29,16 @@ signal.signal(signal.SIGTERM, lambda *_: (print("stopped after step 1; go on wit
 time.sleep(60)
 """
 
+ASKER = """\
+import sys
+from pathlib import Path
+from huggingface_hub import get_token
+from huggingface_hub.utils import build_hf_headers
+out = Path(sys.argv[sys.argv.index("--out") + 1])
+told = f"{get_token()} {build_hf_headers().get('authorization')}"
+(out / f"token-{'--resume' in sys.argv}").write_text(told)
+"""
+
 
 @pytest.fixture
 def zipped(tmp_path):
@@ -295,3 +305,43 @@ def test_names_of_runs_are_never_paths(tmp_path):
     for name in ("..", "a/b", "/etc", "", ".lock", "a" * 41, "nul", "a\n"):
         with pytest.raises(ValueError, match="cannot be called"):
             train_state.look(tmp_path, name)
+
+
+# The Hub token of this machine
+
+
+def test_runs_of_strangers_do_not_get_the_hub_token(jobs, tmp_path, monkeypatch):
+    secret = "hf_abcdefghijklmnop"
+    (tmp_path / "token").write_text(secret)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    (train_process.ROOT / "train" / "__main__.py").write_text(ASKER)
+    for name, given in (
+        ("in-a-file", {}),
+        ("in-the-environment", dict(HF_TOKEN=secret, HUGGING_FACE_HUB_TOKEN=secret)),
+    ):
+        for variable, value in given.items():
+            monkeypatch.setenv(variable, value)
+        for stranger in (False, True):
+            run = f"{name}-{stranger}"
+            jobs.start(run, command(jobs, run), stranger=stranger)
+            jobs._children[run].wait(60)
+            assert (jobs.folder / run / "token-False").read_text().startswith("None None" if stranger else secret)
+    jobs.resume(run)  # whoever asks for that
+    jobs._children[run].wait(60)
+    assert (jobs.folder / run / "token-True").read_text() == "None None"
+
+
+@pytest.mark.parametrize(
+    "host, public, stranger",
+    [("127.0.0.1", False, False), (None, False, False), ("192.0.2.7", False, True), ("127.0.0.1", True, True)],
+)
+def test_who_does_not_sit_here_is_a_stranger(tiny_folder, tmp_path, monkeypatch, host, public, stranger):
+    (tmp_path / "runs").mkdir()
+    settings = Settings(runs=tmp_path / "runs", public=public)
+    tab, calls = Trains(Studio(str(tiny_folder), device="cpu"), settings), []
+    monkeypatch.setattr(tab.jobs, "start", lambda *given, stranger: calls.append(stranger))
+    monkeypatch.setattr("demos.train_work.train_check.check", lambda *given: calls.append(not given[-1]))
+    wish = Wish("a", "tiny", data="hub", hub="owner/name")
+    tab.trainer.start(wish, None, host)
+    tab.trainer.check(wish, None, host)
+    assert calls == [stranger, stranger]
