@@ -20,32 +20,46 @@ FETCHING = dict(concurrency_id="fetch", concurrency_limit=8)
 
 
 class Loading:
-    """Handlers; they hold nothing but the studio."""
+    """Handlers. Of every menu of every visitor they hold the last choice: it wins, whichever is there first."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
+        self._last: dict[str, dict[str, object]] = {}  # visitor -> menu -> a ticket of its last choice
 
-    def fetch(self, name: str | None, request: gr.Request = None) -> Iterator[tuple]:
+    def fetch(self, name: str | None, menu: str = "", request: gr.Request = None) -> Iterator[tuple]:
         """Bring the encoder onto this machine -> (line, cancel button, the name that may be loaded, what failed),
-        as often as there is news: one of the last two is None in the end.
+        as often as there is news: in the end one of the last two is None. When something else is chosen in this menu
+        the waiting ends, and all four are left to that choice.
         """
-        idle = gr.update(visible=False)
+        idle, who, ticket = gr.update(visible=False), visitor(request), object()
+        self._last.setdefault(who, {})[menu] = ticket
+
+        def still() -> bool:
+            return self._last.get(who, {}).get(menu) is ticket
+
+        yield gr.skip(), gr.skip(), None, None
         try:
             title = self.studio.info(name).title
-            for done, total in self.studio.fetch(name, visitor(request)):
-                yield downloading_html(title, done, total), gr.update(visible=True), None, None
+            for done, total in self.studio.fetch(name, who):
+                if not still():
+                    yield (gr.skip(),) * 4  # what is yielded last is sent twice
+                    return
+                yield downloading_html(title, done, total), gr.update(visible=True), gr.skip(), gr.skip()
         except Exception as error:
             if (told := sentence(error)) is None:
                 raise
             warn(told)
             yield gr.skip(), idle, None, told
         else:
-            yield loading_html(self.studio, name), idle, name or self.studio.first, None
+            if still():
+                yield loading_html(self.studio, name), idle, name or self.studio.first, None
 
     def load(self, name: str | None, current: str | None, failed: str | None = None) -> tuple:
         """-> (menu, model that answers now, what failed). name and failed: as `fetch` gave them; after a failure the
-        model before it stays.
+        model before it stays, and while something else that was chosen is on its way everything does.
         """
+        if name is None and failed is None:
+            return gr.skip(), gr.skip(), None
         try:
             if name is not None:
                 self.studio.encoder(name)
@@ -56,9 +70,15 @@ class Loading:
             warn(failed)
         return current or gr.skip(), current, failed
 
-    def status(self, current: str | None, failed: str | None = None) -> str:
-        """The line on who answers, or on why nobody does."""
+    def status(self, current: str | None, failed: str | None = None, name: str | None = "") -> str | dict:
+        """The line on who answers, or on why nobody does. name: as `fetch` gave it."""
+        if name is None and failed is None:
+            return gr.skip()
         return status_html(self.studio, current, failed or "choose an encoder above")
+
+    def forget(self, who: str) -> None:
+        """A visitor leaves."""
+        self._last.pop(who, None)
 
     def cancel(self, request: gr.Request = None) -> None:
         """Stop what is downloading for this visitor."""

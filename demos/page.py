@@ -34,7 +34,8 @@ from tipsv2.catalogue import ModelInfo
 
 SWEEP = (3600, 6 * 3600)  # every hour, files older than six are deleted from Gradio's cache
 DEFAULTS = Settings()
-QUIET = dict(show_progress="hidden", api_visibility="private")
+# "multiple": a choice made while the one before it is still downloading is not dropped, which is gradio's default.
+QUIET = dict(show_progress="hidden", api_visibility="private", trigger_mode="multiple")
 
 
 @dataclass
@@ -72,10 +73,14 @@ class Page:
         model: State with the name of the one that answers, which stays on a failure. Returns the event to go on from.
         """
         wanted, failed = gr.State(None), gr.State(None)
-        fetched = moment(self.loading.fetch, menu, [self.line, self.cancel, wanted, failed], **QUIET, **FETCHING)
-        shown = dict(show_progress="minimal", show_progress_on=self.line, api_visibility="private")
+
+        def fetch(name: str | None, request: gr.Request):
+            yield from self.loading.fetch(name, str(menu._id), request)
+
+        fetched = moment(fetch, menu, [self.line, self.cancel, wanted, failed], **QUIET, **FETCHING)
+        shown = QUIET | dict(show_progress="minimal", show_progress_on=self.line)
         loaded = fetched.then(self.loading.load, [wanted, model, failed], [menu, model, failed], **shown, **MODEL_WORK)
-        told = loaded.then(self.loading.status, [self.model, failed], self.line, queue=False, **QUIET)
+        told = loaded.then(self.loading.status, [self.model, failed, wanted], self.line, queue=False, **QUIET)
         self.refresh(told)
         return told
 
@@ -150,7 +155,7 @@ def build(
         _endpoints(page)
 
         def leave(request: gr.Request) -> None:
-            for forget in (studio.forget, *page.leavings):
+            for forget in (studio.forget, page.loading.forget, *page.leavings):
                 forget(visitor(request))
 
         blocks.unload(leave)
@@ -159,8 +164,12 @@ def build(
 
 
 def _keep_menus(page: Page, blocks: gr.Blocks) -> None:
-    """Every menu lists what is on offer: on load, after `page.refresh`, and when one is opened."""
-    listed = gr.State(None)  # what the menus of this page list, so that an unchanged one is left alone
+    """Every menu lists what is on offer: on load, after `page.refresh`, and when one is opened.
+
+    One that lists it already is left alone, so that no click into an open list is lost: renewing it closes it.
+    """
+    built = [(label, name) for label, name in page.choice.choices]  # what a page lists that has just come
+    listed = gr.State(built)
     outputs = [listed, *page.pickers]
 
     def menus(listed):

@@ -142,10 +142,10 @@ def test_the_line_follows_a_download_and_the_encoder_loads(hub, tiny_folder):
     hub.gate.clear()
     loading = Loading(Studio(str(tiny_folder), device="cpu"))
     watched = 0
-    for line, cancel, wanted, failed in loading.fetch("tipsv2-b14", Visitor()):
+    for line, cancel, wanted, failed in loading.fetch("tipsv2-b14", request=Visitor()):
         if "<progress" in line:
             watched += 1
-            assert cancel["visible"] and "of 780 MB" in line and (wanted, failed) == (None, None)
+            assert cancel["visible"] and "of 780 MB" in line and wanted == failed == gr.skip()
             hub.gate.set()
     assert watched and not cancel["visible"] and wanted == "tipsv2-b14" and failed is None
     assert loading.load(wanted, "tiny") == ("tipsv2-b14", "tipsv2-b14", None)
@@ -155,7 +155,7 @@ def test_the_line_follows_a_download_and_the_encoder_loads(hub, tiny_folder):
 def test_a_cancelled_download_leaves_nothing_half_loaded(hub, tiny_folder):
     hub.gate.clear()
     loading = Loading(Studio(str(tiny_folder), device="cpu"))
-    steps = loading.fetch("tipsv2-b14", Visitor())
+    steps = loading.fetch("tipsv2-b14", request=Visitor())
     until(lambda: "of 780 MB" in next(steps)[0])
     loading.cancel(Visitor("b"))  # somebody else's button
     assert next(steps)[1]["visible"]
@@ -170,8 +170,28 @@ def test_a_cancelled_download_leaves_nothing_half_loaded(hub, tiny_folder):
     until(lambda: not job.is_alive())
     assert job.error is None and not is_cached(find("tipsv2-b14"))
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
-    *_, (_, _, wanted, _) = loading.fetch("tipsv2-b14", Visitor())
+    *_, (_, _, wanted, _) = loading.fetch("tipsv2-b14", request=Visitor())
     assert wanted == "tipsv2-b14" and is_cached(find(wanted))
+
+
+def test_the_last_choice_of_a_menu_wins_however_long_the_one_before_it_takes(hub, tiny_folder):
+    hub.gate.clear()
+    loading = Loading(Studio(str(tiny_folder), device="cpu"))
+    first = loading.fetch("tipsv2-b14", "1", Visitor())
+    beside = loading.fetch("tipsv2-b14", "2", Visitor())  # another menu of the page
+    elsewhere = loading.fetch("tipsv2-b14", "1", Visitor("b"))
+    until(lambda: all("of 780 MB" in next(each)[0] for each in (first, beside, elsewhere)))
+    *_, (_, _, wanted, failed) = loading.fetch(BUNDLED, "1", Visitor())
+    assert (wanted, failed) == (BUNDLED, None) and loading.load(wanted, "tiny")[1] == BUNDLED
+    assert list(first) == [(gr.skip(),) * 4]  # no toast, nothing to load, no word in the line
+    assert loading.load(None, BUNDLED, None) == (gr.skip(), gr.skip(), None)
+    assert loading.status(BUNDLED, None, None) == gr.skip()
+    hub.gate.set()
+    for still in (beside, elsewhere):
+        *_, (_, _, wanted, failed) = still
+        assert (wanted, failed) == ("tipsv2-b14", None)
+    loading.forget("a"), loading.forget("b")
+    assert not loading._last
 
 
 def test_two_visitors_share_a_download_and_one_may_leave(hub, tiny_folder):
@@ -209,7 +229,7 @@ def test_a_download_that_breaks_off_is_one_sentence_without_the_token(hub, tiny_
     hub.broken = True
     loading = Loading(Studio(str(tiny_folder), device="cpu"))
     with pytest.warns(UserWarning, match="stopped") as caught:
-        *_, (_, cancel, wanted, failed) = loading.fetch("tipsv2-b14", Visitor())
+        *_, (_, cancel, wanted, failed) = loading.fetch("tipsv2-b14", request=Visitor())
     assert wanted is None and not cancel["visible"] and failed.endswith(".") and "\n" not in failed
     assert loading.load(None, "tiny", failed)[1] == "tiny"
     assert loading.status("tiny", failed).count("tiny") == 1
@@ -297,14 +317,9 @@ class TestInABrowser:
         menu, name = page.locator(".tips-model input"), page.locator(".tips-status b")
 
         def choose():
-            for patience in (10_000, 20_000, 60_000):  # an opened menu may be renewed under the click: click again
-                menu.click()
-                page.get_by_role("option", name="TIPSv2 B/14").click()
-                try:
-                    return expect(page.locator(".tips-download progress")).to_be_visible(timeout=patience)
-                except AssertionError:
-                    page.locator(".tips-head h1").click()
-            pytest.fail("no download however often it is chosen")
+            menu.click()
+            page.get_by_role("option", name="TIPSv2 B/14").click()
+            expect(page.locator(".tips-download progress")).to_be_visible()
 
         choose()
         expect(page.locator(".tips-status")).to_contain_text("of 780 MB")
@@ -319,3 +334,21 @@ class TestInABrowser:
         hub.gate.set()
         expect(name).to_have_text("TIPSv2 B/14")
         expect(menu).to_have_value(re.compile("on this machine"))
+
+    def test_another_choice_during_a_download_is_the_one_that_stays(self, visit, hub):
+        expect = pytest.importorskip("playwright.sync_api").expect
+        hub.gate.clear()
+        page = visit()
+        menu, name = page.locator(".tips-model input"), page.locator(".tips-status b")
+        for title in ("TIPSv2 B/14", "TIPSv2 nano"):
+            menu.click()
+            page.get_by_role("option", name=title).click()
+            if title == "TIPSv2 B/14":
+                expect(page.locator(".tips-download progress")).to_be_visible()
+        expect(name).to_have_text("TIPSv2 nano (bundled)")
+        hub.gate.set()
+        page.wait_for_timeout(1500)
+        expect(name).to_have_text("TIPSv2 nano (bundled)")
+        expect(menu).to_have_value(re.compile("nano"))
+        expect(page.locator(".toast-body")).to_have_count(0)
+        expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
