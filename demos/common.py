@@ -15,10 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from PIL import Image
 
-from demos import views
+from demos import belongings, views
 from demos.examples import Example, examples
 from demos.export_files import slug
 from demos.studio import Studio
@@ -115,9 +114,9 @@ def image_field() -> tuple[gr.Image, gr.State]:
     return field, gr.State(None)
 
 
-def keep(source: str | Path) -> str:
-    """Open an image file and put a copy every browser shows into Gradio's cache: RGB, upright, at most LONGEST pixels
-    long, its name cleaned (exports carry it on). Returns its path. Raises ImageError.
+def keep(source: str | Path, who: str | None = None) -> str:
+    """Open an image file and put a copy every browser shows into the visitor's room, or where everybody's are: RGB,
+    upright, at most LONGEST pixels long, its name cleaned (exports carry it on). Returns its path. Raises ImageError.
     """
     image = open_image(source)
     if max(image.size) > LONGEST:
@@ -126,22 +125,24 @@ def keep(source: str | Path) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     content = buffer.getvalue()
-    folder = Path(get_upload_folder()) / hashlib.sha256(content).hexdigest()
+    folder = (belongings.room(who) if who else belongings.uploads()) / hashlib.sha256(content).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{slug(Path(source).stem) or 'image'}.png"
     path.write_bytes(content)
     return str(path)
 
 
-def accept_upload(upload: dict | None) -> tuple[str | None, str | None]:
+def accept_upload(upload: dict | None, request: gr.Request = None) -> tuple[str | None, str | None]:
     """The upload handler -> (field, State): the checked copy twice, or a toast and an empty field."""
+    path, who = None, visitor(request)
     try:
-        path = keep(upload["path"]) if upload else None
+        if upload:
+            belongings.claim(who, upload["path"])
+            path = keep(upload["path"], who)
     except Exception as error:
         if (told := sentence(error)) is None:
             raise
         warn(told)
-        path = None
     return path, path
 
 

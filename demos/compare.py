@@ -247,8 +247,8 @@ def tab(page: Page) -> None:
     def all_again(event) -> None:
         event.then(**drawn).then(**painted)
 
-    def fresh(payload: dict | None):
-        return *common.accept_upload(payload), None
+    def fresh(payload: dict | None, request: gr.Request):
+        return *common.accept_upload(payload, request), None
 
     @toasted
     def example(event: gr.EventData, model: str | None):
@@ -270,16 +270,11 @@ def tab(page: Page) -> None:
     def draw_mask(event: gr.EventData, image: str | None):
         return compare_mask.take(getattr(event, "png", None), image, drawn=True), ""
 
-    @toasted
-    def upload_mask(path: str, image: str | None, masked: str | None):
-        found = compare_mask.take(path, image, drawn=False)
-        return found, compare_mask.canvas(image, masked, found), ""
-
     queries.change(compare_mask.choices, [queries, masked], masked, **quiet)
     masked.change(compare_mask.begin, [image, masked], [drawing, upload, mask], **quiet).then(**drawn)
     image.change(compare_mask.canvas, [image, masked], drawing, **quiet)
     drawing.input(draw_mask, image, [mask, layers], **quiet).then(**drawn)
-    upload.upload(upload_mask, [upload, image, masked], [mask, drawing, layers], **quiet).then(**drawn)
+    upload.upload(compare_mask.upload, [upload, image, masked], [mask, drawing, layers], **quiet).then(**drawn)
 
     asking = dict(api_visibility="private", show_progress="full", show_progress_on=layers, **MODEL_WORK)
     run.click(handlers.layers, [*sides, *words], layers, **asking)

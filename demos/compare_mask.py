@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import gradio as gr
 import numpy as np
 
-from demos import masks
+from demos import belongings, masks
+from demos.common import toasted, visitor
 from demos.masks import read_drawing, read_mask
 from tipsv2.images import open_image
 
@@ -21,6 +22,14 @@ def take(source: str, image: str | None, drawn: bool) -> np.ndarray | None:
     read = read_drawing if drawn else read_mask
     mask = read(source, open_image(image))
     return mask if mask.any() else None
+
+
+@toasted
+def upload(path: str, image: str | None, masked: str | None, request: gr.Request):
+    """-> (mask, canvas with it, no layer view)."""
+    belongings.claim(visitor(request), path)
+    found = take(path, image, drawn=False)
+    return found, canvas(image, masked, found), ""
 
 
 def canvas(image: str | None, masked: str | None, mask: np.ndarray | None = None) -> str:

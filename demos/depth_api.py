@@ -96,7 +96,7 @@ class DepthOutputs:
             raise ValueError("Give an image.")
         pictures = [(picture, name) for name, picture in taken.pictures.items()]
         scores = {name: dict(value) if isinstance(value, dict) else value for name, value in taken.scores.items()}
-        return str(export(taken, "npz")), scores, pictures
+        return str(export(taken, "npz", visitor(request))), scores, pictures
 
     @answered
     def load_heads(self, heads: str, request: gr.Request = None) -> dict:

@@ -2,8 +2,8 @@
 
     export_row(handlers.take, [image, queries, page.model], masks=True)
 
-Nothing is made before a button is pressed. A file lies in a folder of its own in Gradio's cache, whose name nobody can
-guess, and goes with the cache's sweep.
+Nothing is made before a button is pressed. A file lies in a folder of its own in the visitor's room, whose name nobody
+can guess, and goes when they leave.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
-from demos import common, export_files, exports_views
+from demos import belongings, common, export_files, exports_views
 from demos.common import MODEL_WORK
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def export_row(take: Callable[..., Taken | None], inputs: Sequence[Component], m
                 raise ValueError(NOTHING)
             if event.kind == "code":
                 return None, exports_views.code(taken.python, taken.command)
-            return str(export(taken, event.kind)), gr.skip()
+            return str(export(taken, event.kind, common.visitor(request))), gr.skip()
         except Exception as error:
             if (told := common.sentence(error)) is None:
                 raise
@@ -81,8 +80,8 @@ def export_row(take: Callable[..., Taken | None], inputs: Sequence[Component], m
     gr.on([panel.clear, *changes], None, None, panel, js="() => ''", show_progress="hidden", queue=False, **private)
 
 
-def export(taken: Taken, kind: str) -> Path:
-    """Write one file of a kind of `export_files.write` into a new folder of Gradio's cache. Raises ValueError."""
-    folder = Path(get_upload_folder()) / secrets.token_hex(16)
+def export(taken: Taken, kind: str, who: str) -> Path:
+    """Write one file of a kind of `export_files.write` into a new folder of the visitor's room. Raises ValueError."""
+    folder = belongings.room(who) / secrets.token_hex(16)
     folder.mkdir(parents=True)
     return export_files.write(taken, kind, folder)

@@ -178,8 +178,8 @@ def tab(page: Page) -> None:
     shown = dict(show_progress="minimal", show_progress_on=maps, trigger_mode="always_last")
     quiet = dict(api_visibility="private", show_progress="hidden")
 
-    def upload(payload: dict | None):
-        return *common.accept_upload(payload), None
+    def upload(payload: dict | None, request: gr.Request):
+        return *common.accept_upload(payload, request), None
 
     @toasted
     def example(event: gr.EventData, model: str | None):

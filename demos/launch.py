@@ -7,10 +7,14 @@ python -m demos.heatmap --port 7870
 from __future__ import annotations
 
 import argparse
+import atexit
 import ctypes
 import os
 import shlex
+import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -83,6 +87,17 @@ def few_arenas() -> None:
             ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX of malloc.h
 
 
+def own_folder() -> None:
+    """Gradio's files of this process apart from those of other apps, in a folder that goes with it; GRADIO_TEMP_DIR
+    names another one. Before gradio is imported.
+    """
+    if not os.environ.get("GRADIO_TEMP_DIR"):
+        folder = tempfile.mkdtemp(prefix="tipsv2-explorer-")
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else it ends without a last word
+
+
 def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | None = None) -> None:
     """Read the flags, build the page with these tabs and serve it until Ctrl-C."""
     flags = parser(program)
@@ -91,6 +106,7 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
     given = flags.parse_args(argv)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     few_arenas()
+    own_folder()
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its transfers cannot be cancelled; before the Hub is imported
 
     space.prepare()

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
+from demos import belongings
 from demos.common import MODEL_WORK, WEB, visitor
 from demos.depth_memory import apart
 from demos.loading import FETCHING, Loading, loading_html
@@ -32,7 +33,7 @@ from demos.settings import Settings
 from demos.studio import Studio
 from tipsv2.catalogue import ModelInfo
 
-SWEEP = (3600, 6 * 3600)  # every hour, files older than six are deleted from Gradio's cache
+SWEEP = (3600, 6 * 3600)  # every hour, files older than six that did not go with a visitor are deleted
 DEFAULTS = Settings()
 # "multiple": a choice made while the one before it is still downloading is not dropped, which is gradio's default.
 QUIET = dict(show_progress="hidden", api_visibility="private", trigger_mode="multiple")
@@ -155,8 +156,10 @@ def build(
         _endpoints(page)
 
         def leave(request: gr.Request) -> None:
+            who = visitor(request)
             for forget in (studio.forget, page.loading.forget, *page.leavings):
-                forget(visitor(request))
+                forget(who)
+            belongings.depart(blocks, who, program="gradio_client" in request.headers.get("user-agent", ""))
 
         blocks.unload(leave)
     blocks.warm_up = studio.warm_up

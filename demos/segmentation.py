@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from demos import common, segmentation_truth, views
+from demos import belongings, common, segmentation_truth, views
 from demos.common import MODEL_WORK, toasted, visitor
 from demos.exports import export_row
 from demos.page import Page
@@ -103,8 +103,12 @@ class Segmentations:
         return path, path, names, names, segmentation_truth.of_example(example)
 
     @toasted
-    def upload_truth(self, path: str | None, first: str, marked: str, classes: str, image: str | None):
+    def upload_truth(
+        self, path: str | None, first: str, marked: str, classes: str, image: str | None, request: gr.Request = None
+    ):
         """-> (truth, canvas). first: the number of the first class; marked: what a black-and-white mask is of."""
+        if path:
+            belongings.claim(visitor(request), path)
         names = split(classes)
         truth = segmentation_truth.uploaded(path, int(first), marked, names, legend(len(names)), image)
         return truth, segmentation_truth.canvas(image, truth, marked, names)
@@ -147,8 +151,8 @@ def tab(page: Page) -> None:
     quiet = dict(api_visibility="private", show_progress="hidden")
     choosing = dict(fn=choices, inputs=[classes, marked], outputs=marked, **quiet)
 
-    def fresh(payload: dict | None):
-        return *common.accept_upload(payload), "", None
+    def fresh(payload: dict | None, request: gr.Request):
+        return *common.accept_upload(payload, request), "", None
 
     @toasted
     def example(event: gr.EventData, model: str | None):

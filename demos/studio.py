@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demos import belongings
 from demos.downloads import Downloads
 from demos.offer import Offer
 from demos.shelf import Shelf, amount
@@ -123,6 +124,7 @@ class Studio:
         there. windows: looked at through `tipsv2.windows`. Raises ImageError.
         """
         wanted = int(resolution or encoder.info.resolution)
+        belongings.claim(visitor, path)
         key = (visitor, _fingerprint(path), encoder.info.name, wanted, windows)
         with self._visiting:
             seen = self._seen.get(key)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from demos import common, train_form, train_views, train_zip, views
+from demos import belongings, common, train_form, train_views, train_zip, views
 from demos.common import toasted
 from demos.page import Page
 from demos.train_form import KINDS, SCRATCH, SIZES
@@ -66,10 +66,11 @@ class Fills:
         )
 
     @toasted
-    def upload(self, path: str | None, batch: float):
+    def upload(self, path: str | None, batch: float, request: gr.Request = None):
         """-> (zip, text under it, batch): judged at once; a batch has at most as many pairs as there are."""
         if not path:
             return None, views.note(ZIP_HINT), gr.skip()
+        belongings.claim(common.visitor(request), path)
         try:
             found = train_zip.look(path)
         except ValueError as error:

@@ -384,12 +384,12 @@ def test_the_code_and_the_command_make_the_files(memory, folder, picture, span, 
 def test_files_of_the_row(memory, picture):
     assert DepthOutputs(memory).take(picture, None, 56, "auto", 0, 9, "magma", 0.5) is None
     taken, found = take(memory, picture), memory.heads().predict(picture, 84)
-    with zipfile.ZipFile(export(taken, "png")) as archive:
+    with zipfile.ZipFile(export(taken, "png", "a")) as archive:
         assert len(archive.namelist()) == 4
-    told = json.loads(export(taken, "json").read_text())
+    told = json.loads(export(taken, "json", "a").read_text())
     assert told["depth_m"]["nearest"] == pytest.approx(found.depth.min(), abs=1e-3)
     assert told["shares"] == pytest.approx(found.shares()) and told["patches"] == [6, 8]
-    coco = json.loads(export(taken, "coco").read_text())
+    coco = json.loads(export(taken, "coco", "a").read_text())
     names = {each["id"]: each["name"] for each in coco["categories"]}
     areas = {names[each["category_id"]]: each["area"] for each in coco["annotations"]}
     assert areas == {name: round(share * 5400) for name, share in found.shares().items()}

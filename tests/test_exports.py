@@ -119,7 +119,7 @@ def test_what_is_not_there_is_a_sentence(kind, tmp_path):
 
 
 def test_every_file_has_a_folder_nobody_can_guess():
-    first, second = (exports.export(taken(), "json") for _ in range(2))
+    first, second = (exports.export(taken(), "json", "a") for _ in range(2))
     assert first.parent != second.parent and all(len(path.parent.name) == 32 for path in (first, second))
 
 
