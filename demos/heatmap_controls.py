@@ -88,7 +88,7 @@ def more(training: int) -> tuple[dict[str, Component], gr.Image, gr.HTML]:
         region = _region()
         second, other = common.image_field()
         second.label, second.show_label, second.height = "Second image", True, 150
-        second.placeholder = "# A second image\nto find a clicked patch again"
+        second.placeholder = "# Finds a clicked patch again"
         vocabulary = gr.Textbox(
             "",
             label="Nearest words",

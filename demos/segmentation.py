@@ -13,6 +13,7 @@ from demos.exports import export_row
 from demos.page import Page
 from demos.segmentation_api import endpoints
 from demos.segmentation_controls import (
+    NO_LIST,
     OWN_NAMES,
     background_choice,
     begin,
@@ -156,10 +157,12 @@ def tab(page: Page) -> None:
 
     @toasted
     def example(event: gr.EventData, model: str | None):
-        return *handlers.take_example(model, event.index), None
+        return *handlers.take_example(model, event.index), NO_LIST
 
     @toasted
     def choose(chosen: str, names: str):
+        if chosen == NO_LIST:
+            return gr.skip()
         if chosen == OWN_NAMES and not names:
             raise ValueError("This picture is none of the examples: it has no names of its own.")
         return names if chosen == OWN_NAMES else presets().get(chosen, "")

@@ -12,7 +12,7 @@ from demos.segmentation_work import split
 
 BACKGROUND_WORDS = "background, wall, floor, sky"
 NO_CLASS = ("No class", "")
-OWN_NAMES = "Names of this example"
+NO_LIST, OWN_NAMES = "", "Names of this example"
 TITLES = {
     "everyday": "Everyday",
     "ade20k150": "ADE20K",
@@ -53,8 +53,8 @@ def class_field() -> tuple[gr.Textbox, gr.Dropdown]:
         )
         counted = [(f"{title} · {names.count(',') + 1}", title) for title, names in presets().items()]
         preset = gr.Dropdown(
-            [(OWN_NAMES, OWN_NAMES), *counted],
-            value=None,
+            [("Choose a list", NO_LIST), (OWN_NAMES, OWN_NAMES), *counted],
+            value=NO_LIST,
             label="Lists",
             info="Names to start from.",
             filterable=False,

@@ -172,7 +172,7 @@ def test_without_a_mask_it_is_sharper_not_better():
     found = sentence(("A", "B"), (scored(dog=(4.0,), cat=(3.0,)), scored(dog=(2.0,), cat=(2.5,))), [0.9, 0.5])
     assert found == (
         "A is sharper here: mean peak height (in standard deviations) 3.5 against 2.2 over 2 queries; no mask was "
-        "given, so sharper need not mean better (the two encoders' maps correlate 0.70)."
+        "given, so sharper need not mean better (the two sides' maps correlate 0.70)."
     )
     assert "Neither is clearly sharper" in sentence(("A", "B"), (scored(dog=(4.0,)), scored(dog=(4.05,))), [1])
 

@@ -160,7 +160,7 @@ def sentence(
         text = _verdict(names, rows, "is", "sharper", "peak height (in standard deviations)", over, 1)
         return (
             f"{text}; no mask was given, so sharper need not mean better "
-            f"(the two encoders' maps correlate {np.mean(agreement):.2f})."
+            f"(the two sides' maps correlate {np.mean(agreement):.2f})."
         )
     if len(judged) > 1:
         over = f"over {len(judged)} queries" if len(judged) == len(pairs) else f"over the {len(judged)} queries"
