@@ -30,7 +30,7 @@ TOLERANCE = 0.02  # of a cosine: two machines round differently, most of all in 
 STEADY = 0.1  # part of the first round's memory that a later one may differ by
 START = 180  # seconds an app may take to answer first
 PATIENCE = 120  # seconds; a client's own five are a busy machine's blink
-REST = 20  # seconds after a round: the server sees within fifteen that a client has gone, and forgets its images
+REST = 20  # seconds after a round: the server sees within fifteen that a client has gone, and forgets what it left
 
 
 @dataclass
