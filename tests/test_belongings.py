@@ -69,10 +69,24 @@ def test_only_uploads_can_be_claimed(folder, tmp_path):
     deep = folder / "visitors" / "somebody" / "copy.png"
     deep.parent.mkdir(parents=True)
     deep.touch()
-    for path in (mine, deep, folder, "/etc/hosts", folder / ".." / "own.png"):
+    elsewhere = tmp_path / "system" / "hosts"
+    elsewhere.parent.mkdir()
+    elsewhere.touch()
+    for path in (mine, deep, folder, elsewhere, folder / ".." / "own.png"):
         belongings.claim("a", path)
     belongings.clear("a")
-    assert mine.exists() and deep.exists() and Path("/etc/hosts").exists()
+    assert mine.exists() and deep.exists() and elsewhere.exists()
+
+
+def test_a_wrong_claim_costs_nothing_outside_and_no_neighbour(folder, tmp_path):
+    """Even if `claim` let everything in: what is deleted is looked at again, one file at a time."""
+    elsewhere, upload = tmp_path / "system" / "hosts", uploaded(folder)
+    elsewhere.parent.mkdir()
+    elsewhere.touch()
+    (upload.parent / "neighbour").touch()
+    belongings._claims["a"] = {elsewhere, upload}
+    belongings.clear("a")
+    assert elsewhere.exists() and (upload.parent / "neighbour").exists() and not upload.exists()
 
 
 def test_examples_are_everybodys(folder):
