@@ -17,7 +17,7 @@ from transformers import Tipsv2Model
 
 import tipsv2
 from tipsv2 import scenes
-from tipsv2.evaluation.retrieval import both_ways
+from tipsv2.evaluation.retrieval import rank_both_ways, recalls
 from tipsv2.pairs import open_pairs
 from train import checkpoint, losses, monitor, recipes, settings, tuning
 from train.__main__ import main
@@ -394,7 +394,8 @@ def test_fine_tuning_on_fifty_pictures_improves_retrieval(tmp_path, capsys):
         encoder = tipsv2.load(model, device="cpu", dtype="float32")
         images = torch.stack([f.cls for f in encoder.encode_images(pictures, resolution=56)])
         texts = encoder.encode_text(held_out)
-        return both_ways(torch.nn.functional.normalize(images, dim=-1), texts, np.eye(50, dtype=bool))
+        ranks = rank_both_ways(torch.nn.functional.normalize(images, dim=-1), texts, np.eye(50, dtype=bool))
+        return recalls(ranks)
 
     before = retrieval("tipsv2-nano")
     command = ["finetune", "--base", "tipsv2-nano", "--data", str(tmp_path / "train"), "--out", str(tmp_path / "run")]

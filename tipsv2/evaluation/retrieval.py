@@ -180,7 +180,7 @@ def recalls(ranks: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def by_chance(right: np.ndarray) -> dict[str, float]:
-    """What `both_ways` gives on average in random order, the same in both directions."""
+    """What `recalls` are on average in random order, the same in both directions."""
     return {f"r{k}": round(chance_recall_at_k(right, k), 4) for k in RANKS}
 
 
