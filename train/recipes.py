@@ -20,7 +20,7 @@ from train.settings import (
 
 
 def nano() -> Recipe:
-    """The bundled encoder's start: contrastive and grounding, a while with the whole TIPSv2 objective beside them, then 224 px.
+    """The bundled encoder's start: contrastive and grounding, a while with TIPSv2's whole objective, then 224 px.
 
     python -m train pretrain --recipe nano --data scenes --out runs/nano
     torchrun --nproc-per-node 2 -m train pretrain --recipe nano --data scenes --out runs/nano
