@@ -1,6 +1,7 @@
 """Tiny teachers of one modality, and a run that learns from them: for test_teachers.py and test_sfclip.py."""
 
 import json
+import shutil
 
 import torch
 import transformers
@@ -68,9 +69,9 @@ def save(top, tiny_folder):
     decoder = transformers.GPT2Config(vocab_size=len(tokenizer), n_embd=24, n_layer=1, n_head=2, n_positions=64)
     randomise(transformers.GPT2Model(decoder)).save_pretrained(top / "gpt")
     tokenizer.save_pretrained(top / "gpt")
-    found = {path.name: path for path in top.iterdir()}
-    (tiny_folder / "preprocessor_config.json").write_text(json.dumps(settings_of_pixels | {"do_normalize": False}))
-    return found | {"tipsv2": tiny_folder}
+    shutil.copytree(tiny_folder, top / "tipsv2")  # other tests share it as it is
+    (top / "tipsv2" / "preprocessor_config.json").write_text(json.dumps(settings_of_pixels | {"do_normalize": False}))
+    return {path.name: path for path in top.iterdir()}
 
 
 def setting(folders, *fields, words="teacher"):
