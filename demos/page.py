@@ -193,7 +193,11 @@ def _hand_over(page: Page, shown: gr.Tabs | None, event, tab: str, names: gr.Sta
         event = event.then(lambda given: gr.update(selected=tab) if given else gr.skip(), names, shown, **QUIET)
     opening = page.openings.get(tab)
     if opening is None:
-        event = event.then(lambda given: given[0] if given else gr.skip(), names, page.choice, **QUIET)
+
+        def choose(given):  # with the list: what is opened may be newer than what this page offers
+            return gr.update(choices=page.studio.choices(), value=given[0]) if given else gr.skip()
+
+        event = event.then(choose, names, page.choice, **QUIET)
         answer(event.then)
     else:
         fn, inputs, outputs = opening["fn"], opening["inputs"], opening["outputs"]

@@ -138,7 +138,8 @@ class TestWithAPage:
             page.locator(".tips-image:visible input[type=file]").set_input_files(uploaded(tmp_path, colour=colour))
             expect(page.locator(".tips-inside")).to_be_visible()
         rooms = folder / "visitors"
-        assert len(list(rooms.iterdir())) == 2 and len([path for path in files(folder) if path.name == "dog.png"]) == 4
+        wait(lambda: len(list(rooms.iterdir())) == 2)
+        wait(lambda: len([path for path in files(folder) if path.name == "dog.png"]) == 4)
         first.context.close()
         wait(lambda: len(list(rooms.iterdir())) == 1, seconds=60)
         ((blocks, who),) = left
