@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import gradio as gr
@@ -318,26 +317,6 @@ def test_an_unknown_model_is_a_sentence_on_the_command_line():
     command = [sys.executable, "app.py", "--model", "tipsv2-b15"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 2 and "tipsv2-b14" in told.stderr and "Traceback" not in told.stderr
-
-
-def cpu_time(work, *given):
-    """Seconds of this thread's CPU that work(*given) takes: what else the machine does counts little."""
-    start = time.thread_time()
-    work(*given)
-    return time.thread_time() - start
-
-
-def test_a_further_query_costs_under_a_tenth_of_encoding_the_image():
-    studio, image = Studio("tipsv2-nano", device="cpu"), str(ROOT / "assets" / "examples" / "scene_1.png")
-    encoder, handlers = studio.encoder(), Heatmaps(studio)
-
-    def ask(*words):
-        return handlers.drawn(Question(image, queries=words, resolution=448), "a")
-
-    ask("a first query")
-    encoding = min(cpu_time(studio.encode, f"visitor {k}", encoder, image, 448) for k in range(3))
-    asking = min(cpu_time(ask, "a first query", f"a new query {k}") for k in range(5))
-    assert asking < encoding / 10
 
 
 def test_a_picture_of_a_map_has_exactly_its_colours():
