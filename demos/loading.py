@@ -19,40 +19,51 @@ from tipsv2.catalogue import ModelError
 FETCHING = dict(concurrency_id="fetch", concurrency_limit=8)
 
 
+class Choice:
+    """An encoder chosen in a menu, on its way."""
+
+    downloading = False
+
+
 class Loading:
     """Handlers. Of every menu of every visitor they hold the last choice: it wins, whichever is there first."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
-        self._last: dict[str, dict[str, object]] = {}  # visitor -> menu -> a ticket of its last choice
+        self._last: dict[str, dict[str, Choice]] = {}  # visitor -> menu -> its last choice
 
     def fetch(self, name: str | None, menu: str = "", request: gr.Request = None) -> Iterator[tuple]:
         """Bring the encoder onto this machine -> (line, cancel button, the name that may be loaded, what failed),
         as often as there is news: in the end one of the last two is None. When something else is chosen in this menu
-        the waiting ends, and all four are left to that choice.
+        the waiting ends, and all is left to that choice.
         """
-        idle, who, ticket = gr.update(visible=False), visitor(request), object()
-        self._last.setdefault(who, {})[menu] = ticket
+        idle, who, choice = gr.update(visible=False), visitor(request), Choice()
+        self._last.setdefault(who, {})[menu] = choice
 
-        def still() -> bool:
-            return self._last.get(who, {}).get(menu) is ticket
+        def chosen() -> dict[str, Choice]:
+            return self._last.get(who, {})  # none: the visitor has left
 
         yield gr.skip(), gr.skip(), None, None
         try:
             title = self.studio.info(name).title
             for done, total in self.studio.fetch(name, who):
-                if not still():
-                    yield (gr.skip(),) * 4  # what is yielded last is sent twice
-                    return
+                if chosen().get(menu) is not choice:
+                    break
+                choice.downloading = True
                 yield downloading_html(title, done, total), gr.update(visible=True), gr.skip(), gr.skip()
         except Exception as error:
             if (told := sentence(error)) is None:
                 raise
             warn(told)
+            choice.downloading = False
             yield gr.skip(), idle, None, told
-        else:
-            if still():
-                yield loading_html(self.studio, name), idle, name or self.studio.first, None
+            return
+        choice.downloading = False
+        if chosen().get(menu) is choice:
+            yield loading_html(self.studio, name), idle, name or self.studio.first, None
+        else:  # what this one last said of the button may have arrived after what that choice says of it
+            busy = any(each.downloading for each in chosen().values())
+            yield gr.skip(), gr.update(visible=busy), gr.skip(), gr.skip()
 
     def load(self, name: str | None, current: str | None, failed: str | None = None) -> tuple:
         """-> (menu, model that answers now, what failed). name and failed: as `fetch` gave them; after a failure the
