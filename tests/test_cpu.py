@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from conftest import make_model
 from torch import nn
+from transformers.activations import GELUActivation
 
 from tipsv2 import cpu
 
@@ -37,13 +38,13 @@ def test_scores_are_never_whole(monkeypatch):
     assert max(held) <= cpu.SCORES < 5000 * 5000
 
 
-@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("activation", [nn.Identity, GELUActivation, nn.ReLU])
 @pytest.mark.parametrize("bias", [False, True])
-def test_packed_linear_is_linear(gelu, bias):
+def test_packed_linear_is_linear(activation, bias):
     torch.manual_seed(0)
     linear, x = nn.Linear(24, 40, bias=bias), torch.randn(2, 7, 24)
-    expected = F.gelu(linear(x)) if gelu else linear(x)
-    torch.testing.assert_close(cpu.PackedLinear(linear, gelu)(x), expected, atol=1e-5, rtol=1e-5)
+    expected = activation()(linear(x))
+    torch.testing.assert_close(cpu.PackedLinear(linear, activation)(x), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype, least", [(torch.float32, 0.999999), (torch.bfloat16, 0.999)])

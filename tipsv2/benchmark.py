@@ -5,8 +5,8 @@
 
 The straightforward path is plain transformers (tipsv2/straightforward.py). Both take turns (A B A B ...), medians over
 the turns, so that a busy machine slows both. `of_matrix_rate` is the work of a forward pass per second, over the rate
-at which this machine multiplies matrices of the shapes of the model's own linear layers in the number type used.
-b14-random is TIPSv2 B/14 in its size with random weights: what it costs does not depend on them.
+at which this machine multiplies matrices of the shapes of the model's own linear layers in the number type used;
+`ratio_at_matrix_rate` is what the ratio would be if everything ran at that rate. b14-random is TIPSv2 B/14 in its size with random weights: what it costs does not depend on them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -76,7 +77,12 @@ def run(options: argparse.Namespace) -> None:
 
 def measure(name: str, device: str = "auto", dtype: str = "auto", turns: int = 5, tick: Callable = int) -> dict:
     """All measurements of one model, seconds and ratios; `tick()` is called after each of `STEPS` parts."""
-    found = speeds(*open_both(name, device, dtype), turns, tick)
+    from tipsv2.prompts import CLASS_LISTS
+
+    ours, plain = open_both(name, device, dtype)
+    # A random text tower takes all names for about the same: nothing could be told apart.
+    text = unit_rows(150, ours) if name == RANDOM else ours.encode_text(list(CLASS_LISTS["ade20k150"]), "tips9")
+    found = speeds(ours, plain, text, turns, tick)
     memory = {}
     for who, size in MEMORY:
         memory[f"{who} {size}"] = peak(name, device, dtype, who, size)
@@ -84,8 +90,8 @@ def measure(name: str, device: str = "auto", dtype: str = "auto", turns: int = 5
     return found | {"peak_memory_mb": memory}
 
 
-def speeds(ours: Encoder, plain: Straightforward, turns: int, tick: Callable) -> dict:
-    """What both take for the same, and how well they agree."""
+def speeds(ours: Encoder, plain: Straightforward, text: torch.Tensor, turns: int, tick: Callable) -> dict:
+    """What both take for the same, and how well they agree. text: unit rows [C, D] that label maps are of."""
     import torch
 
     found: dict = {"device": str(ours.device), "dtype": str(ours.dtype).removeprefix("torch."),
@@ -97,10 +103,11 @@ def speeds(ours: Encoder, plain: Straightforward, turns: int, tick: Callable) ->
         both = in_turns(lambda p=pixels: ours.encode_pixels(p, only=ENCODED), lambda p=pixels: plain.encode(p), turns)
         encoded[str(size)] = both | {
             "gigaflop": work / 1e9, "matrix_teraflops": rate / 1e12, "of_matrix_rate": work / both["ours"] / rate,
+            "ratio_at_matrix_rate": both["straightforward"] / (work / rate),
         }  # fmt: skip
         tick()
     found["encode"] = encoded
-    pixels, photo, text = torch.rand(1, 3, 448, 448), photograph(), unit_rows(150, ours)
+    pixels, photo = torch.rand(1, 3, 448, 448), photograph()
     others = {"value features, 448 px": in_turns(
         lambda: ours.encode_pixels(pixels, only=("values",)), lambda: plain.values(pixels), turns
     )}  # fmt: skip
@@ -124,8 +131,7 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
     import torch
 
     from tipsv2.catalogue import HUB, MODELS_FOLDER, fetch, find
-    from tipsv2.cpu import speed_up
-    from tipsv2.encoder import Encoder, load, pick_device, pick_dtype
+    from tipsv2.encoder import Encoder, for_inference, load, pick_device, pick_dtype
     from tipsv2.straightforward import Straightforward
     from tipsv2.weights import read_model, read_tokenizer
     from tipsv2.windows import window_sizes
@@ -135,7 +141,7 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
         torch.manual_seed(0)
         model = random_model().to(where, pick_dtype(dtype, where))
         ours = Encoder(HUB["tipsv2-b14"], model, read_tokenizer(MODELS_FOLDER / "tipsv2-nano", 32000))
-        speed_up(model)
+        for_inference(model)
         torch.manual_seed(0)
         plain = random_model()
     else:
@@ -156,7 +162,7 @@ def random_model():
 
 
 def unit_rows(count: int, encoder: Encoder) -> torch.Tensor:
-    """Directions [count, D] that stand for texts where only the cost of comparing matters."""
+    """Directions [count, D] that stand for texts."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -311,17 +317,35 @@ def peak(name: str, device: str, dtype: str, who: str, size: int) -> float:
 
 
 def _peak(name: str, device: str, dtype: str, who: str, size: int) -> float:
-    import resource
-
     import torch
 
     ours, plain = open_both(name, device, dtype)
     encode = (lambda p: ours.encode_pixels(p, only=ENCODED)) if who == "ours" else plain.encode
     encode(torch.rand(1, 3, 56, 56))
-    on_gpu = ours.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    encode(torch.rand(1, 3, size, size))
-    after = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return round((after - before) / 1e6)
+    pixels = torch.rand(1, 3, size, size)
+    if ours.device.type != "cuda":
+        return round(resident(lambda: encode(pixels)) / 1e6)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    encode(pixels)
+    return round((torch.cuda.max_memory_allocated() - before) / 1e6)
+
+
+def resident(call: Callable) -> int:
+    """The most bytes of main memory that the process holds during a call, beyond those before it."""
+    import psutil
+
+    process, done, seen = psutil.Process(), threading.Event(), []
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            seen.append(process.memory_info().rss)
+
+    before, watcher = process.memory_info().rss, threading.Thread(target=watch)
+    watcher.start()
+    try:
+        call()
+    finally:
+        done.set()
+        watcher.join()
+    return max(seen, default=before) - before

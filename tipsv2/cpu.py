@@ -1,7 +1,7 @@
 """What makes a loaded encoder fast on a CPU, with the numbers it had before: packed weights and attention in blocks.
 
 A linear layer of torch lays its weights out anew for the CPU's matrix units at every call; here that is done once, and
-GELU is applied while the product is still in registers (oneDNN, through the operators that torch.compile itself uses).
+GELU or ReLU is applied while the product is still in registers (oneDNN, through the operators that torch.compile itself uses).
 Torch's attention kernel for CPUs multiplies bfloat16 well only where there are AMX tiles; elsewhere two plain products
 and a softmax, a few rows at a time, take a third of its time and never hold an N x N matrix.
 
@@ -21,6 +21,7 @@ from transformers.activations import GELUActivation
 BLOCKS = "tipsv2_blocks"  # the attention's name among transformers' implementations
 SCORES = 4_000_000  # of attention that are held at once: 8 MB in bfloat16, which stays in a CPU's cache
 ROWS = 1024  # tokens that the packed weights are laid out for; others work as well
+POST = {GELUActivation: ("gelu", "none"), nn.ReLU: ("relu", "")}  # "none": exact, by erf
 
 
 def attention(
@@ -65,13 +66,13 @@ AttentionInterface.register(BLOCKS, attention)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer in inference whose weights are laid out once; `gelu` is applied to its result."""
+    """A linear layer in inference whose weights are laid out once; an activation of `POST` is applied to its result."""
 
-    def __init__(self, linear: nn.Linear, gelu: bool = False):
+    def __init__(self, linear: nn.Linear, activation: type[nn.Module] | None = None):
         super().__init__()
         self.register_buffer("packed", torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
-        self._post = ("gelu", "none") if gelu else ("none", "")  # "none" of GELU: the exact one, by erf
+        self._post = POST.get(activation, ("none", ""))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         post, algorithm = self._post
@@ -101,10 +102,10 @@ def speed_up(model: Tipsv2Model) -> bool:
 def _pack(block: nn.Module) -> None:
     for module in block.modules():
         inner = {name: child for name, child in module.named_children() if isinstance(child, nn.Linear)}
-        gelu = isinstance(getattr(module, "activation_fn", None), GELUActivation | nn.GELU)
+        activation = type(getattr(module, "activation_fn", None))
         for name, child in inner.items():
-            setattr(module, name, PackedLinear(child, gelu=gelu and name == "fc1"))
-        if gelu and "fc1" in inner:
+            setattr(module, name, PackedLinear(child, activation if name == "fc1" else None))
+        if "fc1" in inner and activation in POST:
             module.activation_fn = nn.Identity()
 
 

@@ -82,6 +82,24 @@ def value_block(layer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     return hidden + layer.drop_path(layer.layer_scale2(layer.mlp(layer.norm2(hidden))))
 
 
+class ExactPixels(torch.nn.Module):
+    """A network's patch embedding in float32, its result in the network's own type.
+
+    bfloat16 has as many steps between 0.5 and 1 as a photograph: rounding the pixels can cost a patch more than all
+    the bfloat16 after them (tests/test_dense.py), and the embedding is less than a hundredth of the work.
+    """
+
+    def __init__(self, embedding: torch.nn.Module):
+        """embedding: a Tipsv2VisionPatchEmbeddings; it becomes float32."""
+        super().__init__()
+        self.dtype = embedding.projection.weight.dtype
+        self.projection = embedding.projection.float()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] -> [B, h*w, D]."""
+        return self.projection(pixels.float()).flatten(2).transpose(1, 2).to(self.dtype)
+
+
 def window_corners(size: tuple[int, int], window: int, stride: int) -> list[tuple[int, int]]:
     """(top, left) of the windows that cover a picture of size (H, W), row by row, the last of each row and column
     shifted back inside. A side shorter than the window has one window, as long as that side.

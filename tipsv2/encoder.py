@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from tipsv2 import text_cache
 from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, fetch, find, read_config, vision_sizes
 from tipsv2.cpu import speed_up
-from tipsv2.dense import OUTPUTS, layer_features, vision_features
+from tipsv2.dense import OUTPUTS, ExactPixels, layer_features, vision_features
 from tipsv2.images import by_size, fit_size, open_image, to_tensor
 from tipsv2.prompts import TEMPLATES
 from tipsv2.weights import digest_of, read_model, read_tokenizer, turn_back
@@ -84,7 +84,7 @@ class Encoder:
         image = open_image(image)
         resolution = self.info.resolution if resolution is None else resolution
         size = fit_size(image.width, image.height, resolution, self.patch_size)
-        pixels = to_tensor(image, size)[None].to(self.device, self.dtype)
+        pixels = to_tensor(image, size)[None].to(self.device)
         layers = range(1, self.num_layers + 1) if layers is None else layers
         return {
             number: ImageFeatures(*(value[0].float().cpu() for value in found), size=(image.height, image.width))
@@ -123,7 +123,7 @@ class Encoder:
         Returns "cls" [B, D], "caption_cls" [B, D], "patches" [B, h, w, D] and "values" [B, h, w, D], float32 on the
         encoder's device, after the final LayerNorm, not normalised.
         """
-        pixels = pixels.to(self.device, self.dtype)
+        pixels = pixels.to(self.device)
         if masked is not None:
             masked = masked.to(self.device)
         outputs = vision_features(self.model.vision_model, pixels, masked, only)
@@ -207,8 +207,8 @@ def load(
     name: as in `tipsv2.catalogue.find`.   device: "auto" (cuda, else mps, else cpu) or a torch device.
     dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware multiplies it itself, else float32.
     progress: show a bar while downloading.
-    fast: on a CPU, lay the weights out for inference, see `tipsv2.cpu`; False keeps the network as transformers has it,
-        to be converted or exported.
+    fast: make the network ready for inference, see `for_inference`; False keeps it as
+        transformers has it, to be converted or exported.
     Reads safetensors only and runs no code out of the folder. Raises ModelError when weights are missing, foreign or
     damaged, or when the Hub cannot be reached. `tipsv2.weights.read_model` gives a network that can be trained.
     """
@@ -221,8 +221,16 @@ def load(
         turn_back(model, Path(info.location) / CHECKPOINT)
     encoder = Encoder(info, model.to(where).eval(), read_tokenizer(folder, model.config.text_config.vocab_size))
     if fast:
-        speed_up(model)
+        for_inference(model)
     return encoder
+
+
+def for_inference(model: Tipsv2Model) -> None:
+    """Make a model in evaluation mode, where it is, fast and exact, in place; it can no longer be trained or saved."""
+    speed_up(model)
+    if model.vision_model.dtype != torch.float32:
+        embeddings = model.vision_model.embeddings
+        embeddings.patch_embeddings = ExactPixels(embeddings.patch_embeddings)
 
 
 def native_bf16(device: torch.device) -> bool:
