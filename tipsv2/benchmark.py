@@ -5,8 +5,9 @@
 
 The straightforward path is plain transformers (tipsv2/straightforward.py). Both take turns (A B A B ...), medians over
 the turns, so that a busy machine slows both. `of_matrix_rate` is the work of a forward pass per second, over the rate
-at which this machine multiplies matrices of the shapes of the model's own linear layers in the number type used;
-`ratio_at_matrix_rate` is what the ratio would be if everything ran at that rate. b14-random is TIPSv2 B/14 in its size with random weights: what it costs does not depend on them.
+at which this machine multiplies matrices of the shapes of the model's own linear layers in the number type used, and
+`ratio_at_matrix_rate` what the ratio would be if everything ran at that rate. b14-random is TIPSv2 B/14 in its size
+with random weights: what it costs does not depend on them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What makes a loaded encoder fast on a CPU, with the numbers it had before: packed weights and attention in blocks.
 
 A linear layer of torch lays its weights out anew for the CPU's matrix units at every call; here that is done once, and
-GELU or ReLU is applied while the product is still in registers (oneDNN, through the operators that torch.compile itself uses).
+GELU or ReLU is applied while the product is still in registers (oneDNN, through the operators that torch.compile
+itself uses).
 Torch's attention kernel for CPUs multiplies bfloat16 well only where there are AMX tiles; elsewhere two plain products
 and a softmax, a few rows at a time, take a third of its time and never hold an N x N matrix.
 

@@ -187,9 +187,11 @@ class Encoder:
                 raise ValueError(f"The text '{prompt}' holds nothing that can be read: write some words.")
         rows = torch.empty(len(tokens), self.model.config.text_config.hidden_size)
         for some in lengths.argsort(stable=True).split(TEXT_BATCH):
-            batch = self.tokenizer.pad({"input_ids": [tokens[i] for i in some]}, return_tensors="pt").to(self.device)
+            ids = torch.zeros(len(some), int(lengths[some].max()), dtype=torch.long)  # what is masked may be any token
+            masks = torch.arange(ids.shape[1]) < lengths[some, None]
+            ids[masks] = torch.tensor([token for i in some for token in tokens[i]])
             pooled = self.model.text_model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+                input_ids=ids.to(self.device), attention_mask=masks.long().to(self.device)
             ).pooler_output
             rows[some] = F.normalize(pooled.float(), dim=-1).cpu()
         return rows[[places[prompt] for prompt in prompts]]
