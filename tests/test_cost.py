@@ -71,6 +71,7 @@ def opened(name, teachers, *fields):
     "name, fields",
     [
         ("nano", []),
+        ("nano", ["stages.*.grounding=0"]),
         ("nano-distill", []),
         ("nano-distill", ["distillation.text=teacher", "stages.0.mask_ratio=0.5"]),
         ("sfclip", ["sfclip.share=1"]),

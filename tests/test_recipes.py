@@ -1,6 +1,7 @@
 """Recipes: every one constructs, overrides are strict, the record in a run's folder reads back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,8 @@ def test_override_reaches_nested_fields():
     assert (recipe.seed, recipe.stages[1].steps, recipe.tower.width) == (3, 7, 96)
     assert (recipe.self_distillation.targets, recipe.beta2) == ("centre", 0.9)
     assert recipe.stages[0] == get("nano").stages[0]
+    every = override(get("nano"), ["stages.*.steps=7"])
+    assert every.stages == tuple(replace(stage, steps=7) for stage in get("nano").stages)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,7 @@ def test_override_reaches_nested_fields():
         ("sed=3", "did you mean 'seed'"),
         ("stages.0.step=3", "did you mean 'steps'"),
         ("stages.9.steps=3", "stages 0 to"),
+        ("stages.*.step=3", "did you mean 'steps'"),
         ("seed=three", "whole number"),
         ("beta2=much", "a number"),
         ("tower=3", "holds several fields"),

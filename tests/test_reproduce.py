@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from fnmatch import fnmatch
 
 import pytest
 
@@ -22,14 +23,23 @@ def flat(values, prefix=""):
 
 @pytest.mark.parametrize("row", claims.ROWS, ids=lambda row: row.name)
 def test_a_row_changes_only_its_fields_and_keeps_the_budget(row, tmp_path):
-    common, own = flat(to_dict(claims.base())), flat(to_dict(claims.recipe_of(row, 3, tmp_path)))
-    changed = {key for key in common if common[key] != own[key]}
+    recipe = claims.recipe_of(row, 3, tmp_path)
+    common, own = flat(to_dict(claims.base())), flat(to_dict(recipe))
     named = {field.partition("=")[0] for field in row.fields} | {"name", "seed"}
-    assert changed <= named | {"distillation.teacher", "sfclip.vision_teacher", "sfclip.text_teacher"}
-    steps = claims.STEPS // (3 if row.kind == "search" else 1)
-    assert own["seed"] == 3 and (own["stages.0.steps"], own["stages.0.batch_size"]) == (steps, claims.BATCH)
+    named |= {"distillation.teacher", "sfclip.vision_teacher", "sfclip.text_teacher"}
+    first, last = claims.START, (claims.STEPS - claims.START) // (3 if row.kind == "search" else 1)
+    if row.start:  # it goes on where the start ended, with other scenes
+        assert recipe.tuning.base == str(tmp_path / "start-3" / "model") and recipe.seed != 3
+        named |= {"tuning.base", "tower.*", "stages.0.*", "stages.1.*"}
+    elif row.name == "start":
+        named |= {"stages.1.*"}
+    assert all(any(fnmatch(key, pattern) for pattern in named) for key in common if common[key] != own.get(key))
+    steps = [last] if row.start else [first] if row.name == "start" else [first, last]
+    assert [stage.steps for stage in recipe.stages] == steps
+    assert {stage.batch_size for stage in recipe.stages} == {claims.BATCH}
     names = [other.name for other in claims.ROWS]
-    assert not row.teacher or names.index(row.teacher) < names.index(row.name)
+    assert all(names.index(name) < names.index(row.name) for name in row.needs)
+    assert bool(recipe.distillation.weight) == bool(row.teacher and not row.words)
 
 
 def test_claims_name_rows_of_the_table():
@@ -84,13 +94,13 @@ def test_bold_needs_two_deviations_and_three_seeds(values, bold):
 
 @pytest.fixture
 def small(monkeypatch):
-    """A table of two tiny rows, the second taught by the first, scored without the splits."""
+    """A table of three tiny rows, each of which needs the one before it, scored without the splits."""
     tiny = (
-        "stages.0.steps=3", "stages.0.size=28", "stages.0.batch_size=8", "stages.0.local_size=14", "warmup=1",
+        "stages.*.steps=2", "stages.*.size=28", "stages.*.batch_size=8", "stages.*.local_size=14", "warmup=1",
         "tower.width=64", "tower.heads=1", "tower.vision_layers=1", "tower.text_layers=1", "tower.vocabulary=400",
         "tower.table=28", "save_every=2", "precision=fp32",
     )  # fmt: skip
-    rows = [row for row in claims.ROWS if row.name in ("ibot", "values-1")]
+    rows = [row for row in claims.ROWS if row.name in ("start", "ibot", "values-1")]
     rows = tuple(claims.Row(**{**row.__dict__, "fields": (*row.fields, *tiny)}) for row in rows)
     monkeypatch.setattr(reproduce, "ROWS", rows)
     monkeypatch.setattr(reproduce, "SPLITS", {"claim": {}})
@@ -99,24 +109,25 @@ def small(monkeypatch):
 
 
 def test_a_student_is_trained_after_its_teacher_and_a_finished_run_is_left_alone(small, tmp_path):
-    teacher, student = small
-    reproduce.train_and_score(tmp_path, teacher, 1)
-    reproduce.train_and_score(tmp_path, student, 1)
+    for row in small:
+        reproduce.train_and_score(tmp_path, row, 1)
     found = json.loads(reproduce.record_of(tmp_path, "values-1", 1).read_text())
     assert found["recipe"]["distillation"]["teacher"] == "ibot-1/model", "no path of this machine in the record"
-    assert [line["step"] for line in found["log"] if "loss" in line] == [1, 2, 3]
+    assert [line["step"] for line in found["log"] if "loss" in line] == [1, 2, 3, 4]
+    found = json.loads(reproduce.record_of(tmp_path, "ibot", 1).read_text())
+    assert found["recipe"]["tuning"]["base"] == "start-1/model"
+    assert [line["step"] for line in found["log"] if "loss" in line] == [1, 2]
     assert not (tmp_path / "work/ibot-1/checkpoints").exists() and (tmp_path / "work/ibot-1/model").is_dir()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     reproduce.run(tmp_path, ["values-1"], (1,))
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
-def test_what_is_to_do_names_missing_teachers_first(small, tmp_path):
-    teacher, student = small
-    assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(0, teacher), (0, student), (1, teacher), (1, student)]
+def test_what_is_to_do_names_what_is_missing_first(small, tmp_path):
+    assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(seed, row) for seed in (0, 1) for row in small]
     reproduce.record_of(tmp_path, "values-1", 0).parent.mkdir()
     reproduce.record_of(tmp_path, "values-1", 0).touch()
-    assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(1, teacher), (1, student)]
+    assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(1, row) for row in small]
 
 
 def test_mistakes_are_one_sentence(tmp_path, capsys):

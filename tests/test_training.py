@@ -124,8 +124,12 @@ def test_grounding_reaches_the_patches_it_names(recipe, tokenizer, features):
     names = ["values", "final"] if features == "both" else [features]
     assert {n for n in terms if n.startswith("grounding")} == {f"grounding_{n}" for n in names}
     expected = (terms["contrastive_web"] + terms["contrastive_synthetic"]) / 2
-    expected = expected + sum(2 * terms[f"grounding_{n}"] for n in names) / len(names)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    grounding = sum(2 * terms[f"grounding_{n}"] for n in names) / len(names)
+    assert loss.item() == pytest.approx((expected + grounding).item(), rel=1e-6)
+    fifth = objective(batch, replace(stage, grounding=0.2))[0]
+    assert fifth.item() == pytest.approx((expected + grounding / 5).item(), rel=1e-6)
+    without, terms = objective(batch, replace(stage, grounding=0))
+    assert without.item() == pytest.approx(expected.item(), rel=1e-6) and len(terms) == 2
 
 
 def test_distillation_learns_the_teachers_values(recipe, tokenizer):

@@ -88,7 +88,7 @@ def operations(recipe: Recipe, stage: Stage, vision: Shape, text: Shape, patch: 
     seen = look * _views(recipe, stage) + stage.local_crops * vision.forward(local**2 + 2)
     if masked.vision_weight:
         seen += masked.share * look
-    if _values(recipe):
+    if recipe.needs_values(stage):
         seen += look / vision.layers
     said = 2 * read + (masked.share * read if masked.text_weight else 0)
     total = _times(recipe, "vision", vision) * seen + _times(recipe, "text", text) * said
@@ -147,7 +147,7 @@ def memory(recipe: Recipe, objective: nn.Module, processes: int = 1, teachers: S
         picture, caption = kept("vision", patches + 2), kept("text", TEXT_TOKENS)
         one = _views(recipe, stage) * picture + 2 * caption
         one += stage.local_crops * kept("vision", (stage.local_size // PATCH) ** 2 + 2)
-        if _values(recipe):
+        if recipe.needs_values(stage):
             one += vision.kept(patches, 0, half)
         total = batch * one / recipe.accumulate
         if recipe.accumulate > 1:  # the terms see the whole batch's features, in pieces and joined
@@ -156,7 +156,7 @@ def memory(recipe: Recipe, objective: nn.Module, processes: int = 1, teachers: S
         total += batch * _supervised(stage) * 4 * head
         again = picture * bool(recipe.sfclip.vision_weight) + caption * bool(recipe.sfclip.text_weight)
         total += recipe.sfclip.share * batch * again
-        if recipe.grounding.weight:
+        if recipe.grounding.weight * stage.grounding:
             total += 2 * 4 * batch * stage.batch_size * patches * (2 if recipe.grounding.features == "both" else 1)
         return total + 6 * 4 * stage.batch_size**2  # the similarities of images and texts, for two captions
 
@@ -176,10 +176,6 @@ def in_units(number: float, unit: str) -> str:
 def _views(recipe: Recipe, stage: Stage) -> int:
     """How often an image goes through at full size: clean, and masked where a term learns from that."""
     return 2 if stage.mask_ratio and (stage.patch_weight or recipe.distillation.weight) else 1
-
-
-def _values(recipe: Recipe) -> bool:
-    return any(term.weight and term.features != "final" for term in (recipe.grounding, recipe.patch_labels))
 
 
 def _supervised(stage: Stage) -> int:

@@ -4,7 +4,7 @@
     python -m train reproduce --out assets/reproduce --rows contrastive,ibot --seeds 0,1
 
 The rows are in train/claims.py. A finished run leaves one JSON file (scores, settings, thinned log), so that an
-interrupted table goes on with what is missing. A row that needs a teacher waits for the teacher's run of the same seed.
+interrupted table goes on with what is missing. A row that needs a start or a teacher waits for that run of its seed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (0, 1
         try:
             while waiting or running:
                 for seed, row in list(waiting):
-                    ready = not row.teacher or _trained(work, by_name[row.teacher], seed)
+                    ready = all(_trained(work, by_name[name], seed) for name in row.needs)
                     if ready and len(running) < jobs:
                         waiting.remove((seed, row))
                         running[pool.submit(train_and_score, out, row, seed)] = row
@@ -52,7 +52,7 @@ def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (0, 1
 
 
 def to_do(out: Path, rows: list[str] | None, seeds: tuple[int, ...]) -> list[tuple[int, Row]]:
-    """(seed, row) of every run that `out` lacks, with the teachers that these need, seed by seed in the table's order.
+    """(seed, row) of every run that `out` lacks, with the rows that these need, seed by seed in the table's order.
 
     Raises ValueError for an unknown row.
     """
@@ -62,9 +62,9 @@ def to_do(out: Path, rows: list[str] | None, seeds: tuple[int, ...]) -> list[tup
     found = [(seed, row) for seed in seeds for row in ROWS if not rows or row.name in rows]
     found = [(seed, row) for seed, row in found if not record_of(out, row.name, seed).exists()]
     for seed, row in found:  # it grows: a teacher may have a teacher
-        teacher = by_name.get(row.teacher)
-        if teacher and not _trained(out / "work", teacher, seed) and (seed, teacher) not in found:
-            found.append((seed, teacher))
+        for needed in (by_name[name] for name in row.needs):
+            if not _trained(out / "work", needed, seed) and (seed, needed) not in found:
+                found.append((seed, needed))
     return sorted(found, key=lambda item: (item[0], ROWS.index(item[1])))
 
 

@@ -28,6 +28,7 @@ class Stage:
     mask_ratio: float = 0.75  # [Table 12]
     teacher_size: int = 0  # side at which a vision teacher looks; 0 = as the student (sfclip: for the same grid)
     restyle: float = 0.0  # of scenes: how often a drawing gets other colours, shades and proportions
+    grounding: float = 1.0  # share of grounding.weight that counts here; 0 leaves the term out
     grounding_temperature: float = 0.05  # of grounding's soft maximum over patches, in cosine units
 
 
@@ -208,6 +209,15 @@ class Recipe:
     milestones: int = 10  # encoders of earlier steps that stay in the run, beside its two newest checkpoints
     sample_every: int = 1000
 
+    def needs_values(self, stage: Stage) -> bool:
+        """Does a term of this stage look at value features, which cost a second way through the last block?"""
+        terms = (
+            (self.grounding.weight * stage.grounding, self.grounding),
+            (self.patch_labels.weight, self.patch_labels),
+            (self.sparc.weight, self.sparc),
+        )
+        return any(weight and term.features != "final" for weight, term in terms)
+
     @property
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
@@ -226,7 +236,8 @@ class Recipe:
 
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """Apply `key=value` strings; nested fields with dots: `stages.0.steps=100`, `tower.width=96`.
+    """Apply `key=value` strings; nested fields with dots: `stages.0.steps=100`, `tower.width=96`, `stages.*.size=112`
+    for every stage.
 
     Raises ValueError naming the nearest field for an unknown key, or the expected type for a bad value.
     """
@@ -241,6 +252,8 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 def _set(node, path: list[str], value: str, key: str):
     head, rest = path[0], path[1:]
     if isinstance(node, tuple):
+        if head == "*":
+            return tuple(_set(each, rest, value, key) for each in node)
         if not head.isdigit() or int(head) >= len(node):
             raise ValueError(f"{key}: there are stages 0 to {len(node) - 1}, not {head!r}.")
         index = int(head)

@@ -46,6 +46,8 @@ class TextGrounding(nn.Module):
 
     def forward(self, view: View, batch: dict[str, Tensor], stage: Stage) -> dict[str, tuple[float, Tensor]]:
         settings = self.settings
+        if not stage.grounding:
+            return {}
         temperature = view.model.temperature.float().clamp(min=MIN_TEMPERATURE)
         text = gather(view.texts["web"].pooled)
         wanted = {"values": view.values, "final": view.patches}
@@ -53,5 +55,6 @@ class TextGrounding(nn.Module):
         out = {}
         for name, patches in chosen.items():
             scores = gather(losses.grounding_scores(patches, text, stage.grounding_temperature))
-            out[f"grounding_{name}"] = settings.weight / len(chosen), losses.match(scores / temperature)
+            weight = settings.weight * stage.grounding / len(chosen)
+            out[f"grounding_{name}"] = weight, losses.match(scores / temperature)
         return out

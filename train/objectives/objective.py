@@ -45,18 +45,17 @@ class Objective(nn.Module):
             self.terms["sparc"] = SparseAlignment(recipe.sparc, model.config.vision_config.hidden_size)
         if any(stage.patch_weight * stage.mask_ratio or stage.local_crops for stage in recipe.stages):
             self.terms["self_distillation"] = SelfDistilling(recipe, model.vision_model)
-        patch_terms = (recipe.grounding, recipe.patch_labels, recipe.sparc)
-        self.values = any(term.weight and term.features != "final" for term in patch_terms)
         # what never changes and the base holds: no part of a checkpoint
         self.fixed = set()
         if recipe.tuning.base:
             self.fixed = {f"model.{name}" for name, p in model.named_parameters() if not p.requires_grad}
 
     def forward(self, batch: dict[str, Tensor], stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
+        values = self.recipe.needs_values(stage)
         if self.recipe.accumulate > 1:
-            view = look_in_parts(self.model, batch, self.recipe.accumulate, self.values)
+            view = look_in_parts(self.model, batch, self.recipe.accumulate, values)
         else:
-            view = look(self.model, batch, self.values)
+            view = look(self.model, batch, values)
         loss, values = 0, {}
         for term in self.terms.values():
             for name, (weight, value) in term(view, batch, stage).items():
