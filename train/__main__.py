@@ -12,7 +12,7 @@
     python -m train reproduce --out runs/table
     python -m train curves runs/nano runs/nano-2 --out curves.png
 
-Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200.
+Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200 'stages.*.size=112' (every stage).
 --resume goes on exactly where a run stopped, --dry-run says what it would take.
 distill ... distillation.generations=3 makes three students in a row, each the next one's teacher.
 """
