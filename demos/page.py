@@ -131,6 +131,7 @@ def build(
             cancel = gr.Button("Cancel", visible=False, size="sm", min_width=80, scale=0, elem_classes="tips-cancel")
         page = Page(studio, gr.State(None), choice, settings, line, cancel, pickers=[choice], heads=heads)
         cancel.click(page.loading.cancel, None, None, queue=False, **QUIET)
+        _endpoints(page)  # before anything listens to the page's own `load`, which would have taken that name
         shown = None
         if len(modules) == 1:
             modules[tabs[0]].tab(page)
@@ -153,7 +154,6 @@ def build(
         for event, tab, names in page.handed:
             _hand_over(page, shown, event, tab, names, answer)
         _keep_menus(page, blocks)
-        _endpoints(page)
 
         def leave(request: gr.Request) -> None:
             who = visitor(request)

@@ -4,6 +4,7 @@ python -m pytest tests/test_app.py
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -152,11 +153,29 @@ def test_a_page_left_alone_asks_nothing(visit):
         assert not asked, tab
 
 
+def test_the_documented_endpoints_are_those_of_the_page(tiny_folder):
+    from app import TABS
+    from demos.page import build
+
+    told = (ROOT / "docs/explorer.md").read_text("utf-8").partition("## Endpoints")[2].partition("\n## ")[0]
+    there = build(TABS, str(tiny_folder), "cpu").get_api_info()["named_endpoints"]
+    assert set(re.findall(r"`(/[a-z_]+)`", told)) == set(there)
+
+
+def test_the_example_client_without_an_app_is_one_sentence():
+    found = subprocess.run(
+        [sys.executable, ROOT / "docs/client.py", "http://127.0.0.1:9"], capture_output=True, text=True
+    )
+    assert found.returncode == 1 and found.stderr.startswith("no explorer answers at http://127.0.0.1:9")
+    assert found.stderr.count("\n") == 1
+
+
 def test_a_client_of_the_api(url, picture, tmp_path):
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 
     client = Client(url, verbose=False)
+    assert client.predict("tips-nano", api_name="/load")["name"] == "tips-nano"
     overlays, scores = client.predict(image=handle_file(picture), queries=["a dog", "sky"], api_name="/heatmap")
     assert [each["query"] for each in scores] == [each["caption"] for each in overlays] == ["a dog", "sky"]
     with Image.open(overlays[0]["image"]) as overlay:

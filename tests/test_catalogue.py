@@ -112,7 +112,7 @@ def test_available_starts_with_the_bundled_one():
 def test_every_bundled_folder_is_offered_and_the_pair_only_if_it_is_there(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(catalogue, "MODELS_FOLDER", tmp_path)
     assert [info.name for info in available()] == [BUNDLED, *HUB]
-    with pytest.raises(ModelError, match="did you mean"):
+    with pytest.raises(ModelError, match="no model or folder 'tips-nano'"):
         find("tips-nano")
     for name in ("zebra", "tips-nano-student", BUNDLED, "tips-nano"):
         shutil.copytree(tiny_folder, tmp_path / name)
@@ -143,6 +143,14 @@ def test_unknown_names(name):
     with pytest.raises(ModelError) as error:
         find(name)
     assert "tipsv2-" in sentence(error)
+
+
+@pytest.mark.parametrize("name", ["runs/mine/model", "nope"])
+def test_what_is_unlike_any_name_is_told_what_there_is(name):
+    with pytest.raises(
+        ModelError, match=f"no model or folder '{name}': give a folder, a Hub id, or one of tipsv2-nano"
+    ):
+        find(name)
 
 
 def test_near_names_come_first():

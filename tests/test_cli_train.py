@@ -143,7 +143,7 @@ def test_a_chain_is_killed_goes_on_and_ends_as_if_it_never_was(wide, tmp_path, c
     assert main([*command, "--out", str(tmp_path / "parts")]) == 2
     assert "add --resume" in capsys.readouterr().err
     assert main([*command, "--out", str(tmp_path / "parts"), "--resume", "seed=1"]) == 2
-    assert "seed differ" in capsys.readouterr().err
+    assert "different in seed" in capsys.readouterr().err
     assert main([*command, "--out", str(tmp_path / "whole" / "generation-1"), "--resume"]) == 2
     assert "no generation of a chain" in capsys.readouterr().err
 

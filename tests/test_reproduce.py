@@ -55,13 +55,14 @@ def test_the_search_looks_at_no_split_of_the_table():
     assert not set(claims.SPLITS["claim"].values()) & set(claims.SPLITS["search"].values())
 
 
-def record(out, row, seed, final, style=0.1):
+def record(out, name, seed, final, style=0.1):
     """A finished run with made-up scores."""
     scores = dict.fromkeys(("values", "top1", "i2t", "t2i", "en", *claims.LANGUAGES), 0.5)
-    path = reproduce.record_of(out, row, seed)
+    path = reproduce.record_of(out, name, seed)
     path.parent.mkdir(exist_ok=True)
     both = {"val": {**scores, "final": final, "chance": 0.05}, "style": {**scores, "final": style, "chance": 0.05}}
-    path.write_text(json.dumps({"row": row, "seed": seed, "scores": both}))
+    settings = next((claims.settings_of(row, seed) for row in claims.ROWS if row.name == name), None)
+    path.write_text(json.dumps({"row": name, "seed": seed, "scores": both, "recipe": settings}))
 
 
 def test_the_table_gives_means_deviations_and_differences_of_common_seeds(tmp_path):
@@ -81,9 +82,10 @@ def test_the_table_gives_means_deviations_and_differences_of_common_seeds(tmp_pa
     assert claim[2:4] == ["3", f"**{statistics.fmean(gains):+.3f} ± {statistics.stdev(gains):.3f}**"]
     assert claim[5] == "+0.000 ± 0.000"
     assert "another version" not in text and "search" not in text
-    tried = json.loads(reproduce.record_of(tmp_path, "ibot", 0).read_text())
-    tried = tried | {"row": "try-distill", "scores": {"search": tried["scores"]["val"]}}
-    reproduce.record_of(tmp_path, "try-distill", 0).write_text(json.dumps(tried))
+    record(tmp_path, "try-distill", 0, 0.1)
+    path = reproduce.record_of(tmp_path, "try-distill", 0)
+    tried = json.loads(path.read_text())
+    path.write_text(json.dumps(tried | {"scores": {"search": tried["scores"]["val"]}}))
     assert "| try-distill | 1 | 0.100 |" in tables.write(tmp_path).partition("The search for unite")[2]
 
 
@@ -125,8 +127,11 @@ def test_a_student_is_trained_after_its_teacher_and_a_finished_run_is_left_alone
 
 def test_what_is_to_do_names_what_is_missing_first(small, tmp_path):
     assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(seed, row) for seed in (0, 1) for row in small]
-    reproduce.record_of(tmp_path, "values-1", 0).parent.mkdir()
-    reproduce.record_of(tmp_path, "values-1", 0).touch()
+    record(tmp_path, "values-1", 0, 0.5)
+    assert len(reproduce.to_do(tmp_path, ["values-1"], (0, 1))) == 6, "it was made with other settings"
+    path = reproduce.record_of(tmp_path, "values-1", 0)
+    found = json.loads(path.read_text()) | {"recipe": claims.settings_of(small[-1], 0)}
+    path.write_text(json.dumps(found))
     assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(1, row) for row in small]
 
 

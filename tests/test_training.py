@@ -328,7 +328,7 @@ def test_used_folders_and_changed_recipes_are_refused(recipe, tokenizer, tmp_pat
     fit(recipe, pretraining(recipe), tokenizer, run, show=False)
     with pytest.raises(ValueError, match="--resume"):
         fit(recipe, pretraining(recipe), tokenizer, run, show=False)
-    with pytest.raises(ValueError, match="weight_decay differ"):
+    with pytest.raises(ValueError, match="different in weight_decay"):
         changed = settings.override(recipe, ["weight_decay=0.2"])
         fit(changed, pretraining(changed), tokenizer, run, resume=True, show=False)
     (tmp_path / "full").mkdir()

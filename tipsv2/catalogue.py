@@ -121,8 +121,9 @@ def find(name: str | Path) -> ModelInfo:
         unknown = dict(parameters="unknown", width=0, resolution=0, download_mb=0, licence="see the Hub")
         return ModelInfo(text, text, "hub", text, trained_on="Unknown: see its page on the Hub.", **unknown)
     known = [info.name for info in (*available(), *DPT.values())]
-    near = difflib.get_close_matches(text, [*known, "auto"], n=3, cutoff=0.5) or known
-    raise ModelError(f"There is no model or folder '{text[:100]}': did you mean {', '.join(near)}?")
+    near = difflib.get_close_matches(text, [*known, "auto"], n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"give a folder, a Hub id, or one of {', '.join(known)}."
+    raise ModelError(f"There is no model or folder '{text[:100]}': {hint}")
 
 
 def _is_hub_id(text: str) -> bool:

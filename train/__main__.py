@@ -13,7 +13,7 @@
     python -m train curves runs/nano runs/nano-2 --out curves.png
 
 Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200 'stages.*.size=112' (every stage).
---resume goes on exactly where a run stopped, --dry-run says what it would take.
+pretrain, distill, finetune, sparc and sfclip take --resume (on exactly where a run stopped) and --dry-run (its cost).
 distill ... distillation.generations=3 makes three students in a row, each the next one's teacher.
 """
 
@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
             from train.data.shards import write_shards
 
             paths = write_shards(options.out, options.count, options.size, options.seed, options.styles.split(","))
-            print(f"{options.count} scenes of {options.size} px in {len(paths)} shards in {options.out}")
+            print(f"{options.count} scenes of {options.size} px in {options.out}, shards: {len(paths)}")
         elif options.command == "textteacher":
             from train.multilingual import train_teacher
 

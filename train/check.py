@@ -83,7 +83,7 @@ class Report:
         mapped = ", ".join(f"{name} from {column}" for name, column in self.pairs.mapping.items())
         lines = [
             f"{self.pairs.name}: {self.rows} rows, {len(self.sizes)} usable pairs"
-            + ("" if self.pairs.indexed else f", {self.pairs.shards} shards"),
+            + ("" if self.pairs.indexed else f", shards: {self.pairs.shards}"),
             f"columns: {', '.join(self.pairs.columns)}",
             f"read as: {mapped}",
         ]

@@ -9,10 +9,11 @@ them looks at no split of the table.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from train.settings import Recipe, SelfDistillation, Stage, Tower, Tuning, override
+from train.settings import Recipe, SelfDistillation, Stage, Tower, Tuning, override, to_dict
 
 NOUNS, SIZE, BATCH = 30, 112, 128
 START, STEPS = 500, 1000  # of the start, and in all
@@ -138,6 +139,11 @@ def base() -> Recipe:
         sample_every=STEPS,
     )
     return override(recipe, [f"data.nouns={NOUNS}", "grounding.weight=1"])
+
+
+def settings_of(row: Row, seed: int) -> dict:
+    """The row's recipe as a record holds it, with no path of a machine."""
+    return json.loads(json.dumps(to_dict(recipe_of(row, seed, Path("work")))).replace("work/", ""))
 
 
 def recipe_of(row: Row, seed: int, work: Path) -> Recipe:

@@ -227,15 +227,14 @@ def claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
         raise ValueError(f"{run} already holds a run; add --resume to go on with it, or choose another --out.")
     before = json.loads(record.read_text())
     try:
-        before = json.loads(
-            json.dumps(to_dict(from_dict(before)))
-        )  # fields that are newer than the run: their defaults
+        # fields that are newer than the run: their defaults
+        before = json.loads(json.dumps(to_dict(from_dict(before))))
     except TypeError:
         pass  # fields that are gone: they are named below
     if before != values:
         changed = _differing(before, values)
         raise ValueError(
-            f"{run} was made by another recipe: {', '.join(changed)} differ. Resume with the same settings."
+            f"{run} was made by another recipe, different in {', '.join(changed)}. Resume with the same settings."
         )
 
 

@@ -205,5 +205,5 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def get(name: str) -> Recipe:
     """The named recipe. Raises ValueError with the nearest name for an unknown one."""
     if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}{near(name, RECIPES)}. Recipes: {', '.join(RECIPES)}.")
+        raise ValueError(f"there is no recipe {name!r}: choose {', '.join(RECIPES)}{near(name, RECIPES) or '.'}")
     return RECIPES[name]()

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from train.claims import LANGUAGES, ROWS, SIZE, SPLITS, Row, recipe_of
-from train.settings import choose, to_dict
+from train.claims import LANGUAGES, ROWS, SIZE, SPLITS, Row, recipe_of, settings_of
+from train.settings import choose, from_dict
 
 KEPT_LINES = 60  # of a run's log
 
@@ -60,7 +60,7 @@ def to_do(out: Path, rows: list[str] | None, seeds: tuple[int, ...]) -> list[tup
         choose("rows", name, *(row.name for row in ROWS))
     by_name = {row.name: row for row in ROWS}
     found = [(seed, row) for seed in seeds for row in ROWS if not rows or row.name in rows]
-    found = [(seed, row) for seed, row in found if not record_of(out, row.name, seed).exists()]
+    found = [(seed, row) for seed, row in found if not read_record(record_of(out, row.name, seed))]
     for seed, row in found:  # it grows: a teacher may have a teacher
         for needed in (by_name[name] for name in row.needs):
             if not _trained(out / "work", needed, seed) and (seed, needed) not in found:
@@ -71,6 +71,19 @@ def to_do(out: Path, rows: list[str] | None, seeds: tuple[int, ...]) -> list[tup
 def record_of(out: Path, name: str, seed: int) -> Path:
     """Where a finished run's record is."""
     return out / "runs" / f"{name}-{seed}.json"
+
+
+def read_record(path: Path) -> dict | None:
+    """A finished run's record; None where there is none, or one of settings that are no longer the row's."""
+    row = next((row for row in ROWS if path.stem.rpartition("-")[0] == row.name), None)
+    if row is None or not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    try:
+        same = from_dict(record["recipe"]) == from_dict(settings_of(row, record["seed"]))
+    except (TypeError, KeyError):  # fields of another version
+        return None
+    return record if same else None
 
 
 def _trained(work: Path, row: Row, seed: int) -> bool:
@@ -101,7 +114,7 @@ def train_and_score(out: Path, row: Row, seed: int) -> None:
         "seed": seed,
         "scores": score(place / "model", SPLITS[row.kind]),
         "seconds": round(time.perf_counter() - started),
-        "recipe": json.loads(json.dumps(to_dict(recipe)).replace(f"{work}/", "")),
+        "recipe": settings_of(row, seed),
         "log": [json.loads(line) for line in lines[:: max(1, len(lines) // KEPT_LINES)]],
     }
     path = record_of(out, row.name, seed)

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Tipsv2Model
 import tipsv2
 from tipsv2 import scenes
 from train import cost
+from train.bounds import check
 from train.cost import in_units
 from train.data.batches import Batches
 from train.data.samples import open_data
@@ -45,11 +46,16 @@ def start(recipe: Recipe, out: Path, resume: bool = False, dry_run: bool = False
 
     `dry_run` prints the resolved recipe (JSON, stdout) and what it will cost (stderr), and leaves nothing behind.
     """
+    check(recipe)
     count = recipe.distillation.generations
     if count < 1 or (count > 1 and not recipe.distillation.weight):
         raise ValueError(
             f"distillation.generations={count}: a whole number from 1, and above 1 only where a student has a teacher "
             "(distillation.weight, as in python -m train distill)."
+        )
+    if resume and not any(path.is_file() for path in (out / "recipe.json", out / "generation-1" / "recipe.json")):
+        raise ValueError(
+            f"{out} holds no run to go on with: name the run's folder, or leave --resume out to start one."
         )
     if dry_run:
         _dry_run(recipe, out, resume, show)

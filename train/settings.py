@@ -260,7 +260,7 @@ def _set(node, path: list[str], value: str, key: str):
         return (*node[:index], _set(node[index], rest, value, key), *node[index + 1 :])
     kinds = typing.get_type_hints(type(node))
     if head not in kinds:
-        raise ValueError(f"{key}: {type(node).__name__} has no field {head!r}{near(head, kinds)}.")
+        raise ValueError(f"{key}: {type(node).__name__} has no field {head!r}{near(head, kinds) or '.'}")
     current = getattr(node, head)
     if rest:
         return replace(node, **{head: _set(current, rest, value, key)})
@@ -285,7 +285,7 @@ def near(name: str, known) -> str:
 def choose(field: str, value: str, *known: str) -> str:
     """`value` if it is one of `known`, else a ValueError that lists them."""
     if value not in known:
-        raise ValueError(f"{field}={value!r} is unknown{near(value, known)}; choose {' or '.join(known)}.")
+        raise ValueError(f"{field}={value!r} is unknown: choose {' or '.join(known)}{near(value, known) or '.'}")
     return value
 
 

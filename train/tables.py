@@ -6,12 +6,12 @@ starting weights the two rows share, and their standard deviation.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from train.claims import BATCH, CLAIMS, LANGUAGES, NOUNS, ROWS, STEPS
+from train.claims import BATCH, CLAIMS, LANGUAGES, NOUNS, ROWS, START, STEPS
+from train.reproduce import read_record
 
 COLUMNS = {
     "mIoU final": ("val", "final"),
@@ -29,12 +29,14 @@ Scores = dict[str, dict[int, dict[str, float]]]  # row -> seed -> column -> valu
 
 
 def read(out: Path, kind: str = "claim") -> Scores:
-    """The columns of every record of a kind in `out`, and chance, rows in the order of train/claims.py."""
+    """The columns of every record of a kind in `out`, and chance, rows in the order of train/claims.py. Left out are
+    records of other settings than a row has now.
+    """
     found: Scores = {row.name: {} for row in ROWS if row.kind == kind}
     columns = COLUMNS if kind == "claim" else SEARCH
     for path in sorted((out / "runs").glob("*.json")):
-        record = json.loads(path.read_text())
-        if record["row"] in found:
+        record = read_record(path)
+        if record and record["row"] in found:
             for scores in record["scores"].values():
                 scores["foreign"] = statistics.fmean(scores[code] for code in LANGUAGES)
             values = {name: record["scores"][split][key] for name, (split, key) in columns.items()}
@@ -61,8 +63,9 @@ def write(out: Path) -> str:
     chances = [_any(found)[f"chance {split}"] for split in ("val", "style")]
     text = (
         f"# What the papers claim, at {NOUNS} nouns and {STEPS * BATCH:,} images a run\n\n"
-        "Written by `python -m train reproduce`. Mean ± standard deviation over seeds; mIoU among the names present, "
-        "chance {:.3f}, on the unseen style {:.3f}.\n\n".format(*chances)
+        "Written by `python -m train reproduce`. Rows without a teacher go on from `start`: captions grounded in the "
+        f"patches of {START * BATCH:,} of these images. Mean ± standard deviation over seeds; mIoU among the names "
+        f"present, chance {chances[0]:.3f}, on the unseen style {chances[1]:.3f}.\n\n"
         + f"{_markdown(_rows(found, COLUMNS))}\n\n"
         "## Claims\n\nMean ± standard deviation of the differences within a seed. **Bold**: more than two standard "
         f"deviations from 0, over three seeds or more.\n\n{_markdown(claims)}\n"

@@ -1,0 +1,58 @@
+"""Values no run can use are one sentence, on the command line and before anything is trained."""
+
+import pytest
+
+from train import bounds, recipes
+from train.__main__ import main
+from train.settings import override
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_named_recipes_are_within_the_bounds(name):
+    recipe = recipes.get(name)
+    bounds.check(override(recipe, ["tuning.base=tipsv2-nano"] if recipe.command == "finetune" else []))
+
+
+@pytest.mark.parametrize(
+    "assignment, what",
+    [
+        ("stages.0.steps=-5", "stages.0.steps=-5 cannot be: a whole number from 1."),
+        ("stages.1.batch_size=0", "stages.1.batch_size=0 cannot be: a whole number from 1."),
+        ("stages.*.size=100", "stages.0.size=100 cannot be: a multiple of the patch size, 14 pixels."),
+        ("stages.1.size=0", "a multiple of the patch size, 14 pixels."),
+        ("stages.1.learning_rate=-1", "stages.1.learning_rate=-1 cannot be: above 0."),
+        ("stages.0.learning_rate=0", "cannot be: above 0."),
+        ("stages.0.learning_rate=inf", "cannot be: above 0."),
+        ("stages.1.local_size=15", "stages.1.local_size=15 cannot be: a multiple of the patch size"),
+        ("stages.0.mask_ratio=1.5", "from 0 to 1"),
+        ("stages.0.grounding_temperature=0", "above 0"),
+        ("tower.heads=0", "tower.heads=0 cannot be: a whole number from 1."),
+        ("tower.width=97", "tower.width=97 cannot be: a multiple of tower.heads=2."),
+        ("tower.table=10", "a multiple of the patch size"),
+        ("accumulate=0", "accumulate=0 cannot be"),
+        ("web_weight=2", "from 0 to 1"),
+        ("beta2=1", "beta2=1 cannot be: from 0 to below 1."),
+        ("clip=nan", "clip=nan cannot be"),
+    ],
+)
+def test_what_no_run_can_use_is_named(assignment, what):
+    with pytest.raises(ValueError) as error:
+        bounds.check(override(recipes.get("smoke"), [assignment]))
+    assert what in str(error.value)
+
+
+def test_a_base_has_a_size_and_a_rate_of_its_own():
+    recipe = override(recipes.get("finetune"), ["tuning.base=tipsv2-nano", "stages.0.size=0"])
+    bounds.check(override(recipe, ["stages.0.learning_rate=0"]))
+    with pytest.raises(ValueError, match="or 0 for the base's own"):
+        bounds.check(override(recipe, ["stages.0.size=15"]))
+
+
+def test_the_command_line_refuses_before_it_trains(tmp_path, capsys):
+    command = ["pretrain", "--recipe", "smoke", "--out", str(tmp_path / "run")]
+    for more in (["--dry-run"], []):
+        assert main([*command, *more, "stages.0.batch_size=0"]) == 2
+        assert capsys.readouterr().err == "stages.0.batch_size=0 cannot be: a whole number from 1.\n"
+    assert main([*command, "--resume"]) == 2
+    assert "holds no run to go on with" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

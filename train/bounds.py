@@ -1,0 +1,64 @@
+"""The numbers a recipe may hold, so that a slip of the keyboard is a sentence before a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from train.settings import Recipe, Stage
+
+PATCH = 14  # pixels
+SHARES = ("mask_ratio", "restyle")
+WEIGHTS = ("dino_weight", "patch_weight", "grounding")
+
+
+def check(recipe: Recipe) -> None:
+    """Raises ValueError with the first field whose value no run can use, and what it may be."""
+    for field, value, allowed, what in _rules(recipe):
+        if not (allowed and math.isfinite(value)):
+            raise ValueError(f"{field}={value:g} cannot be: {what}.")
+
+
+def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
+    """(field, its value, whether it may be, what may be)."""
+    for number, stage in enumerate(recipe.stages):
+        yield from ((f"stages.{number}.{field}", *rest) for field, *rest in _of_stage(stage, bool(recipe.tuning.base)))
+    tower = recipe.tower
+    for field in ("vision_layers", "text_layers", "heads", "vocabulary"):
+        value = getattr(tower, field)
+        yield f"tower.{field}", value, value >= 1, "a whole number from 1"
+    whole = tower.width >= 1 and tower.width % max(1, tower.heads) == 0
+    yield "tower.width", tower.width, whole, f"a multiple of tower.heads={tower.heads}"
+    yield "tower.table", tower.table, tower.table >= PATCH and tower.table % PATCH == 0, _multiple()
+    for field in ("accumulate", "save_every", "sample_every"):
+        yield field, getattr(recipe, field), getattr(recipe, field) >= 1, "a whole number from 1"
+    for field in ("warmup", "workers", "milestones", "seed"):
+        yield field, getattr(recipe, field), getattr(recipe, field) >= 0, "a whole number from 0"
+    for field in ("clip", "temperature"):
+        yield field, getattr(recipe, field), getattr(recipe, field) > 0, "above 0"
+    yield "weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "0 or more"
+    yield "beta2", recipe.beta2, 0 <= recipe.beta2 < 1, "from 0 to below 1"
+    yield "web_weight", recipe.web_weight, 0 <= recipe.web_weight <= 1, "from 0 to 1"
+
+
+def _of_stage(stage: Stage, based: bool) -> Iterator[tuple[str, float, bool, str]]:
+    unset = ", or 0 for the base's own" if based else ""
+    for field in ("steps", "batch_size"):
+        yield field, getattr(stage, field), getattr(stage, field) >= 1, "a whole number from 1"
+    sized = stage.size >= (0 if based else PATCH) and stage.size % PATCH == 0
+    yield "size", stage.size, sized, _multiple() + unset
+    rated = stage.learning_rate > 0 or (based and stage.learning_rate == 0)
+    yield "learning_rate", stage.learning_rate, rated, "above 0" + unset
+    yield "local_crops", stage.local_crops, stage.local_crops >= 0, "a whole number from 0"
+    if stage.local_crops:
+        local = stage.local_size >= PATCH and stage.local_size % PATCH == 0
+        yield "local_size", stage.local_size, local, _multiple()
+    for field in SHARES:
+        yield field, getattr(stage, field), 0 <= getattr(stage, field) <= 1, "from 0 to 1"
+    for field in WEIGHTS:
+        yield field, getattr(stage, field), getattr(stage, field) >= 0, "0 or more"
+    yield "grounding_temperature", stage.grounding_temperature, stage.grounding_temperature > 0, "above 0"
+
+
+def _multiple() -> str:
+    return f"a multiple of the patch size, {PATCH} pixels"
