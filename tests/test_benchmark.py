@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tipsv2 import benchmark
+from tipsv2 import benchmark, measuring
 from tipsv2.__main__ import main
 from tipsv2.encoder import load
 from tipsv2.straightforward import Straightforward
@@ -48,8 +48,8 @@ def test_operations_are_those_of_the_linear_layers_and_attention(both):
 
 def test_medians_of_turns(monkeypatch):
     took = iter([9.0, 9.0, 1.0, 4.0, 2.0, 8.0, 100.0, 6.0])  # the first of each warms up
-    monkeypatch.setattr(benchmark, "timed", lambda call: next(took))
-    assert benchmark.in_turns(None, None, 3) == {"ours": 2.0, "straightforward": 6.0, "ratio": 3.0}
+    monkeypatch.setattr(measuring, "timed", lambda call: next(took))
+    assert measuring.in_turns(None, None, 3) == {"ours": 2.0, "straightforward": 6.0, "ratio": 3.0}
 
 
 def test_the_command(tiny_folder, monkeypatch, capsys):
@@ -64,6 +64,10 @@ def test_the_command(tiny_folder, monkeypatch, capsys):
     assert found["agreement"]["least cosine of a patch"] > 0.999
     assert found["other"]["text, from the disk"]["ours"] < found["other"]["text, 150 classes x 9, first"]["ours"]
     assert set(found["peak_memory_mb"]) == {"ours 112"}
+
+
+def test_resident_sees_what_a_call_holds_and_lets_go():
+    assert 90e6 < measuring.resident(lambda: torch.ones(25_000_000).sum()) < 200e6
 
 
 def test_no_turns_is_one_sentence(capsys):
