@@ -2,9 +2,10 @@
 
 A row is a recipe on bundled scenes of `NOUNS` nouns: the same towers, images, steps and learning rate, another
 objective. At this size it is luck of the seed whether patches and words meet under the contrastive loss alone, so rows
-go on from one encoder a seed, `start`, whose captions were grounded in patches; a student is new and has its teacher
-instead; `sfclip` is new for its teacher's words, has the start in its own run, and is compared with `through`. Rows of the search go on for a third of the steps and are scored on scenes of their own, so that choosing among
-them looks at no split of the table.
+go on from one encoder a seed, `start`, whose captions were grounded in patches. A student is new and has its teacher
+instead. `sfclip` is new for its teacher's words, has the start in its own run, and is compared with `through`. Rows of
+the search go on for a third of the steps and are scored on scenes of their own, so that choosing among them looks at no
+split of the table.
 """
 
 from __future__ import annotations
