@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from train.settings import Recipe, Stage
+from train.settings import PATCH, Recipe, Stage
 
-PATCH = 14  # pixels
 SHARES = ("mask_ratio", "restyle")
 WEIGHTS = ("dino_weight", "patch_weight", "grounding")
 

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from train.settings import Recipe, Stage
+from train.settings import PATCH, Recipe, Stage
 
 if TYPE_CHECKING:
     from train.teachers import Teachers
 
 TEXT_TOKENS = 24  # of a typical caption; the batch pads to its longest
-PATCH = 14
 
 
 @dataclass(frozen=True)

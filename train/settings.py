@@ -12,6 +12,8 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+PATCH = 14  # pixels; the batches' masks, labels and grids count in these
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -22,12 +22,11 @@ from transformers import Tipsv2Model
 from tipsv2.catalogue import fetch, find, read_config
 from tipsv2.weights import read_model, read_tokenizer
 from train.objectives.towers import freeze_layer_scale
-from train.settings import Recipe, Tower, Tuning, choose
+from train.settings import PATCH, Recipe, Tower, Tuning, choose
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PATCH = 14  # pixels; the batches' masks and grids count in these
 RATE = 0.06  # learning rate times width: 3e-4 at 192, where it was tried; 1 / width as in muP (arXiv 2203.03466)
 ADAPTER = "default"  # peft's name for the one set of updates
 
