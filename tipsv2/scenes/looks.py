@@ -1,7 +1,7 @@
 """A drawing in another look, for training: other colours, flatter shades, other proportions, the same thing.
 
-Two drawings of a noun are too few to tell what of them is the thing and what the artist. Whether many looks help with a
-third artist's drawings is the row restyle of `python -m train reproduce`.
+Two drawings of a noun are too few to tell what of them is the thing and what the artist: the recipe nano-styles trains
+on four artists' and redraws some, for the sake of another's.
 """
 
 from __future__ import annotations

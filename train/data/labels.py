@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tipsv2.pairs import Pair
 from train.data.views import Window
+from train.settings import PATCH
 
-PATCH = 14  # pixels
 UNLABELLED = -1
 
 
