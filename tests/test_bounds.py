@@ -1,10 +1,20 @@
 """Values no run can use are one sentence, on the command line and before anything is trained."""
 
 import pytest
+import torch
+from small import WORDS
 
+from tipsv2 import scenes
 from train import bounds, recipes
 from train.__main__ import main
+from train.data.batches import Batches
 from train.settings import override
+from train.tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(WORDS, 400)
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
@@ -33,12 +43,43 @@ def test_named_recipes_are_within_the_bounds(name):
         ("web_weight=2", "from 0 to 1"),
         ("beta2=1", "beta2=1 cannot be: from 0 to below 1."),
         ("clip=nan", "clip=nan cannot be"),
+        ("seed=1000", "seed=1000 cannot be: its scenes are those of scenes:val, kept for measuring."),
+        ("seed=2000", "of scenes:style"),
+        ("seed=2500", "of scenes:search"),
+        ("seed=3000", "of monitor and drawings"),
+        ("seed=4001", "of monitor and drawings"),
+        ("stages.0.size=1120", "stages.0.size=1120 cannot be: scenes are drawn up to 1024 pixels."),
+        ("stages.1.dino_weight=0", "above 0, and stages.*.local_crops=0 leaves its term out"),
+        ("stages.1.mask_ratio=0", "stages.1.patch_weight=2 cannot be: 0 where mask_ratio=0 hides no patch."),
+        ("stages.1.teacher_size=-14", "stages.1.teacher_size=-14 cannot be"),
+        ("self_distillation.prototypes=-1", "a whole number from 1"),
+        ("sparc.width=-8", "sparc.width=-8 cannot be: a whole number from 0."),
+        ("sfclip.hidden=-1", "sfclip.hidden=-1 cannot be"),
     ],
 )
 def test_what_no_run_can_use_is_named(assignment, what):
     with pytest.raises(ValueError) as error:
         bounds.check(override(recipes.get("smoke"), [assignment]))
     assert what in str(error.value)
+
+
+def test_what_is_refused_as_seed_is_what_would_be_trained_on(tokenizer):
+    """Seed 1000 of the bundled scenes starts with the first pictures of scenes:val; its neighbours have none."""
+    recipe = override(recipes.get("smoke"), ["seed=1000", "stages.0.size=28"])
+    first = Batches(recipe, tokenizer)[0]["image"][0]
+    val = scenes.split("val", 28)[0].image
+    assert torch.equal(first, torch.from_numpy(val).permute(2, 0, 1) / 255)
+    for seed in (0, 7, 999, 1001, 1999, 2999):
+        bounds.check(override(recipe, [f"seed={seed}"]))
+    elsewhere = override(recipe, ["seed=1000", "data.source=photos"])
+    bounds.check(elsewhere)  # of other data no seed is anybody's
+
+
+def test_a_distilled_grid_is_of_whole_patches():
+    recipe = override(recipes.get("nano-distill"), ["distillation.teacher=tipsv2-nano"])
+    bounds.check(override(recipe, ["stages.0.teacher_size=224"]))
+    with pytest.raises(ValueError, match="teacher_size=100 cannot be: 0, or a multiple of the patch size"):
+        bounds.check(override(recipe, ["stages.0.teacher_size=100"]))
 
 
 def test_a_base_has_a_size_and_a_rate_of_its_own():

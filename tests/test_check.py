@@ -1,9 +1,12 @@
 """`python -m train check` and `caption`: numbers against hand counts, and captions by a real, tiny, untrained model."""
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import datasets
+import numpy as np
 import photos
 import pytest
 import torch
@@ -192,7 +195,26 @@ def test_images_of_tars_are_put_beside_the_table(tmp_path, llava):
     assert [(photos.number_of(p.open()), p.captions["web"]) for p in open_pairs(out)] == [
         (i, (f"picture number {i}",)) for i in range(4)
     ]
-    assert len(list((tmp_path / "out-images").glob("*.png"))) == 4
+    images = tmp_path / "out-images"
+    assert len(list(images.glob("*.png"))) == 4 and all(Image.open(path).size for path in images.iterdir())
+
+
+def test_an_image_that_did_not_fit_on_the_disk_is_not_taken_for_one(tmp_path, llava, capsys, monkeypatch):
+    shards = photos.shards(tmp_path / "x", 1, 1)
+    command = ["caption", str(shards), "--model", str(llava), "--out", str(tmp_path / "out.jsonl"), "--short", "a dog"]
+    write = Path.write_bytes
+
+    def full_disk(path, data):
+        write(path, data[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full_disk)
+        assert main(command) == 2
+    assert "could not be written (No space left on device)" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out-images/*"))
+    assert main(command) == 0
+    assert [photos.number_of(pair.open()) for pair in open_pairs(tmp_path / "out.jsonl")] == [0, 1]
 
 
 def test_what_cannot_caption_is_said_in_a_sentence(tmp_path, llava, tiny_folder, capsys):
@@ -208,3 +230,24 @@ def test_what_cannot_caption_is_said_in_a_sentence(tmp_path, llava, tiny_folder,
         assert main(["caption", str(path), *arguments]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert hint in error, error
+
+
+def test_masks_that_patch_labels_cannot_learn_from_are_named(tmp_path):
+    """Of images whose labels have names; the pairs themselves stay usable."""
+    path = photos.folder(tmp_path / "x", 4)
+    for i in range(4):
+        Image.fromarray(np.full(Image.open(path / f"{i:03}.png").size[::-1], i, np.uint8)).save(
+            path / f"{i:03}.mask.png"
+        )
+    (path / "names.json").write_text('["sky", "grass", "dog"]')
+    (path / "001.mask.png").write_bytes(b"no picture")
+    report = look_through(Data(source=str(path)), show=False)
+    assert report.refusal == "" and len(report.sizes) == 4
+    lines = str(report).splitlines()
+    at = lines.index("unusable as patch labels: 2")
+    assert (
+        "001.png: its mask cannot be read" in lines[at + 1]
+        and "numbers up to 3, but there are 3 names" in lines[at + 2]
+    )
+    (path / "names.json").unlink()
+    assert "patch labels" not in str(look_through(Data(source=str(path)), show=False))

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from shapes import write
 from small import save_teacher
 
@@ -156,3 +156,38 @@ def test_chains_that_cannot_be_are_refused(wide, tmp_path, capsys):
     _, said = dry(capsys, *command[:-2], *TINY, "distillation.text=random", "distillation.generations=3")
     assert "each of 3 generations" in said and re.search(rf"teachers {NUMBER}B", said)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_student_does_not_go_on_with_another_teacher(tmp_path, capsys):
+    teacher = tmp_path / "teacher"
+    save_teacher(teacher)
+    command = ["distill", "--teacher", str(teacher), "--out", str(tmp_path / "x"), *TINY, "save_every=1"]
+    assert main(command) == 0
+    assert main([*command, "--resume"]) == 0
+    weights = load_file(teacher / "model.safetensors")
+    save_file({name: value + 0.1 for name, value in weights.items()}, teacher / "model.safetensors", {"format": "pt"})
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 2
+    assert "different in distillation.digest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["scenes"], "what is finished stands, go on with the same command"),
+        (["textteacher"], "nothing was saved, so start again"),
+        (["pretrain", "--recipe", "smoke"], "nothing was saved, so start again"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_leaves(arguments, said, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for name in ("train.data.shards.write_shards", "train.multilingual.train_teacher", "train.run.start"):
+        monkeypatch.setattr(name, interrupted)
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == f"interrupted at once; {said}.\n"
+    if arguments[0] == "pretrain":
+        (tmp_path / "out" / "checkpoints" / "step-0000005").mkdir(parents=True)
+        assert main([*arguments, "--out", str(tmp_path / "out")]) == 130
+        assert "the last checkpoint stands, go on with --resume." in capsys.readouterr().err

@@ -186,6 +186,25 @@ def test_a_run_does_not_go_on_from_another_base(tiny_folder, tmp_path):
         run(quick(base, "tuning.part=last"), tmp_path / "run", resume=True)
 
 
+def test_a_checkpoint_as_base_is_the_run_as_it_was_then(tiny_folder, tmp_path):
+    """Not the weights that the run ended with, which lie beside it."""
+    recipe = quick(tiny_folder, "stages.0.steps=4", "save_every=2", "milestones=2", "stages.0.learning_rate=1e-2")
+    run(recipe, tmp_path / "first")
+    place = tmp_path / "first" / "checkpoints" / "step-0000002"
+    then = {
+        key.removeprefix("objective.model."): value
+        for key, value in load_file(place / "state.safetensors").items()
+        if key.startswith("objective.model.")
+    }
+    digests = set()
+    for base, same in ((place, True), (tmp_path / "first", False)):
+        resolved, objective, _ = opened(quick(base))
+        found = objective.model.state_dict()
+        assert all(torch.equal(found[name], then[name]) for name in then) == same
+        digests.add(resolved.tuning.digest)
+    assert len(digests) == 2
+
+
 # What a user can get wrong
 
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 import pytest
 
 from tipsv2 import scenes
-from train import claims, reproduce, tables
+from train import bounds, claims, reproduce, tables
 from train.__main__ import main
 from train.settings import to_dict
 
@@ -19,6 +19,16 @@ def flat(values, prefix=""):
     for key, value in items:
         out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict | tuple) else {f"{prefix}{key}": value}
     return out
+
+
+@pytest.mark.parametrize("row", claims.ROWS, ids=lambda row: row.name)
+def test_no_row_trains_on_scenes_of_the_table(row, tmp_path):
+    measured = [scenes.split(name.partition(":")[2]) for kind in claims.SPLITS.values() for name in kind.values()]
+    for seed in range(1, 10):
+        recipe = claims.recipe_of(row, seed, tmp_path)
+        bounds.check(recipe)
+        first = recipe.seed * 10**9
+        assert all(first + recipe.images <= split.first or first >= split.first + len(split) for split in measured)
 
 
 @pytest.mark.parametrize("row", claims.ROWS, ids=lambda row: row.name)
@@ -125,6 +135,20 @@ def test_a_student_is_trained_after_its_teacher_and_a_finished_run_is_left_alone
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
+def test_an_encoder_of_other_settings_does_not_pass_for_the_rows(small, tmp_path, monkeypatch):
+    start = small[0]
+    reproduce.train_and_score(tmp_path, start, 1)
+    assert reproduce.to_do(tmp_path, ["ibot"], (1,)) == [(1, small[1])], "its start is there"
+    other = claims.Row(**{**start.__dict__, "fields": (*start.fields, "stages.*.learning_rate=1e-3")})
+    monkeypatch.setattr(reproduce, "ROWS", (other, *small[1:]))
+    assert reproduce.to_do(tmp_path, ["ibot"], (1,)) == [(1, other), (1, small[1])]
+    reproduce.train_and_score(tmp_path, other, 1)
+    made = json.loads((tmp_path / "work/start-1/recipe.json").read_text())
+    assert {stage["learning_rate"] for stage in made["stages"]} == {1e-3}
+    log = json.loads(reproduce.record_of(tmp_path, "start", 1).read_text())["log"]
+    assert max(line["lr"] for line in log if "lr" in line) <= 1e-3
+
+
 def test_what_is_to_do_names_what_is_missing_first(small, tmp_path):
     assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(seed, row) for seed in (0, 1) for row in small]
     record(tmp_path, "values-1", 0, 0.5)
@@ -139,6 +163,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
     for arguments, said in (
         (["--rows", "ibott"], "did you mean 'ibot'?"),
         (["--seeds", "one"], "--seeds one: whole numbers"),
+        (["--seeds", "0,1"], "--seeds 0,1: whole numbers from 1"),
         (["--table"], "holds no finished run"),
     ):
         assert main(["reproduce", "--out", str(tmp_path / "table"), *arguments]) == 2

@@ -91,8 +91,13 @@ def test_less_memory_gives_the_same_gradients(recipe, tokenizer, fields, saved):
 
 
 def test_parts_must_divide_the_batch(recipe, tokenizer):
-    with pytest.raises(ValueError, match="accumulate=3 does not divide the batch of 8"):
-        step(settings.override(recipe, ["accumulate=3"]), tokenizer)
+    for fields, world, said in (
+        (["accumulate=3"], 1, "accumulate=3 does not divide stages.0.batch_size=8: set"),
+        (["accumulate=4"], 4, "stages.0.batch_size=8, of which each of 4 processes has 2: set"),
+        (["accumulate=4", "stages.1.batch_size=6"], 1, "does not divide stages.1.batch_size=6"),  # before stage 0 runs
+    ):
+        with pytest.raises(ValueError, match=said):
+            Batches(settings.override(recipe, fields), tokenizer, 0, world)
 
 
 def drive(run, resume="new", limit=0, fields=(), **options):
@@ -173,6 +178,10 @@ def test_a_run_older_than_some_fields_goes_on_and_one_with_fields_that_are_gone_
     older["stages"] = [{k: v for k, v in stage.items() if k != "restyle"} for stage in values["stages"]]
     record.write_text(json.dumps(older))
     fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", resume=True, show=False)
+    for damaged in ("", "null", "{}", "[1]"):
+        record.write_text(damaged)
+        with pytest.raises(ValueError, match=r"recipe\.json is damaged.*choose another --out\.$"):
+            fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", resume=True, show=False)
     record.write_text(json.dumps(values | {"tower": values["tower"] | {"gone": 1}, "seed": 7}))
     with pytest.raises(ValueError, match=r"another recipe, different in (tower.gone, seed|seed, tower.gone)\."):
         fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", resume=True, show=False)

@@ -126,6 +126,11 @@ def test_shards_hold_picture_captions_and_mask(tmp_path):
     before = path.stat().st_mtime_ns
     write_shards(tmp_path / "out", count=3, size=56, seed=5, show=False)
     assert path.stat().st_mtime_ns == before  # an interrupted command goes on, it does not start over
+    with pytest.raises(ValueError, match=r"holds scenes of another kind \(count=3, size=56\); choose another --out"):
+        write_shards(tmp_path / "out", count=4, size=70, seed=5, show=False)
+    (tmp_path / "out" / "scenes.json").unlink()
+    with pytest.raises(ValueError, match="size=unknown"):
+        write_shards(tmp_path / "out", count=3, size=56, seed=5, show=False)
 
 
 def test_examples_are_scenes_anyone_can_draw_again():

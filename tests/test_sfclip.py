@@ -276,6 +276,9 @@ def test_the_command_trains_and_says_what_is_wrong(folders, tmp_path, capsys):
     assert "--vision-teacher, --text-teacher or both" in capsys.readouterr().err
     assert main(["sfclip", *out, "--text-teacher", str(folders["vit"])]) == 2
     assert "not a text model" in capsys.readouterr().err
+    sized = [*out, "--vision-teacher", str(folders["vit"]), "stages.0.teacher_size=101"]
+    assert main(["sfclip", *sized]) == 2  # before anything is trained
+    assert "teacher_size=101 is no multiple" in capsys.readouterr().err and not (tmp_path / "run").exists()
     assert main(["pretrain", *out]) == 2
     assert "python -m train sfclip" in capsys.readouterr().err
     assert main(["sfclip", *out, "--dry-run", "--text-teacher", str(folders["words"]), "seed=3"]) == 0
@@ -284,3 +287,4 @@ def test_the_command_trains_and_says_what_is_wrong(folders, tmp_path, capsys):
     assert main(["sfclip", *out, "--dry-run", "--vision-teacher", str(folders["vit"])]) == 0
     resolved = json.loads(capsys.readouterr().out)
     assert resolved["sfclip"]["text_weight"] == 0 and resolved["sfclip"]["words"] == "own"
+    assert resolved["sfclip"]["vision_digest"] and not resolved["sfclip"]["text_digest"]

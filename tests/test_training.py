@@ -374,6 +374,48 @@ def test_older_checkpoints_keep_their_encoder_and_are_spread_over_the_run(recipe
     assert checkpoint.latest(tmp_path) is None  # an encoder alone is nothing to go on from
 
 
+def test_a_kill_while_a_checkpoint_is_thinned_is_made_good(recipe, tmp_path, monkeypatch):
+    objective = pretraining(recipe)
+    optimizer = torch.optim.AdamW(objective.parameters())
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, objective, optimizer, milestones=4)
+    replace = checkpoint.os.replace
+
+    def killed(source, target):
+        if source.name == "part":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint.os, "replace", killed)
+        checkpoint.save(tmp_path, 3, objective, optimizer, milestones=4)
+    first = tmp_path / "checkpoints" / "step-0000001"
+    assert (first / "part").exists() and "rng" in load_file(first / "state.safetensors")
+    checkpoint.save(tmp_path, 4, objective, optimizer, milestones=4)
+    assert [path.name for path in first.iterdir()] == ["state.safetensors"]
+    assert load_file(first / "state.safetensors").keys() == {
+        f"objective.model.{k}" for k in objective.model.state_dict()
+    }
+
+
+def test_fp16s_loss_scaling_goes_on_where_it_was(recipe, tmp_path):
+    objective = pretraining(recipe)
+    optimizer = torch.optim.AdamW(objective.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=3)
+    weight = torch.nn.Parameter(torch.ones(1))
+    other = torch.optim.SGD([weight], lr=0.1)
+    for value in (1.0, float("inf"), 1.0):  # halved by the overflow, then one step towards growing again
+        other.zero_grad()
+        scaler.scale(weight * value).sum().backward()
+        scaler.step(other)
+        scaler.update()
+    checkpoint.save(tmp_path, 3, objective, optimizer, scaler=scaler)
+    fresh = torch.amp.GradScaler("cpu", init_scale=65536.0, growth_interval=3)
+    assert checkpoint.load(checkpoint.latest(tmp_path), objective, optimizer, fresh) == 3
+    assert fresh.state_dict() == scaler.state_dict() and fresh.state_dict()["scale"] == 32.0
+    assert fresh.state_dict()["_growth_tracker"] == 1
+
+
 def test_without_milestones_two_checkpoints_stay(recipe, tmp_path):
     objective = pretraining(recipe)
     for step in (1, 2, 3):
@@ -385,6 +427,9 @@ def test_command_line_says_what_is_wrong(capsys, tmp_path):
     out = str(tmp_path / "x")
     for arguments, hint in (
         (["pretrain", "--out", out, "sed=1"], "did you mean 'seed'"),
+        (["pretrain", "--out", out, "stages.0=100"], "stages.0 holds several fields"),
+        (["pretrain", "--out", out, "stages.*=3"], "for example stages.*.steps=100"),
+        (["pretrain", "--out", out, "--recipe", "smoke", "attention=flash"], "choose eager or sdpa"),
         (["pretrain", "--out", out, "--recipe", "nano-distill"], "train distill"),
         (["pretrain", "--out", out, "--data", "photos"], "no file or folder"),
         (["distill", "--out", out, "--teacher", "nowhere"], "nowhere"),

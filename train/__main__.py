@@ -111,11 +111,11 @@ def main(arguments: list[str] | None = None) -> int:
         "reproduce",
         help="the papers' claims side by side on bundled scenes: hours, and it goes on where it stopped",
         description="Train and score what is missing of the table, then write table.md and table.png.",
-        epilog="example: python -m train reproduce --out runs/table --rows ibot,ibot++ --seeds 0,1,2",
+        epilog="example: python -m train reproduce --out runs/table --rows ibot,ibot++ --seeds 1,2,3",
     )
     reproduce.add_argument("--out", type=Path, required=True, help="folder of the records, the table and the picture")
     reproduce.add_argument("--rows", default="", help="names with commas (default all)")
-    reproduce.add_argument("--seeds", default="0,1,2", help="numbers with commas (default 0,1,2)")
+    reproduce.add_argument("--seeds", default="1,2,3", help="numbers with commas, from 1 (default 1,2,3)")
     reproduce.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (default 2)")
     reproduce.add_argument("--table", action="store_true", help="train nothing, write the table of what is there")
     options, more = parser.parse_known_args(arguments)  # argparse leaves key=value after a later flag unread
@@ -157,10 +157,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        how = "the same command" if options.command == "reproduce" else "--resume"
-        print(f"interrupted at once; the last checkpoint stands, go on with {how}.", file=sys.stderr)
+        print(f"interrupted at once; {_going_on(options)}.", file=sys.stderr)
         return 130
     return 0
+
+
+def _going_on(options: argparse.Namespace) -> str:
+    """What an interrupted command leaves, and how one goes on."""
+    if options.command in ("reproduce", "scenes", "caption"):
+        return "what is finished stands, go on with the same command"
+    if any(getattr(options, "out", Path()).glob("**/checkpoints/step-*")):
+        return "the last checkpoint stands, go on with --resume"
+    return "nothing was saved, so start again"
 
 
 def _data_commands(commands) -> None:
@@ -196,8 +204,8 @@ def _reproduce(options: argparse.Namespace) -> None:
     rows = [name for name in options.rows.split(",") if name]
     if not options.table:
         seeds = options.seeds.split(",")
-        if not all(seed.isdecimal() for seed in seeds):
-            raise ValueError(f"--seeds {options.seeds}: whole numbers with commas, for example 0,1,2.")
+        if not all(seed.isdecimal() and int(seed) for seed in seeds):
+            raise ValueError(f"--seeds {options.seeds}: whole numbers from 1 with commas, for example 1,2,3.")
         reproduce.run(options.out, rows, tuple(map(int, seeds)), options.jobs)
     print(tables.write(options.out))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from tipsv2.scenes import LARGEST, held_out
+from train.data.samples import SEED_STRIDE
 from train.settings import PATCH, Recipe, Stage
 
 SHARES = ("mask_ratio", "restyle")
@@ -21,7 +23,8 @@ def check(recipe: Recipe) -> None:
 def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
     """(field, its value, whether it may be, what may be)."""
     for number, stage in enumerate(recipe.stages):
-        yield from ((f"stages.{number}.{field}", *rest) for field, *rest in _of_stage(stage, bool(recipe.tuning.base)))
+        rules = (*_of_stage(stage, bool(recipe.tuning.base)), *_of_its_terms(recipe, stage))
+        yield from ((f"stages.{number}.{field}", *rest) for field, *rest in rules)
     tower = recipe.tower
     for field in ("vision_layers", "text_layers", "heads", "vocabulary"):
         value = getattr(tower, field)
@@ -33,6 +36,15 @@ def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
         yield field, getattr(recipe, field), getattr(recipe, field) >= 1, "a whole number from 1"
     for field in ("warmup", "workers", "milestones", "seed"):
         yield field, getattr(recipe, field), getattr(recipe, field) >= 0, "a whole number from 0"
+    if recipe.data.source == "scenes":
+        measured = held_out(recipe.seed * SEED_STRIDE, recipe.images)
+        yield "seed", recipe.seed, not measured, f"its scenes are those of {measured}, kept for measuring"
+    for field in ("hidden", "bottleneck", "prototypes"):
+        value = getattr(recipe.self_distillation, field)
+        yield f"self_distillation.{field}", value, value >= 1, "a whole number from 1"
+    for family, field in (("sparc", "width"), ("sfclip", "hidden")):
+        value = getattr(getattr(recipe, family), field)
+        yield f"{family}.{field}", value, value >= 0, "a whole number from 0"
     for field in ("clip", "temperature"):
         yield field, getattr(recipe, field), getattr(recipe, field) > 0, "above 0"
     yield "weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "0 or more"
@@ -50,6 +62,8 @@ def _of_stage(stage: Stage, based: bool) -> Iterator[tuple[str, float, bool, str
     yield "learning_rate", stage.learning_rate, rated, "above 0" + unset
     yield "local_crops", stage.local_crops, stage.local_crops >= 0, "a whole number from 0"
     if stage.local_crops:
+        weighed = "above 0, and stages.*.local_crops=0 leaves its term out"
+        yield "dino_weight", stage.dino_weight, stage.dino_weight > 0, weighed
         local = stage.local_size >= PATCH and stage.local_size % PATCH == 0
         yield "local_size", stage.local_size, local, _multiple()
     for field in SHARES:
@@ -57,6 +71,15 @@ def _of_stage(stage: Stage, based: bool) -> Iterator[tuple[str, float, bool, str
     for field in WEIGHTS:
         yield field, getattr(stage, field), getattr(stage, field) >= 0, "0 or more"
     yield "grounding_temperature", stage.grounding_temperature, stage.grounding_temperature > 0, "above 0"
+
+
+def _of_its_terms(recipe: Recipe, stage: Stage) -> Iterator[tuple[str, float, bool, str]]:
+    hidden = stage.mask_ratio > 0 or not stage.patch_weight
+    yield "patch_weight", stage.patch_weight, hidden, "0 where mask_ratio=0 hides no patch"
+    side, taught = stage.teacher_size, recipe.distillation.weight  # of sfclip's teacher train/run.py tries the size
+    yield "teacher_size", side, side >= 0 and not (taught and side % PATCH), f"0, or {_multiple()}"
+    if recipe.data.source == "scenes":
+        yield "size", stage.size, stage.size <= LARGEST, f"scenes are drawn up to {LARGEST} pixels"
 
 
 def _multiple() -> str:

@@ -26,6 +26,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from tipsv2.encoder import native_bf16
 from tipsv2.pairs import ROLES, Pair
 from tipsv2.sources import HUB_TIMEOUT
+from tipsv2.whole import whole_file
 from train.data.samples import open_data
 from train.settings import Data
 
@@ -155,10 +156,10 @@ def _reference(pair: Pair, out: Path) -> str:
         return os.path.relpath(pair.image.resolve(), out.parent.resolve())
     data = pair.read()
     folder = out.parent / f"{out.stem}-images"
-    folder.mkdir(exist_ok=True)
     path = folder / f"{hashlib.sha256(data).hexdigest()[:24]}{_suffix(data)}"
     if not path.exists():
-        path.write_bytes(data)
+        with whole_file(path) as part:
+            part.write_bytes(data)
     return f"{folder.name}/{path.name}"
 
 

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tipsv2.pairs import ROLES, Pair, Pairs
+from train.data.labels import patch_labels
 from train.data.samples import open_data
-from train.settings import Data
+from train.data.views import Window
+from train.settings import PATCH, Data
 
 SHOWN = 6  # pairs in the picture
 NAMED = 20  # unusable images in the report
@@ -60,6 +63,7 @@ class Report:
     allowed: float
     rows: int = 0
     problems: list[str] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)  # what patch labels could not be learned from, of usable pairs
     sizes: list[tuple[int, int]] = field(default_factory=list)
     captions: dict[str, Captions] = field(default_factory=lambda: {role: Captions() for role in ROLES})
     shown: list[Pair] = field(default_factory=list)
@@ -95,15 +99,17 @@ class Report:
                 f"pixels; {np.mean(short < 224):.1%} have a side below 224"
             )
         lines += [f"{role}: {found}" for role, found in self.captions.items()]
-        lines.append(f"unusable: {len(self.problems)}")
-        lines += [f"  {problem}" for problem in self.problems[:NAMED]]
-        if len(self.problems) > NAMED:
-            lines.append(f"  ... and {len(self.problems) - NAMED} more")
+        for what, problems in (("unusable", self.problems), ("unusable as patch labels", self.masks)):
+            if problems or what == "unusable":
+                lines.append(f"{what}: {len(problems)}")
+            lines += [f"  {problem}" for problem in problems[:NAMED]]
+            if len(problems) > NAMED:
+                lines.append(f"  ... and {len(problems) - NAMED} more")
         return "\n".join(lines)
 
 
 def look_through(data: Data, limit: int = 0, show: bool = True) -> Report:
-    """Open every image (of the first `limit` rows, if given) and read every caption.
+    """Open every image and mask (of the first `limit` rows, if given) and read every caption.
 
     Raises ValueError if the collection cannot be opened.
     """
@@ -113,10 +119,11 @@ def look_through(data: Data, limit: int = 0, show: bool = True) -> Report:
     report, rng = Report(pairs, data.unreadable), random.Random(0)
     total = len(pairs) if pairs.indexed else None
     rows = iter(pairs) if not limit else islice(pairs, limit)
+    look = partial(_open, names=len(pairs.label_names))
     bar = tqdm(total=min(total or limit, limit or total or 0) or None, unit="pair", disable=not show)
     with bar, ThreadPoolExecutor() as pool:
         for some in _chunks(rows):
-            for pair, (size, problem) in zip(some, pool.map(_open, some), strict=True):
+            for pair, (size, problem, mask) in zip(some, pool.map(look, some), strict=True):
                 report.rows += 1
                 for role, captions in report.captions.items():
                     captions.add(pair.captions.get(role, ()))
@@ -124,6 +131,7 @@ def look_through(data: Data, limit: int = 0, show: bool = True) -> Report:
                     report.problems.append(problem)
                     continue
                 report.sizes.append(size)
+                report.masks += [mask] if mask else []
                 place = rng.randrange(len(report.sizes))  # each usable pair is as likely to be shown as any other
                 if len(report.shown) < SHOWN:
                     report.shown.append(pair)
@@ -138,12 +146,19 @@ def _chunks(rows: Iterator[Pair]) -> Iterator[list[Pair]]:
         yield some
 
 
-def _open(pair: Pair) -> tuple[tuple[int, int] | None, str]:
+def _open(pair: Pair, names: int) -> tuple[tuple[int, int] | None, str, str]:
+    """The image's size, why the pair cannot be used, and why its mask, if labels have names, cannot."""
     try:
         pair.caption("web", random.Random(0))
-        return pair.open().size, ""
+        size = pair.open().size
     except ValueError as error:
-        return None, str(error)
+        return None, str(error), ""
+    try:
+        if names:
+            patch_labels(pair, names, size, PATCH, Window((0, 0, *size), False))
+    except ValueError as error:
+        return size, "", str(error)
+    return size, "", ""
 
 
 def draw(pairs: list[Pair], out: Path) -> Path:

@@ -35,8 +35,10 @@ def save(
     optimizer: torch.optim.Optimizer,
     main: bool = True,
     milestones: int = 0,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Path | None:
-    """Write checkpoints/step-<step>: the state of objective, optimiser and random numbers after `step` steps.
+    """Write checkpoints/step-<step>: the state of objective, optimiser, random numbers and fp16's loss scaling after
+    `step` steps.
 
     `objective.fixed` names what is left out: parts of a fine-tuned base that stay as they are.
     Of checkpoints before the last two, `milestones` stay, spread over the steps, as encoders without the rest.
@@ -59,7 +61,8 @@ def save(
                 f"{place} could not be written ({error}). Make room on that disk; the checkpoint before it is whole, "
                 "go on from there with --resume."
             ) from None
-        (folder / RESUMABLE).write_text(json.dumps({"step": step}) + "\n")
+        scaling = {"scaler": scaler.state_dict()} if scaler else {}
+        (folder / RESUMABLE).write_text(json.dumps({"step": step} | scaling) + "\n")
     _thin(place.parent, milestones)
     return place
 
@@ -68,10 +71,12 @@ def _thin(folder: Path, milestones: int) -> None:
     """Take from older checkpoints what only resuming needs, and drop those whose neighbours are nearest."""
     places = sorted(folder.glob("step-*"))
     for place in places[:-KEEP] if milestones else []:
-        if (place / RESUMABLE).exists():
-            (place / RESUMABLE).unlink()  # first: a half of a checkpoint must not look like one
-            with safe_open(place / WEIGHTS, "pt") as file:
-                encoder = {k: file.get_tensor(k) for k in file.keys() if k.startswith("objective.model.")}  # noqa: SIM118
+        (place / RESUMABLE).unlink(missing_ok=True)  # first: a half of a checkpoint must not look like one
+        with safe_open(place / WEIGHTS, "pt") as file:
+            kept = list(file.keys())
+            encoder = [k for k in kept if k.startswith("objective.model.")]
+            encoder = {k: file.get_tensor(k) for k in encoder} if len(encoder) < len(kept) else {}
+        if encoder:
             try:
                 save_file(encoder, place / "part")
                 os.replace(place / "part", place / WEIGHTS)
@@ -89,7 +94,12 @@ def latest(run: Path) -> Path | None:
     return max((record.parent for record in run.glob(f"checkpoints/step-*/{RESUMABLE}")), default=None)
 
 
-def load(place: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def load(
+    place: Path,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> int:
     """Restore everything `save` wrote, in place; returns the number of steps done.
 
     Raises ValueError if the checkpoint is of another recipe (keys or shapes differ).
@@ -111,7 +121,10 @@ def load(place: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
             if entries:
                 optimizer.state[parameter] = {k: distributed.part(v, parameter).clone() for k, v in entries.items()}
         torch.set_rng_state(file.get_tensor("rng"))
-    return json.loads((place / RESUMABLE).read_text())["step"]
+    rest = json.loads((place / RESUMABLE).read_text())
+    if scaler and "scaler" in rest:
+        scaler.load_state_dict(rest["scaler"])
+    return rest["step"]
 
 
 def _entries(objective: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -11,6 +11,7 @@ split of the table.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from train.settings import Recipe, SelfDistillation, Stage, Tower, Tuning, overr
 
 NOUNS, SIZE, BATCH = 30, 112, 128
 START, STEPS = 500, 1000  # of the start, and in all
-AFTER = 1000  # added to the seed of what goes on from the start
+AFTER = 1000  # added to the seed of what goes on from the start; seeds count from 1: those of 1000 are scenes:val
 SPLITS = {
     "claim": {"val": f"scenes:val:{NOUNS}", "style": f"scenes:style:{NOUNS}"},
     "search": {"search": f"scenes:search:{NOUNS}"},
@@ -147,7 +148,23 @@ def base() -> Recipe:
 
 def settings_of(row: Row, seed: int) -> dict:
     """The row's recipe as a record holds it, with no path of a machine."""
-    return json.loads(json.dumps(to_dict(recipe_of(row, seed, Path("work")))).replace("work/", ""))
+    return without_paths(json.dumps(to_dict(recipe_of(row, seed, Path("work")))))
+
+
+def without_paths(text: str) -> dict:
+    """A recipe's JSON, its models named from the folder work/ on, wherever that was."""
+    return json.loads(re.sub(r'"(?:[^"]*/)?work/', '"', text))
+
+
+def as_given(recipe: Recipe) -> Recipe:
+    """The recipe without what a run finds by itself: a base's sizes, and digests of weights."""
+    return replace(
+        recipe,
+        tower=Tower() if recipe.tuning.base else recipe.tower,
+        tuning=replace(recipe.tuning, digest=""),
+        distillation=replace(recipe.distillation, digest=""),
+        sfclip=replace(recipe.sfclip, vision_digest="", text_digest=""),
+    )
 
 
 def recipe_of(row: Row, seed: int, work: Path) -> Recipe:

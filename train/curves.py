@@ -12,7 +12,7 @@ import numpy as np
 
 from train.settings import from_dict
 
-TERMS = ("contrastive", "grounding", "patch", "dino", "distillation")
+TERMS = ("contrastive", "grounding", "patch", "dino", "distillation", "sparc", "sfclip")
 SMOOTH = 25  # steps of the running mean
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe-Ito
 

@@ -19,6 +19,7 @@ from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from transformers import AutoTokenizer
 
 from tipsv2.encoder import native_bf16
+from tipsv2.whole import whole_file
 from train import checkpoint, distributed
 from train.data.batches import Batches, stream
 from train.monitor import Monitor
@@ -72,7 +73,7 @@ def fit(
     if not main:
         batches.remember(run / "data.jsonl")
     place = checkpoint.latest(run)
-    done = checkpoint.load(place, objective, optimizer) if place else 0
+    done = checkpoint.load(place, objective, optimizer, accelerator.scaler) if place else 0
     if shards:  # no engine around it: what is divided averages its gradients itself; this only adds autocast
         accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)  # a cast weight must not outlive its block
         objective = accelerator.prepare_model(objective, device_placement=False, evaluation_mode=True)
@@ -84,7 +85,7 @@ def fit(
 
     def save(step: int) -> None:
         if main or shards:
-            checkpoint.save(run, step, inner, optimizer.optimizer, main, recipe.milestones)
+            checkpoint.save(run, step, inner, optimizer.optimizer, main, recipe.milestones, accelerator.scaler)
         accelerator.wait_for_everyone()
 
     def refuse_infinities(step: int, values: dict[str, float]) -> None:
@@ -139,8 +140,8 @@ def fit(
             if spoilt:
                 raise ValueError(
                     f"stopped after step {step + 1}: {unreadable} of {tried} images cannot be used, more than "
-                    f"data.unreadable={recipe.data.unreadable} allows. {' '.join(problems)} `train check` lists "
-                    "them all. Mend them where they are, then go on with --resume."
+                    f"data.unreadable={recipe.data.unreadable} allows. {' '.join(problems)} `train check` "
+                    "counts and names them. Mend them where they are, then go on with --resume."
                 )
             if last or (step + 1) % recipe.sample_every == 0:
                 encoder = shards.encoder() if shards else inner.model
@@ -195,7 +196,9 @@ def chosen_precision(choice: str) -> str:
 
 
 def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
-    """AdamW; matrices decay, vectors and tokens do not, and the temperature moves ten times slower than weights."""
+    """AdamW; what has two dimensions or more decays, so tokens and tables do too; vectors do not. The temperature moves
+    ten times slower than weights.
+    """
     groups = {"matrices": [], "vectors": [], "temperature": []}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
@@ -221,14 +224,21 @@ def claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
         if run.exists() and any(found.name != "app" for found in run.iterdir()):  # app/: the explorer's notes and data
             raise ValueError(f"{run} is not empty and holds no run; choose another --out.")
         run.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(values, indent=2) + "\n")
+        with whole_file(record) as part:
+            part.write_text(json.dumps(values, indent=2) + "\n")
         return
     if not resume:
         raise ValueError(f"{run} already holds a run; add --resume to go on with it, or choose another --out.")
-    before = json.loads(record.read_text())
     try:
+        before = json.loads(record.read_text())
+        if not isinstance(before, dict):
+            raise ValueError("no recipe")
         # fields that are newer than the run: their defaults
         before = json.loads(json.dumps(to_dict(from_dict(before))))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{record} is damaged, so what this run was is not known: put it back, or choose another --out."
+        ) from error
     except TypeError:
         pass  # fields that are gone: they are named below
     if before != values:

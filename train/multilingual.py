@@ -26,6 +26,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 from tipsv2 import scenes
 from tipsv2.scenes import captions
 from tipsv2.scenes.sprites import Noun
+from tipsv2.whole import whole_folder
 from train import losses
 from train.schedules import warmup_cosine
 from train.tokenizer import train_tokenizer
@@ -83,9 +84,9 @@ def train_teacher(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    out.mkdir(parents=True, exist_ok=True)
-    model.eval().save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    with whole_folder(out) as part:
+        model.eval().save_pretrained(part)
+        tokenizer.save_pretrained(part)
     return scores(model, tokenizer, nouns)
 
 

@@ -1,7 +1,7 @@
 """python -m train reproduce: the papers' claims at a size a laptop can train, every row with the same budget and seeds.
 
     python -m train reproduce --out assets/reproduce            # goes on where it stopped
-    python -m train reproduce --out assets/reproduce --rows contrastive,ibot --seeds 0,1
+    python -m train reproduce --out assets/reproduce --rows contrastive,ibot --seeds 1,2
 
 The rows are in train/claims.py. A finished run leaves one JSON file (scores, settings, thinned log), so that an
 interrupted table goes on with what is missing. A row that needs a start or a teacher waits for that run of its seed.
@@ -18,13 +18,13 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from train.claims import LANGUAGES, ROWS, SIZE, SPLITS, Row, recipe_of, settings_of
+from train.claims import LANGUAGES, ROWS, SIZE, SPLITS, Row, as_given, recipe_of, settings_of, without_paths
 from train.settings import choose, from_dict
 
 KEPT_LINES = 60  # of a run's log
 
 
-def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (0, 1, 2), jobs: int = 2) -> None:
+def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (1, 2, 3), jobs: int = 2) -> None:
     """Train and score what is missing in `out`, `jobs` runs at a time with one thread each.
 
     Checkpoints and models are in out/work, which is no part of the result. Raises ValueError for an unknown row.
@@ -87,7 +87,17 @@ def read_record(path: Path) -> dict | None:
 
 
 def _trained(work: Path, row: Row, seed: int) -> bool:
-    return (work / f"{row.name}-{seed}" / "model" / "config.json").exists()
+    """Whether the row's encoder is there, made by the settings that the row has now."""
+    place = work / f"{row.name}-{seed}"
+    return (place / "model" / "config.json").exists() and _current(place / "recipe.json", row, seed)
+
+
+def _current(record: Path, row: Row, seed: int) -> bool:
+    try:
+        made = as_given(from_dict(without_paths(record.read_text())))
+    except (OSError, ValueError, TypeError, KeyError):  # none, or one of another version
+        return False
+    return made == from_dict(settings_of(row, seed))
 
 
 def train_and_score(out: Path, row: Row, seed: int) -> None:
@@ -101,6 +111,8 @@ def train_and_score(out: Path, row: Row, seed: int) -> None:
     work, started = out / "work", time.perf_counter()
     place, words = work / f"{row.name}-{seed}", work / f"{row.name}-{seed}-words"
     recipe = recipe_of(row, seed, work)
+    if place.exists() and not _current(place / "recipe.json", row, seed):
+        shutil.rmtree(place)  # of settings that the row no longer has: it must not pass for this one
     if row.words and not (words / "config.json").exists():
         shutil.rmtree(words, ignore_errors=True)
         train_teacher(words, seed=seed, width=64 * (recipe.tower.width // 64), show=False)

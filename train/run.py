@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Tipsv2Model
 
 import tipsv2
 from tipsv2 import scenes
+from tipsv2.weights import digest_of
 from train import cost
 from train.bounds import check
 from train.cost import in_units
@@ -31,7 +32,7 @@ from train.distributed import rank, total, world
 from train.loop import Stopped, chosen_precision, claim_folder, fit
 from train.objectives import Objective
 from train.objectives.towers import build
-from train.settings import Data, Recipe, to_dict
+from train.settings import PATCH, Data, Recipe, to_dict
 from train.teachers import Teachers, open_teachers
 from train.tokenizer import train_tokenizer
 from train.tuning import open_base
@@ -94,7 +95,7 @@ def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> None:
             folder = out / f"generation-{number}"
             student = replace(recipe, distillation=replace(recipe.distillation, teacher=teacher, generations=1))
             if (folder / "model").is_dir():
-                claim_folder(student, folder, resume)
+                claim_folder(prepare(student, folder, resume, empty=True).recipe, folder, resume)
                 _say(show, f"generation {number} of {count} is done")
             else:
                 _say(show, f"generation {number} of {count}, taught by {teacher}")
@@ -153,10 +154,13 @@ def prepare(recipe: Recipe, out: Path, resume: bool = False, empty: bool = False
     torch.manual_seed(recipe.seed)
     model = teacher = None
     unimodal = open_teachers(recipe.sfclip)
+    digests = {f"{kind}_digest": digest_of(found.model) for kind, found in vars(unimodal).items() if found}
+    recipe = replace(recipe, sfclip=replace(recipe.sfclip, **digests))
     if recipe.tuning.base:
         recipe, model, tokenizer = open_base(recipe)
     elif recipe.distillation.weight:
         guide = tipsv2.load(recipe.distillation.teacher, "cpu", "float32", fast=False)  # its weights may be copied
+        recipe = replace(recipe, distillation=replace(recipe.distillation, digest=guide.digest))
         teacher, tokenizer = guide.model.to("meta") if empty else guide.model, guide.tokenizer
         vocabulary = teacher.config.text_config.vocab_size
     elif recipe.sfclip.words == "teacher":
@@ -167,6 +171,9 @@ def prepare(recipe: Recipe, out: Path, resume: bool = False, empty: bool = False
             tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
         else:
             tokenizer = train_tokenizer(_captions(recipe.data, 40 if empty else TOKENIZER_PAIRS), vocabulary)
+    if unimodal.vision:  # a later stage's size must not come as a surprise after hours
+        for side, looks in dict.fromkeys((stage.size, stage.teacher_size) for stage in recipe.stages):
+            unimodal.vision.look(torch.zeros(1, 3, side, side), side // PATCH, looks)
     with torch.device("meta") if empty else nullcontext():
         model = model or build(recipe, vocabulary)
     if recipe.sfclip.words != "own":

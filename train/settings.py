@@ -106,6 +106,7 @@ class PatchDistillation:
 
     weight: float = 0.0
     teacher: str = ""  # a model folder, a bundled name or a Hub id
+    digest: str = ""  # of its weights; found when the run starts, so that --resume never mixes two teachers
     target: str = "values"  # what the student's final patches learn: the teacher's "values" or its "final" layer
     vision: str = "random"  # or "teacher": start from the teacher's vision tower [random, Table 2]
     text: str = "frozen"  # the teacher's text tower, frozen; "teacher" trains it on, "random" starts a new one
@@ -139,8 +140,10 @@ class Sfclip:
 
     vision_weight: float = 0.0  # of the masked student's patches against the vision teacher's
     vision_teacher: str = ""  # a folder or Hub id of any transformers vision model with square patches, ours too
+    vision_digest: str = ""  # of its weights, found when the run starts; as text_digest
     text_weight: float = 0.0  # of the masked student's words against the text teacher's
     text_teacher: str = ""  # a folder or Hub id of any transformers text model; its tokenizer and words count too
+    text_digest: str = ""
     text_target: str = "tokens"  # what is predicted: each token's feature (words=teacher), or their mean: "sentence"
     caption: str = "synthetic"  # whose words are masked, or "web"
     share: float = 0.25  # of the batch that is masked and distilled; the rest costs nothing
@@ -254,10 +257,12 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 def _set(node, path: list[str], value: str, key: str):
     head, rest = path[0], path[1:]
     if isinstance(node, tuple):
+        if head != "*" and not (head.isdigit() and int(head) < len(node)):
+            raise ValueError(f"{key}: there are stages 0 to {len(node) - 1}, not {head!r}.")
+        if not rest:
+            raise ValueError(f"{key} holds several fields; set one of them, for example {key}.steps=100.")
         if head == "*":
             return tuple(_set(each, rest, value, key) for each in node)
-        if not head.isdigit() or int(head) >= len(node):
-            raise ValueError(f"{key}: there are stages 0 to {len(node) - 1}, not {head!r}.")
         index = int(head)
         return (*node[:index], _set(node[index], rest, value, key), *node[index + 1 :])
     kinds = typing.get_type_hints(type(node))

@@ -10,7 +10,6 @@ base again rather than kept in checkpoints. The result is a plain model folder: 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
-from tipsv2.catalogue import fetch, find, read_config
-from tipsv2.weights import read_model, read_tokenizer
-from train.objectives.towers import freeze_layer_scale
+from tipsv2.catalogue import CHECKPOINT, fetch, find, read_config
+from tipsv2.weights import digest_of, read_model, read_tokenizer, turn_back
+from train.objectives.towers import attend, freeze_layer_scale
 from train.settings import PATCH, Recipe, Tower, Tuning, choose
 
 if TYPE_CHECKING:
@@ -46,10 +45,13 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
         raise ValueError("distillation.weight teaches a new vision tower: use python -m train distill, not a base.")
     if recipe.sfclip.words != "own":
         raise ValueError("sfclip.words gives a new encoder its teacher's words; a base keeps its own: use words=own.")
-    folder = fetch(find(tuning.base))
+    info = find(tuning.base)
+    folder = fetch(info)
     read_config(folder)  # says so where it is another kind of model
     model = read_model(folder, torch.float32)
-    model.set_attn_implementation(recipe.attention)
+    if info.source == "checkpoint":  # the folder is of the run's last step
+        turn_back(model, Path(info.location) / CHECKPOINT)
+    attend(model, recipe.attention)
     vision, text = model.config.vision_config, model.config.text_config
     if vision.patch_size != PATCH:
         raise ValueError(
@@ -64,7 +66,7 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
             replace(stage, size=stage.size or side, learning_rate=stage.learning_rate or rate)
             for stage in recipe.stages
         ),
-        tuning=replace(tuning, digest=_digest(folder)),
+        tuning=replace(tuning, digest=digest_of(model)),
         tower=Tower(
             width=vision.hidden_size,
             vision_layers=vision.num_hidden_layers,
@@ -141,13 +143,3 @@ def plain_state(model: Tipsv2Model) -> dict[str, Tensor]:
             key = f"{name}.weight"
             plain[key] = plain[key] + module.get_delta_weight(ADAPTER).to(plain[key].dtype)
     return plain
-
-
-def _digest(folder: Path) -> str:
-    """What tells one set of weights from another: SHA-256 over the folder's safetensors files."""
-    found = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while part := stream.read(1 << 20):
-                found.update(part)
-    return found.hexdigest()[:16]

@@ -2,10 +2,11 @@
 
 from tipsv2.scenes.backgrounds import STUFF
 from tipsv2.scenes.geometry import depth, normals
-from tipsv2.scenes.scene import SPLITS, Scene, draw, draw_one, names, some_nouns, split
+from tipsv2.scenes.scene import LARGEST, SPLITS, Scene, draw, draw_one, held_out, names, some_nouns, split
 from tipsv2.scenes.sprites import SEEN_STYLES, STYLES, UNSEEN_STYLE, chosen_styles, nouns
 
 __all__ = [
+    "LARGEST",
     "SEEN_STYLES",
     "SPLITS",
     "STUFF",
@@ -16,6 +17,7 @@ __all__ = [
     "depth",
     "draw",
     "draw_one",
+    "held_out",
     "names",
     "normals",
     "nouns",

@@ -30,7 +30,9 @@ SPLITS = {  # styles, first seed
     "style": ((UNSEEN_STYLE,), 2 * 10**12),
     "search": (SEEN_STYLES, 25 * 10**11),
 }
-SPLIT_COUNT = 500  # training seeds stay below 10**12, so no evaluation scene is ever trained on
+SPLIT_COUNT = 500
+LARGEST = 1024  # pixels, the side of a scene
+MEASURED = 3 * 10**12  # from here on: the training monitor's scenes and the evaluations' single drawings
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def draw(
     """Draw scene `seed` with sprites of `styles`.
 
     Args:
-        seed: any non-negative integer; training uses seeds below 10**12, the fixed splits seeds above.
+        seed: any non-negative integer; training keeps out of those that `held_out` names.
         size: side of the square picture in pixels, 14 to 1024.
         styles: drawing styles to take sprites from, names of `sprites.STYLES`.
         among: indices of the nouns to choose from, see `some_nouns`; default all.
@@ -155,8 +157,8 @@ def draw_one(seed: int, noun: int, style: str, size: int = 224) -> Scene:
 
 def _begin(seed: int, size: int) -> tuple[random.Random, np.ndarray, np.ndarray]:
     """The scene's random numbers, already past the background they chose, and that background with its labels."""
-    if not 14 <= size <= 1024:
-        raise ValueError(f"size={size}: a scene is drawn at 14 to 1024 pixels; choose a size in that range.")
+    if not 14 <= size <= LARGEST:
+        raise ValueError(f"size={size}: a scene is drawn at 14 to {LARGEST} pixels; choose a size in that range.")
     rng = random.Random(seed)
     return rng, *background(rng, size)
 
@@ -249,6 +251,14 @@ class Split(Sequence):
         if not 0 <= index < SPLIT_COUNT:
             raise IndexError(index)
         return self.draw(self.first + index)
+
+
+def held_out(first: int, count: int) -> str:
+    """What is measured on one of the scenes first .. first + count - 1, which training must leave alone; "" if none."""
+    for name, (_, start) in SPLITS.items():
+        if first < start + SPLIT_COUNT and start < first + count:
+            return f"scenes:{name}"
+    return "monitor and drawings" if first + count > MEASURED else ""
 
 
 def split(name: str, size: int = 224) -> Split:

@@ -13,7 +13,7 @@ from train.data.labels import name_tokens
 from train.data.samples import CaptionedImages, DrawnScenes, images_before
 from train.data.views import local_crops
 from train.masking import random_mask
-from train.settings import Recipe
+from train.settings import PATCH, Recipe
 
 ENOUGH = 200  # images to have seen before judging how many cannot be used
 
@@ -32,10 +32,16 @@ class Batches(Dataset):
     """
 
     def __init__(self, recipe: Recipe, tokenizer, rank: int = 0, world: int = 1):
-        for stage in recipe.stages:
+        for number, stage in enumerate(recipe.stages):
             if stage.batch_size % world:
                 raise ValueError(
                     f"batch_size={stage.batch_size} cannot be shared by {world} processes; use a multiple."
+                )
+            if (stage.batch_size // world) % recipe.accumulate:
+                raise ValueError(
+                    f"accumulate={recipe.accumulate} does not divide stages.{number}.batch_size={stage.batch_size}"
+                    + (f", of which each of {world} processes has {stage.batch_size // world}" if world > 1 else "")
+                    + ": set one of them so that it does."
                 )
         self.recipe, self.tokenizer, self.rank, self.world = recipe, tokenizer, rank, world
         masked_distillation = recipe.sfclip.vision_weight or recipe.sfclip.text_weight
@@ -71,7 +77,7 @@ class Batches(Dataset):
         if stage.local_crops:
             batch["local"] = local_crops(images, stage.local_crops, stage.local_size, generator)
         if stage.mask_ratio and (stage.patch_weight or self.recipe.distillation.weight):
-            batch["masked"] = random_mask(len(images), (stage.size // 14) ** 2, stage.mask_ratio, generator)
+            batch["masked"] = random_mask(len(images), (stage.size // PATCH) ** 2, stage.mask_ratio, generator)
         if self.hidden is not None:
             batch |= self.hidden(batch, samples.captions, generator)
         if samples.labels is not None:

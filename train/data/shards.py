@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from tipsv2 import scenes
+from tipsv2.whole import whole_file
 
 PER_SHARD = 1000
 
@@ -27,14 +28,16 @@ def write_shards(
 ) -> list[Path]:
     """Draw scenes seed .. seed + count - 1 into `out`/scenes-00000.tar and on, a process per core.
 
-    A shard that is already there is kept: an interrupted command goes on. names.json holds what a label means.
-    Raises ValueError for a size or count out of range, or unknown styles.
+    A shard that is already there is kept: an interrupted command goes on. names.json holds what a label means,
+    scenes.json what was asked for.
+    Raises ValueError for a size or count out of range, unknown styles, or a folder in which something else is.
     """
     if count < 1:
         raise ValueError(f"--count {count}: ask for at least one scene.")
     styles = scenes.chosen_styles(styles, "--styles")
     scenes.draw(seed, size, styles)  # a bad size fails here, before any process starts
     out.mkdir(parents=True, exist_ok=True)
+    _claim(out, {"count": count, "size": size, "seed": seed, "styles": list(styles)})
     (out / "names.json").write_text(json.dumps(scenes.names(), ensure_ascii=False) + "\n")
     ranges = [
         (k, range(seed + k * PER_SHARD, seed + min(count, (k + 1) * PER_SHARD))) for k in range(-(-count // PER_SHARD))
@@ -51,6 +54,22 @@ def write_shards(
                 for written in pool.map(partial(_write_star, out, size, styles), todo):
                     bar.update(written)
     return [_path(out, k) for k, _ in ranges]
+
+
+def _claim(out: Path, asked: dict) -> None:
+    """Keep what is asked for in `out`. Raises ValueError if its shards are of something else, or unknown."""
+    record = out / "scenes.json"
+    if not record.exists() and not any(out.glob("*.tar")):
+        with whole_file(record) as part:
+            part.write_text(json.dumps(asked) + "\n")
+        return
+    try:
+        before = json.loads(record.read_text())
+    except (OSError, ValueError):
+        before = {}
+    if before != asked:
+        was = ", ".join(f"{key}={before.get(key, 'unknown')}" for key in asked if before.get(key) != asked[key])
+        raise ValueError(f"{out} holds scenes of another kind ({was}); choose another --out.")
 
 
 def _path(out: Path, shard: int) -> Path:

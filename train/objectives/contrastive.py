@@ -34,7 +34,7 @@ class Contrastive(nn.Module):
 
 
 class TextGrounding(nn.Module):
-    """The web caption against the patches of every image: `losses.grounding`, negatives from all processes.
+    """The web caption against the patches of every image: `losses.grounding_scores`, negatives from all processes.
 
     The images of one process meet the captions of all, so that patches never travel.
     """

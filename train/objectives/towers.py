@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import Tipsv2Config, Tipsv2Model
 
-from train.settings import Recipe
+from train.settings import PATCH, Recipe
 
 MIN_TEMPERATURE = 0.003  # the released encoders ended at 0.0036 to 0.0051
 
@@ -19,7 +19,7 @@ def build(recipe: Recipe, vocabulary: int) -> Tipsv2Model:
             "num_hidden_layers": tower.vision_layers,
             "num_attention_heads": tower.heads,
             "image_size": tower.table,
-            "patch_size": 14,
+            "patch_size": PATCH,
         },
         text_config={
             "hidden_size": tower.width,
@@ -30,9 +30,19 @@ def build(recipe: Recipe, vocabulary: int) -> Tipsv2Model:
         },
         temperature_init_value=recipe.temperature,
     )
-    model = Tipsv2Model._from_config(config, attn_implementation=recipe.attention)
+    model = Tipsv2Model._from_config(config)
+    attend(model, recipe.attention)
     freeze_layer_scale(model)
     return model
+
+
+def attend(model: Tipsv2Model, attention: str) -> None:
+    """Choose how `model` computes attention. Raises ValueError for what transformers does not know or cannot use."""
+    try:
+        model.set_attn_implementation(attention)
+    except (ImportError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"attention={attention!r} cannot be used ({reason}): choose eager or sdpa.") from error
 
 
 def freeze_layer_scale(model: Tipsv2Model) -> None:

@@ -78,10 +78,7 @@ def look_in_parts(model: Tipsv2Model, batch: dict[str, Tensor], parts: int, valu
 
     Each part runs again in the backward pass (GradCache, arXiv 2101.06983, here by autograd's own checkpointing), so
     that gradient accumulation stays correct for losses whose negatives are the other images of the batch.
-    Raises ValueError if the batch cannot be divided.
     """
-    if len(batch["image"]) % parts:
-        raise ValueError(f"accumulate={parts} does not divide the batch of {len(batch['image'])} a process has.")
     own = {name: tensor for name, tensor in batch.items() if not name.startswith("names_")}  # an image's, not a set's
     shares = {name: tensor.chunk(parts, dim=1 if name == "local" else 0) for name, tensor in own.items()}
     views = []
