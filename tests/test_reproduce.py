@@ -1,12 +1,19 @@
 """The table of the papers' claims: rows that differ as they say, records that go on, differences within a seed."""
 
 import json
+import shutil
 import statistics
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
+import tipsv2
 from tipsv2 import scenes
+from tipsv2.evaluation import classification, retrieval, segmentation
 from train import bounds, claims, reproduce, tables
 from train.__main__ import main
 from train.settings import to_dict
@@ -135,6 +142,51 @@ def test_a_student_is_trained_after_its_teacher_and_a_finished_run_is_left_alone
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
+def test_no_run_starts_before_what_it_needs_and_no_more_than_jobs_at_once(small, tmp_path, monkeypatch):
+    """`run` with threads for processes, whose training only writes what training leaves and takes a moment."""
+    lock, running, most, order = threading.Lock(), set(), [0], []
+
+    def trained(out, row, seed):
+        with lock:
+            running.add((row.name, seed))
+            most.append(len(running))
+            for name in row.needs:
+                assert (name, seed) in order, f"{row.name} began before {name} was done"
+        time.sleep(0.05)
+        place = out / "work" / f"{row.name}-{seed}"
+        (place / "model").mkdir(parents=True)
+        (place / "recipe.json").write_text(json.dumps(to_dict(claims.recipe_of(row, seed, out / "work"))))
+        (place / "model" / "config.json").write_text("{}")
+        with lock:
+            running.remove((row.name, seed))
+            order.append((row.name, seed))
+
+    monkeypatch.setattr(reproduce, "train_and_score", trained)
+    monkeypatch.setattr(reproduce, "ProcessPoolExecutor", lambda jobs, context: ThreadPoolExecutor(jobs))
+    reproduce.run(tmp_path, ["values-1", "ibot"], (1, 2), jobs=2)
+    assert sorted(order) == sorted((row.name, seed) for row in small for seed in (1, 2))
+    assert max(most) == 2
+
+
+def test_scores_are_those_of_the_evaluations(tiny_folder, monkeypatch):
+    monkeypatch.setattr("tipsv2.scenes.scene.SPLIT_COUNT", 12)
+    found = reproduce.score(tiny_folder, {"val": "scenes:val:30"})["val"]
+    encoder = tipsv2.load(tiny_folder, "cpu", "float32")
+    parts = segmentation.evaluate(encoder, "scenes:val:30", claims.SIZE, progress=False)
+    assert [found[k] for k in ("final", "values")] == [parts[k]["miou_present"] for k in ("final", "values")]
+    pairs = retrieval.evaluate(encoder, "scenes:val:30", claims.SIZE, languages=("en", "ja"), progress=False)
+    assert [found[way] for way in ("i2t", "t2i")] == [pairs["captions"]["short"][f"{way}_r1"] for way in ("i2t", "t2i")]
+    assert [found[code] for code in ("en", "ja")] == [pairs["languages"][code]["t2i_r1"] for code in ("en", "ja")]
+    named = classification.evaluate(encoder, "scenes:val:30", claims.SIZE, progress=False)
+    assert found["top1"] == named["cls"]["top1"] and found["chance"] == parts["chance"]["miou_present"]
+
+
+def test_the_committed_table_is_that_of_the_committed_records(tmp_path):
+    folder = Path(__file__).resolve().parents[1] / "assets" / "reproduce"
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    assert tables.write(tmp_path) == (folder / "table.md").read_text()
+
+
 def test_an_encoder_of_other_settings_does_not_pass_for_the_rows(small, tmp_path, monkeypatch):
     start = small[0]
     reproduce.train_and_score(tmp_path, start, 1)
@@ -147,6 +199,13 @@ def test_an_encoder_of_other_settings_does_not_pass_for_the_rows(small, tmp_path
     assert {stage["learning_rate"] for stage in made["stages"]} == {1e-3}
     log = json.loads(reproduce.record_of(tmp_path, "start", 1).read_text())["log"]
     assert max(line["lr"] for line in log if "lr" in line) <= 1e-3
+
+
+def test_rows_are_asked_for_by_name_or_pattern(tmp_path):
+    names = [row.name for _, row in reproduce.to_do(tmp_path, None, (1,))]
+    assert "ibot" in names and not any(name.startswith("try-") for name in names)
+    names = {row.name for _, row in reproduce.to_do(tmp_path, ["try-*"], (1,))}
+    assert {"try-pretrain", "try-distill", "start", "ibot"} <= names and "contrastive" not in names
 
 
 def test_what_is_to_do_names_what_is_missing_first(small, tmp_path):

@@ -18,7 +18,7 @@ from train import checkpoint, curves, recipes, settings
 from train.__main__ import main
 from train.data.batches import Batches
 from train.data.views import local_crops
-from train.loop import Stopped, fit
+from train.loop import Stopped, _optimizer, fit
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.tokenizer import train_tokenizer
@@ -63,9 +63,86 @@ def test_every_trainable_parameter_gets_a_gradient(recipe, tokenizer):
     loss.backward()
     left = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert left == []
+    assert objective.model.vision_model.embeddings.mask_token.grad.abs().sum() > 0, "nothing was masked"
     assert {"contrastive_web", "contrastive_synthetic", "patch", "dino"} <= set(terms)
     expected = (terms["contrastive_web"] + terms["contrastive_synthetic"]) / 2 + 2 * terms["patch"] + terms["dino"]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_web_caption_learns_on_the_first_cls_and_the_synthetic_one_on_the_second(recipe, tokenizer):
+    """Written out from plain transformers: symmetric cross-entropy of cosines over the learned temperature."""
+    objective, batch = pretraining(recipe).eval(), Batches(recipe, tokenizer)[0]
+    model, total = objective.model, 0
+    loss, terms = objective(batch, recipe.stages[0])
+    tokens = model.vision_model(batch["image"]).last_hidden_state
+    for place, role in enumerate(("web", "synthetic")):
+        text = model.text_model(batch[f"{role}_ids"], attention_mask=batch[f"{role}_mask"]).pooler_output
+        cosines = torch.nn.functional.cosine_similarity(tokens[:, None, place], text[None], dim=-1)
+        logits = cosines / model.temperature
+        right = torch.arange(len(logits))
+        both = [torch.nn.functional.cross_entropy(way, right) for way in (logits, logits.T)]
+        assert terms[f"contrastive_{role}"].item() == pytest.approx(sum(both).item() / 2, rel=1e-4)
+        total += sum(both).item() / 4
+    assert loss.item() == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize("patches", ["all", "masked", "separate"])
+def test_self_distillation_is_the_masked_view_against_the_clean_one(recipe, tokenizer, patches):
+    """Both terms as loops over plain transformers' passes: which view, which CLS and which patches count."""
+    fields = [f"self_distillation.{field}" for field in (f"patches={patches}", "targets=centre")]
+    recipe = settings.override(recipe, fields)
+    objective, batch = pretraining(recipe).eval(), Batches(recipe, tokenizer)[4]
+    heads, vision, values = objective.terms["self_distillation"].heads, objective.model.vision_model, recipe
+    with torch.no_grad():
+        for kind in ("cls", "patch"):
+            getattr(heads, f"centre_{kind}").normal_(std=0.1)
+            for parameter in heads.teacher[kind].parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        _, terms = objective(batch, recipe.stages[1])
+        clean = vision(batch["image"]).last_hidden_state
+        masked = vision(batch["image"], bool_masked_pos=batch["masked"]).last_hidden_state
+        values = recipe.self_distillation
+
+        def costs(kind, teacher, student):
+            """Cross-entropies [...] of the student's scores against the teacher's sharpened ones."""
+            target = (heads.teacher[kind](teacher) - getattr(heads, f"centre_{kind}")) / values.teacher_temperature
+            scores = heads.student[kind](student) / values.student_temperature
+            return -(target.softmax(-1) * scores.log_softmax(-1)).sum(-1)
+
+        each = costs("patch", clean[:, 2:], masked[:, 2:])
+        hidden = [each[b, n].item() for b, n in zip(*torch.where(batch["masked"]), strict=True)]
+        seen = [each[b, n].item() for b, n in zip(*torch.where(~batch["masked"]), strict=True)]
+        mean = {
+            "all": sum(hidden + seen) / len(hidden + seen),
+            "masked": sum(hidden) / len(hidden),
+            "separate": (sum(hidden) / len(hidden) + sum(seen) / len(seen)) / 2,
+        }
+        crops = [
+            costs("cls", clean[:, 0], vision(crop).last_hidden_state[:, 0]).mean().item() for crop in batch["local"]
+        ]
+    assert len(hidden) == 3 * len(seen) and len(crops) == 2
+    assert terms["patch"].item() == pytest.approx(mean[patches], rel=1e-4)
+    assert terms["dino"].item() == pytest.approx(sum(crops) / 2, rel=1e-4)
+    assert min(abs(mean[patches] - other) for name, other in mean.items() if name != patches) > 1e-3
+
+
+def test_an_unknown_patch_loss_is_refused_before_the_first_step(recipe):
+    with pytest.raises(ValueError, match="did you mean 'masked'"):
+        pretraining(settings.override(recipe, ["self_distillation.patches=maskd"]))
+
+
+def test_what_decays_and_how_fast_it_learns(recipe, tokenizer, tmp_path):
+    objective = pretraining(recipe)
+    groups = _optimizer(recipe, objective).param_groups
+    of = {id(p): (g["weight_decay"], g["lr_scale"]) for g in groups for p in g["params"]}
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            expected = (0.0, 0.1) if name == "model.temperature" else (0.05 * (parameter.ndim >= 2), 1.0)
+            assert of.pop(id(parameter)) == expected, name
+    assert not of
+    fit(recipe, objective, tokenizer, tmp_path / "run", show=False)
+    kept = load_file(checkpoint.latest(tmp_path / "run") / "state.safetensors")
+    assert "optimizer.model.temperature.exp_avg" in kept
 
 
 def test_clean_and_masked_view_in_one_pass_equal_two_passes(recipe, tokenizer):

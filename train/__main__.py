@@ -24,7 +24,7 @@ import json
 import sys
 from pathlib import Path
 
-from train import recipes, settings
+from train import claims, recipes, settings
 
 DATA = "a folder, table (.csv .tsv .jsonl .parquet), tar shards ('shards/*.tar') or hf:owner/name, of captioned images"
 NEEDS = {  # what a command cannot do without, for its example
@@ -111,10 +111,11 @@ def main(arguments: list[str] | None = None) -> int:
         "reproduce",
         help="the papers' claims side by side on bundled scenes: hours, and it goes on where it stopped",
         description="Train and score what is missing of the table, then write table.md and table.png.",
-        epilog="example: python -m train reproduce --out runs/table --rows ibot,ibot++ --seeds 1,2,3",
+        epilog=f"rows: {', '.join(row.name for row in claims.ROWS)}. "
+        "example: python -m train reproduce --out runs/table --rows ibot,ibot++ --seeds 1,2,3",
     )
     reproduce.add_argument("--out", type=Path, required=True, help="folder of the records, the table and the picture")
-    reproduce.add_argument("--rows", default="", help="names with commas (default all)")
+    reproduce.add_argument("--rows", default="", help="names with commas, or 'try-*' (default all but try-*)")
     reproduce.add_argument("--seeds", default="1,2,3", help="numbers with commas, from 1 (default 1,2,3)")
     reproduce.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (default 2)")
     reproduce.add_argument("--table", action="store_true", help="train nothing, write the table of what is there")

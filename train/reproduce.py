@@ -2,6 +2,7 @@
 
     python -m train reproduce --out assets/reproduce            # goes on where it stopped
     python -m train reproduce --out assets/reproduce --rows contrastive,ibot --seeds 1,2
+    python -m train reproduce --out assets/reproduce --rows 'try-*'     # candidates for the row unite
 
 The rows are in train/claims.py. A finished run leaves one JSON file (scores, settings, thinned log), so that an
 interrupted table goes on with what is missing. A row that needs a start or a teacher waits for that run of its seed.
@@ -9,6 +10,7 @@ interrupted table goes on with what is missing. A row that needs a start or a te
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import multiprocessing
 import shutil
@@ -54,12 +56,15 @@ def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (1, 2
 def to_do(out: Path, rows: list[str] | None, seeds: tuple[int, ...]) -> list[tuple[int, Row]]:
     """(seed, row) of every run that `out` lacks, with the rows that these need, seed by seed in the table's order.
 
-    Raises ValueError for an unknown row.
+    `rows` are names or patterns ("try-*"); without any, all rows but those of the search. Raises ValueError for one
+    that fits no row.
     """
-    for name in rows or ():
-        choose("rows", name, *(row.name for row in ROWS))
     by_name = {row.name: row for row in ROWS}
-    found = [(seed, row) for seed in seeds for row in ROWS if not rows or row.name in rows]
+    wanted = {name for name, row in by_name.items() if row.kind == "claim"} if not rows else set()
+    for pattern in rows or ():
+        fitting = fnmatch.filter(by_name, pattern)
+        wanted |= set(fitting or [choose("rows", pattern, *by_name)])
+    found = [(seed, by_name[name]) for seed in seeds for name in by_name if name in wanted]
     found = [(seed, row) for seed, row in found if not read_record(record_of(out, row.name, seed))]
     for seed, row in found:  # it grows: a teacher may have a teacher
         for needed in (by_name[name] for name in row.needs):

@@ -183,7 +183,7 @@ class Recipe:
     tower: Tower = field(default_factory=Tower)
     tuning: Tuning = field(default_factory=Tuning)
     data: Data = field(default_factory=Data)
-    seed: int = 0
+    seed: int = 0  # also of which scenes are drawn; some are refused, since evaluations measure on theirs
     # optimiser (the papers' Adafactor settings are not public)
     weight_decay: float = 0.05
     beta2: float = 0.95

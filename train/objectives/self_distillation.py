@@ -28,6 +28,7 @@ class SelfDistilling(nn.Module):
         self.heads = Heads(
             vision.config.hidden_size, settings.hidden, settings.bottleneck, settings.prototypes, settings.targets
         )
+        choose("self_distillation.patches", settings.patches, "all", "masked", "separate")
         full = choose("self_distillation.ema", settings.ema, "heads", "full") == "full"
         self.backbone = copy.deepcopy(vision).requires_grad_(False) if full else None
         self.register_buffer("done", torch.zeros((), dtype=torch.long))  # steps, for the temperature's warm-up
