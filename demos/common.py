@@ -125,7 +125,7 @@ def keep(source: str | Path, who: str | None = None) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     content = buffer.getvalue()
-    folder = (belongings.room(who) if who else belongings.uploads()) / hashlib.sha256(content).hexdigest()
+    folder = (belongings.room(who) if who else belongings.shared()) / hashlib.sha256(content).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{slug(Path(source).stem) or 'image'}.png"
     path.write_bytes(content)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos import space
+from demos import belongings, space
 from demos.downloads import Downloads
 from demos.shelf import SHARE, amount, free_bytes
 from tipsv2.catalogue import (
@@ -156,6 +156,7 @@ class DepthMemory:
 
     def predict(self, visitor: str, name: str | None, path: str | Path, resolution: int) -> Scene:
         """What this model says of an image file, from this visitor's memory if it is there. Raises ImageError."""
+        belongings.claim(visitor, path)
         key = (visitor, str(path), self.info(name).name, int(resolution))  # Gradio's paths hold the content's hash
         with self._visiting:
             scene = self._scenes.get(key)

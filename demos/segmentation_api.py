@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 import numpy as np
 
-from demos import common, segmentation_truth
+from demos import belongings, common, segmentation_truth
 from demos.common import MODEL_WORK, answered, visitor
 from demos.segmentation_work import BACKGROUND, ask, judge, legend, rows, split
 
@@ -55,6 +55,8 @@ class Endpoints:
         """
         from tipsv2.render import paint_labels
 
+        if mask:
+            belongings.claim(visitor(request), mask)
         if image is None:
             raise ValueError("Give an image and at least one class name.")
         question = ask(classes, templates, features, layer, windows, background, threshold, words, resolution)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import segmentation_controls, segmentation_truth, segmentation_views
+from demos import belongings, segmentation_controls, segmentation_truth, segmentation_views
 from demos.examples import Example, examples
 from demos.segmentation import Segmentations
 from demos.segmentation_api import Endpoints
@@ -425,6 +425,17 @@ def test_the_api_answers_and_refuses_in_sentences(tab, picture, truth, tmp_path)
     ):
         with pytest.raises(gr.Error, match=words):
             asked(**changes)
+
+
+def test_a_mask_goes_with_the_program_that_sent_it(tab, picture, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "hash").mkdir()
+    path = save(tmp_path / "hash", np.zeros((60, 90), np.uint8))
+    given = {name: value for name, value in USUAL.items() if name != "truth"} | dict(opacity=1.0, first="1")
+    given |= dict(classes="dog, cat", mask=path, request=Visitor("a"))
+    Endpoints(tab).segmentation(picture, **given)
+    belongings.clear("a")
+    assert not Path(path).exists()
 
 
 def test_rows_have_no_background_unless_asked_for(tab, picture):
