@@ -11,6 +11,8 @@ import functools
 import hashlib
 import html
 import io
+import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from demos.examples import Example, examples
 from demos.export_files import slug
 from demos.studio import Studio
 from tipsv2.images import open_image
+from tipsv2.whole import whole_file
 
 WEB = Path(__file__).parent / "web"
 LOADING = ("One moment", "The encoder is loading.")
@@ -29,6 +32,7 @@ NO_IMAGE = ("Start with an image", "Drop one into the field, or take one of the 
 LONGEST = 2048  # pixels kept of an upload's long side: more than any resolution on offer can use
 MODEL_WORK = dict(concurrency_id="model", concurrency_limit=1)  # one forward pass at a time, whoever asks
 MAX_TEXT = 200  # characters of one query or class name; the encoders read 64 tokens
+_keeping = threading.Lock()
 
 
 def sentence(error: BaseException) -> str | None:
@@ -126,9 +130,13 @@ def keep(source: str | Path, who: str | None = None) -> str:
     image.save(buffer, "PNG", compress_level=1)
     content = buffer.getvalue()
     folder = (belongings.room(who) if who else belongings.shared()) / hashlib.sha256(content).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{slug(Path(source).stem) or 'image'}.png"
-    path.write_bytes(content)
+    with _keeping:
+        if path.exists():  # an example that somebody may be reading; Gradio's sweep shall not take it for an old one
+            os.utime(path)
+        else:
+            with whole_file(path) as part:
+                part.write_bytes(content)
     return str(path)
 
 
