@@ -31,6 +31,7 @@ LOADING = ("One moment", "The encoder is loading.")
 NO_IMAGE = ("Start with an image", "Drop one into the field, or take one of the examples below it.")
 LONGEST = 2048  # pixels kept of an upload's long side: more than any resolution on offer can use
 MODEL_WORK = dict(concurrency_id="model", concurrency_limit=1)  # one forward pass at a time, whoever asks
+MAX_SIDE = 1372  # pixels of the short side that may be asked for
 MAX_TEXT = 200  # characters of one query or class name; the encoders read 64 tokens
 _keeping = threading.Lock()
 
@@ -171,6 +172,11 @@ def api_image() -> gr.File:
     return gr.File(visible=False, label="image")
 
 
+def api_resolution() -> gr.Number:
+    """The resolution of an API endpoint: the page's slider starts and ends with the encoder the page opened with."""
+    return gr.Number(0, minimum=0, maximum=MAX_SIDE, precision=0, visible=False, label="resolution")
+
+
 def script(name: str) -> str:
     """A script of demos/web for gr.HTML's js_on_load."""
     return (WEB / name).read_text("utf-8")
@@ -221,10 +227,10 @@ def resolution_slider(training: int) -> gr.Slider:
 
 
 def resolution_range(training: int) -> dict:
-    """Range and value of the slider: half to four times the training resolution, in whole patches, 1372 at most."""
+    """Range and value of the slider: half to four times the training resolution, in whole patches, up to MAX_SIDE."""
     training = training or 448
     return dict(
-        minimum=training // 2 // 14 * 14, maximum=max(training, min(4 * training, 1372)), step=14, value=training
+        minimum=training // 2 // 14 * 14, maximum=max(training, min(4 * training, MAX_SIDE)), step=14, value=training
     )
 
 

@@ -88,10 +88,11 @@ class DepthOutputs:
         its patches, nearest, median and farthest metres and the classes' shares; and a PNG of each.
 
         image: the picture. heads: a model on offer that is on this machine, see /load_heads. resolution: short side in
-        pixels that the network sees. span: "auto" colours depth from its least to its greatest, "fixed" from `near` to
-        `far` metres. colormap: of depth. opacity: of the classes' colours over the image.
+        pixels that the network sees, 0 for as trained. span: "auto" colours depth from its least to its greatest,
+        "fixed" from `near` to `far` metres. colormap: of depth. opacity: of the classes' colours over the image.
         """
-        taken = self.take(image, self.memory.info(heads).name, resolution, span, near, far, colormap, opacity, request)
+        shown = (int(resolution or 0), span, near, far, colormap, opacity)
+        taken = self.take(image, self.memory.info(heads).name, *shown, request)
         if taken is None:
             raise ValueError("Give an image.")
         pictures = [(picture, name) for name, picture in taken.pictures.items()]
@@ -166,11 +167,11 @@ def _command(model: str, ends, **shown) -> str:
 
 
 def endpoints(memory: DepthMemory, heads: gr.Dropdown, shown: list) -> None:
-    """Add /depth and /load_heads. shown: the page's resolution, range of colours, colour map and opacity."""
+    """Add /depth and /load_heads. shown: the page's range of colours, colour map and opacity."""
     outputs = DepthOutputs(memory)
     gr.Button(visible=False).click(
         outputs.depth,
-        [common.api_image(), heads, *shown],
+        [common.api_image(), heads, common.api_resolution(), *shown],
         [
             gr.File(visible=False, label="arrays"),
             gr.JSON(visible=False, label="numbers"),

@@ -501,7 +501,7 @@ def test_a_client_of_the_api(url, picture):
     arrays, numbers, pictures = client.predict(image=handle_file(picture), heads="tiny-dpt", api_name="/depth")
     with np.load(arrays, allow_pickle=False) as stored:
         assert stored["labels"].shape == (60, 90) and len(stored["classes"]) == 150
-    assert numbers["model"] == "tiny-dpt" and len(pictures) == 4
+    assert numbers["model"] == "tiny-dpt" and len(pictures) == 4 and numbers["patches"] == [4, 6]
     with pytest.raises(AppError, match="HF_HUB_OFFLINE"):
         client.predict(heads="tipsv2-b14-dpt", api_name="/load_heads")
 
