@@ -226,6 +226,24 @@ def test_masks_are_uploaded_as_numbers_or_colours(picture, truth, tmp_path):
     assert found.whole and found.note == ""
 
 
+def test_a_palettes_black_is_not_taken_for_the_legends(picture, truth, tmp_path):
+    names, numbers = [*FIVE, "tree", "car", "photo"], np.zeros((60, 90), np.uint8)
+    numbers[20:25, 30:40] = 3  # under two parts in a hundred
+    file = Image.fromarray(numbers)
+    file.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])  # PASCAL VOC's
+    file.save(tmp_path / "voc.png")
+    given = (1, "", names, legend(8), picture)
+    np.testing.assert_array_equal(
+        segmentation_truth.uploaded(str(tmp_path / "voc.png"), *given).labels, numbers.astype(int) - 1
+    )
+    labels = np.where(truth.labels < 0, 7, truth.labels)
+    painted = Image.fromarray(legend(8)[labels]).quantize(16, dither=Image.Dither.NONE)
+    painted.save(tmp_path / "painted.png")
+    found = segmentation_truth.uploaded(str(tmp_path / "painted.png"), *given)
+    assert painted.mode == "P" and "legend's colours" in found.origin
+    np.testing.assert_array_equal(found.labels, labels)
+
+
 def test_a_black_and_white_mask_is_of_one_class(tab, picture, truth, tmp_path):
     cat = truth.labels == 1
     found = upload(tmp_path, np.where(cat, 255, 0).astype(np.uint8), picture, marked="cat")
