@@ -159,10 +159,11 @@ def test_the_same_question_is_answered_from_memory(tab, picture, truth, monkeypa
 
 
 def test_windows_say_where_they_make_no_difference(tab, picture):
-    assert "raise the resolution above 56 px" in draw(tab, picture, windows=True)[1]
+    assert "One window of 56 px holds the whole image" in draw(tab, picture, windows=True, resolution=28)[1]
+    assert "4 × 6 patches, in 2 windows of 56 px" in draw(tab, picture, windows=True)[1]  # its long side has 84 px
     assert "last layer only" in draw(tab, picture, windows=True, layer=1, resolution=112)[1]
     note = draw(tab, picture, windows=True, resolution=112)[1]
-    assert "8 × 12 patches, in windows of 56 px" in note and "Beyond" not in note
+    assert "8 × 12 patches, in 12 windows of 56 px" in note and "Beyond" not in note
 
 
 @pytest.mark.parametrize("background", ["none", "threshold"])
