@@ -11,11 +11,12 @@ from demos import common, depth_views
 from demos.common import MODEL_WORK, answered, visitor
 from demos.exports import Taken, export
 from demos.loading import FETCHING
-from demos.snippets import IMAGE, call, command, literal, model_name
+from demos.snippets import IMAGE, call, command, literal, load, model_name
 from tipsv2 import render
 
 if TYPE_CHECKING:
     from demos.depth_memory import DepthMemory, Scene
+    from tipsv2.catalogue import ModelInfo
 
 
 class DepthOutputs:
@@ -57,15 +58,15 @@ class DepthOutputs:
             masks = {name: found.labels == found.classes.index(name) for name in found.shares()}
         shown = dict(resolution=int(resolution), colormap=colormap, opacity=float(opacity))
         ends = (float(near), float(far)) if span == "fixed" else None
-        name = model_name(self.memory.info(heads))
+        info = self.memory.info(heads)
         return Taken(
             "depth",
             pictures,
             arrays,
             scores,
             masks,
-            python=_python(name, pictures, ends, **shown),
-            command=_command(name, ends, **shown),
+            python=_python(info, pictures, ends, **shown),
+            command=_command(model_name(info), ends, **shown),
             model=heads,
             image=image,
         )
@@ -134,7 +135,7 @@ def _pictures(scene: Scene, span: str, near: float, far: float, colormap: str, o
     return pictures
 
 
-def _python(model: str, pictures, ends, resolution: int, colormap: str, opacity: float) -> str:
+def _python(info: ModelInfo, pictures, ends, resolution: int, colormap: str, opacity: float) -> str:
     """Code that makes the pictures there are."""
     lines = [
         "import numpy as np",
@@ -143,7 +144,7 @@ def _python(model: str, pictures, ends, resolution: int, colormap: str, opacity:
         "from tipsv2.images import open_image",
         "from tipsv2.render import WIDE_PALETTE, colorize, label_colors, paint_labels, paint_normals",
         "",
-        f"dpt = load_dpt({literal(model)})",
+        load(info, "dpt", "load_dpt"),
         f"image = open_image({literal(IMAGE)})",
         f"found = {call('dpt.predict', 'image', resolution=resolution)}",
         "",
