@@ -1,7 +1,7 @@
 """What a visitor leaves behind, on the disk and in the server's memory, and when it goes.
 
 Files made for one visitor lie in a room of their own below Gradio's folder. Uploads lie beside the rooms, where Gradio
-names them by their content: one that several visitors gave goes with the last of them.
+names them by their content: one that several visitors gave goes with the last of them. Examples are everybody's.
 
     path = room("visitor") / "cat.png"
     claim("visitor", "/tmp/.../upload.png")
@@ -41,6 +41,11 @@ def room(who: str) -> Path:
     folder = _room(who)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def shared() -> Path:
+    """The folder for what is shown to everybody: deeper than uploads, so that nobody can claim it and take it along."""
+    return uploads() / "examples"
 
 
 def _room(who: str) -> Path:

@@ -11,24 +11,31 @@ import functools
 import hashlib
 import html
 import io
+import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gradio as gr
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from demos import belongings, views
 from demos.examples import Example, examples
-from demos.export_files import slug
+from demos.export_files import ORIGINAL, original_size, slug
 from demos.studio import Studio
 from tipsv2.images import open_image
+from tipsv2.whole import whole_file
 
 WEB = Path(__file__).parent / "web"
 LOADING = ("One moment", "The encoder is loading.")
 NO_IMAGE = ("Start with an image", "Drop one into the field, or take one of the examples below it.")
-LONGEST = 2048  # pixels kept of an upload's long side: more than any resolution on offer can use
+MOST = 2048 * 2048  # pixels kept of an upload: more than MAX_PATCHES hold, and what a full-size map costs has an end
+LONGEST = 16_384  # of them in a row: what browsers draw
 MODEL_WORK = dict(concurrency_id="model", concurrency_limit=1)  # one forward pass at a time, whoever asks
+MAX_SIDE = 1372  # pixels of the short side that may be asked for
 MAX_TEXT = 200  # characters of one query or class name; the encoders read 64 tokens
+_keeping = threading.Lock()
 
 
 def sentence(error: BaseException) -> str | None:
@@ -116,29 +123,42 @@ def image_field() -> tuple[gr.Image, gr.State]:
 
 def keep(source: str | Path, who: str | None = None) -> str:
     """Open an image file and put a copy every browser shows into the visitor's room, or where everybody's are: RGB,
-    upright, at most LONGEST pixels long, its name cleaned (exports carry it on). Returns its path. Raises ImageError.
+    upright, of MOST pixels at most, its name cleaned (exports carry it on). Returns its path. Raises ImageError.
     """
-    image = open_image(source)
-    if max(image.size) > LONGEST:
-        height, width = views.display_size(*image.size, LONGEST)
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    image, noted = open_image(source), PngInfo()
+    width, height = image.size
+    scale = min(1.0, LONGEST / max(width, height), (MOST / (width * height)) ** 0.5)
+    if scale < 1:
+        noted.add_text(ORIGINAL, f"{width} {height}")
+        small = [max(1, int(side * scale + 1e-6)) for side in image.size]  # 16383.99... is 16384
+        image = image.resize(small, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    image.save(buffer, "PNG", compress_level=1, pnginfo=noted)
     content = buffer.getvalue()
-    folder = (belongings.room(who) if who else belongings.uploads()) / hashlib.sha256(content).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = (belongings.room(who) if who else belongings.shared()) / hashlib.sha256(content).hexdigest()
     path = folder / f"{slug(Path(source).stem) or 'image'}.png"
-    path.write_bytes(content)
+    with _keeping:
+        if path.exists():  # an example that somebody may be reading; Gradio's sweep shall not take it for an old one
+            os.utime(path)
+        else:
+            with whole_file(path) as part:
+                part.write_bytes(content)
     return str(path)
 
 
 def accept_upload(upload: dict | None, request: gr.Request = None) -> tuple[str | None, str | None]:
-    """The upload handler -> (field, State): the checked copy twice, or a toast and an empty field."""
+    """The upload handler -> (field, State): the checked copy twice, or a toast and an empty field. A toast, too, where
+    the copy is smaller, since everything on the page is in its pixels.
+    """
     path, who = None, visitor(request)
     try:
         if upload:
             belongings.claim(who, upload["path"])
             path = keep(upload["path"], who)
+            if (size := original_size(path)) is not None:
+                with Image.open(path) as image:
+                    told = "The image has {} × {} pixels: here it is looked at, and taken along, with {} × {}."
+                    gr.Info(told.format(*size, *image.size), duration=12)
     except Exception as error:
         if (told := sentence(error)) is None:
             raise
@@ -161,6 +181,11 @@ def chips(label: str, info: str, words: Sequence[str] = ()) -> gr.Dropdown:
 def api_image() -> gr.File:
     """The image of an API endpoint: a file that nobody decodes before the handler does."""
     return gr.File(visible=False, label="image")
+
+
+def api_resolution() -> gr.Number:
+    """The resolution of an API endpoint: the page's slider starts and ends with the encoder the page opened with."""
+    return gr.Number(0, minimum=0, maximum=MAX_SIDE, precision=0, visible=False, label="resolution")
 
 
 def script(name: str) -> str:
@@ -213,10 +238,10 @@ def resolution_slider(training: int) -> gr.Slider:
 
 
 def resolution_range(training: int) -> dict:
-    """Range and value of the slider: half to four times the training resolution, in whole patches, 1372 at most."""
+    """Range and value of the slider: half to four times the training resolution, in whole patches, up to MAX_SIDE."""
     training = training or 448
     return dict(
-        minimum=training // 2 // 14 * 14, maximum=max(training, min(4 * training, 1372)), step=14, value=training
+        minimum=training // 2 // 14 * 14, maximum=max(training, min(4 * training, MAX_SIDE)), step=14, value=training
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import gradio as gr
 import numpy as np
 
-from demos import common, compare_mask
+from demos import belongings, common, compare_mask
 from demos.common import MODEL_WORK, answered, visitor
 from demos.compare_sides import asked, every_layer, farthest, joint_colors, look, measure
 from demos.studio import Studio
@@ -48,6 +48,8 @@ class Endpoints:
         """
         from tipsv2 import render
 
+        if mask is not None:
+            belongings.claim(visitor(request), mask)
         queries = _some(asked(queries))
         both = look(self.studio, visitor(request), image, (model_a, model_b), (features_a, features_b), resolution)
         picture = both.seen[0].image

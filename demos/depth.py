@@ -225,7 +225,7 @@ def tab(page: Page) -> None:
     shown = [*seen, opacity]
     with taking:
         export_row(DepthOutputs(memory).take, [image, loaded, *shown], masks=True)
-    endpoints(memory, heads, shown)
+    endpoints(memory, heads, shown[1:])
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ from demos import common, depth_views
 from demos.common import MODEL_WORK, answered, visitor
 from demos.exports import Taken, export
 from demos.loading import FETCHING
-from demos.snippets import IMAGE, call, command, literal, model_name
+from demos.snippets import IMAGE, call, command, literal, load, model_name
 from tipsv2 import render
 
 if TYPE_CHECKING:
     from demos.depth_memory import DepthMemory, Scene
+    from tipsv2.catalogue import ModelInfo
 
 
 class DepthOutputs:
@@ -57,15 +58,15 @@ class DepthOutputs:
             masks = {name: found.labels == found.classes.index(name) for name in found.shares()}
         shown = dict(resolution=int(resolution), colormap=colormap, opacity=float(opacity))
         ends = (float(near), float(far)) if span == "fixed" else None
-        name = model_name(self.memory.info(heads))
+        info = self.memory.info(heads)
         return Taken(
             "depth",
             pictures,
             arrays,
             scores,
             masks,
-            python=_python(name, pictures, ends, **shown),
-            command=_command(name, ends, **shown),
+            python=_python(info, pictures, ends, **shown),
+            command=_command(model_name(info), ends, **shown),
             model=heads,
             image=image,
         )
@@ -88,10 +89,11 @@ class DepthOutputs:
         its patches, nearest, median and farthest metres and the classes' shares; and a PNG of each.
 
         image: the picture. heads: a model on offer that is on this machine, see /load_heads. resolution: short side in
-        pixels that the network sees. span: "auto" colours depth from its least to its greatest, "fixed" from `near` to
-        `far` metres. colormap: of depth. opacity: of the classes' colours over the image.
+        pixels that the network sees, 0 for as trained. span: "auto" colours depth from its least to its greatest,
+        "fixed" from `near` to `far` metres. colormap: of depth. opacity: of the classes' colours over the image.
         """
-        taken = self.take(image, self.memory.info(heads).name, resolution, span, near, far, colormap, opacity, request)
+        shown = (int(resolution or 0), span, near, far, colormap, opacity)
+        taken = self.take(image, self.memory.info(heads).name, *shown, request)
         if taken is None:
             raise ValueError("Give an image.")
         pictures = [(picture, name) for name, picture in taken.pictures.items()]
@@ -133,7 +135,7 @@ def _pictures(scene: Scene, span: str, near: float, far: float, colormap: str, o
     return pictures
 
 
-def _python(model: str, pictures, ends, resolution: int, colormap: str, opacity: float) -> str:
+def _python(info: ModelInfo, pictures, ends, resolution: int, colormap: str, opacity: float) -> str:
     """Code that makes the pictures there are."""
     lines = [
         "import numpy as np",
@@ -142,7 +144,7 @@ def _python(model: str, pictures, ends, resolution: int, colormap: str, opacity:
         "from tipsv2.images import open_image",
         "from tipsv2.render import WIDE_PALETTE, colorize, label_colors, paint_labels, paint_normals",
         "",
-        f"dpt = load_dpt({literal(model)})",
+        load(info, "dpt", "load_dpt"),
         f"image = open_image({literal(IMAGE)})",
         f"found = {call('dpt.predict', 'image', resolution=resolution)}",
         "",
@@ -166,11 +168,11 @@ def _command(model: str, ends, **shown) -> str:
 
 
 def endpoints(memory: DepthMemory, heads: gr.Dropdown, shown: list) -> None:
-    """Add /depth and /load_heads. shown: the page's resolution, range of colours, colour map and opacity."""
+    """Add /depth and /load_heads. shown: the page's range of colours, colour map and opacity."""
     outputs = DepthOutputs(memory)
     gr.Button(visible=False).click(
         outputs.depth,
-        [common.api_image(), heads, *shown],
+        [common.api_image(), heads, common.api_resolution(), *shown],
         [
             gr.File(visible=False, label="arrays"),
             gr.JSON(visible=False, label="numbers"),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos import space
+from demos import belongings, space
 from demos.downloads import Downloads
 from demos.shelf import SHARE, amount, free_bytes
 from tipsv2.catalogue import (
@@ -155,13 +155,18 @@ class DepthMemory:
             )
 
     def predict(self, visitor: str, name: str | None, path: str | Path, resolution: int) -> Scene:
-        """What this model says of an image file, from this visitor's memory if it is there. Raises ImageError."""
+        """What this model says of an image file, from this visitor's memory if it is there. resolution: short side in
+        pixels, 0 for as trained. Raises ImageError.
+        """
+        belongings.claim(visitor, path)
         key = (visitor, str(path), self.info(name).name, int(resolution))  # Gradio's paths hold the content's hash
         with self._visiting:
             scene = self._scenes.get(key)
         if scene is None:
             image = open_image(path)
-            scene = Scene(image, self.heads(name).predict(image, int(resolution)), key[2], key[3])
+            heads = self.heads(name)
+            used = key[3] or heads.info.resolution
+            scene = Scene(image, heads.predict(image, used), key[2], used)
         with self._visiting:
             self._scenes[key] = scene
             self._scenes.move_to_end(key)

@@ -19,6 +19,7 @@ from demos.snippets import IMAGE
 if TYPE_CHECKING:
     from demos.exports import Taken
 
+ORIGINAL = "Original size"  # the note in a PNG that was made smaller: width and height
 LONGEST_PART = 48  # letters of one part of a file name
 
 
@@ -90,11 +91,26 @@ def _write_image(taken: Taken, folder: Path) -> Path:
         raise ValueError("The image is no longer there: upload it again.") from None
 
 
+def original_size(path: str | Path) -> tuple[int, int] | None:
+    """(width, height) that an upload had, where `demos.common.keep` has made it smaller."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.info[ORIGINAL].split()
+            return int(width), int(height)
+    except (OSError, KeyError):
+        return None
+
+
 def coco(taken: Taken) -> dict:
-    """The masks as a COCO data set of one image: a category per mask, an annotation for each that is not empty."""
+    """The masks as a COCO data set of one image: a category per mask, an annotation for each that is not empty. Where
+    the image is smaller than its upload, "original_width" and "original_height" say what the masks are to be scaled to.
+    """
     from tipsv2.rle import bounding_box, encode
 
     height, width = next(iter(taken.masks.values())).shape
+    image = {"id": 1, "file_name": Path(taken.image or IMAGE).name, "width": width, "height": height}
+    if size := original_size(taken.image):
+        image |= {"original_width": size[0], "original_height": size[1]}
     annotations = [
         {
             "id": number,
@@ -110,7 +126,7 @@ def coco(taken: Taken) -> dict:
     ]
     return {
         "info": {"description": f"{taken.name} by {taken.model or 'TIPSv2'}"},
-        "images": [{"id": 1, "file_name": Path(taken.image or IMAGE).name, "width": width, "height": height}],
+        "images": [image],
         "categories": [{"id": number, "name": name} for number, name in enumerate(taken.masks, 1)],
         "annotations": annotations,
     }

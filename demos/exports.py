@@ -34,7 +34,7 @@ DOWNLOAD = """(f) => {
 
 @dataclass(frozen=True)
 class Taken:
-    """What a tab hands out about the result on the page; pictures, maps and masks in the image's own pixels."""
+    """What a tab hands out about the result on the page; pictures, maps and masks in the pixels of `image`."""
 
     name: str  # what it is, as part of file names: "heatmap"
     pictures: dict[str, np.ndarray]  # name -> uint8 [H, W, 3]; several become a zip
@@ -44,7 +44,7 @@ class Taken:
     python: str = ""  # against tipsv2's public functions, for demos.snippets.IMAGE
     command: str = ""
     model: str = ""  # the encoder's name
-    image: str = ""  # the path in the tab's State: its stem becomes part of file names
+    image: str = ""  # the path in the tab's State, see `common.keep`: its stem becomes part of file names
 
 
 def export_row(take: Callable[..., Taken | None], inputs: Sequence[Component], masks: bool = False) -> None:

@@ -9,7 +9,7 @@ from html import escape
 from demos.snippets import IMAGE
 
 BUTTONS = (
-    ("png", "PNG", "The picture, or a zip of all, as large as the image"),
+    ("png", "PNG", "The picture, or a zip of all, as large as the image here"),
     ("npz", "NPZ", "Maps and features as numbers, for numpy.load"),
     ("json", "JSON", "The scores"),
     ("coco", "COCO", "The masks as run lengths in a COCO data set"),

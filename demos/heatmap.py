@@ -60,8 +60,10 @@ class Heatmaps:
         asked, used = int(question.resolution or training), answer.seen.resolution
         layer = layer_number(question.features)
         if question.windows and layer is None:
-            count = self.asker.windows(question, answer.seen)
+            from tipsv2.windows import count_windows
+
             rows, columns = answer.grid.shape[:2]
+            count = count_windows(self.studio.encoder(question.model), (rows, columns))
             cost = f"{count} windows of {training} px, each as long as one look" if count > 1 else "one window"
             return views.note(f"{used} px short side, {rows} × {columns} patches through {cost}.")
         note = common.resolution_note(tuple(answer.grid.shape[:2]), used, asked, training)

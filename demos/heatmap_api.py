@@ -49,8 +49,9 @@ class Endpoints:
         image: the picture. queries: up to twelve phrases. model: an encoder on offer. mode: "cosine" (each query alone)
         or "competing" (softmax over the queries, by temperature). features: "values", "final" or the number of a layer.
         templates: "none", "tips9", "clip80", or "own" for own_templates, one a line with {} where the query goes.
-        resolution: short side in pixels. colormap, opacity: of the overlays. distractors: phrases that compete and get
-        no map. windows: look at a large image through windows of the size the encoder was trained at.
+        resolution: short side in pixels, 0 for as trained. colormap, opacity: of the overlays. distractors: phrases
+        that compete and get no map. windows: look at a large image through windows of the size the encoder was trained
+        at.
         """
         if image is None or not queries:
             raise ValueError("Give an image and at least one query.")
@@ -245,7 +246,8 @@ def endpoints(tab: Heatmaps, page: Page, parts: Mapping[str, Component]) -> None
     features = gr.Textbox("values", visible=False, label="features")  # the page's menu lists one encoder's layers only
     x, y = gr.Number(0, visible=False, label="x"), gr.Number(0, visible=False, label="y")
     count = gr.Number(8, visible=False, precision=0, label="count")
-    look = [parts[name] for name in ("resolution", "colormap", "opacity")]
+    resolution = common.api_resolution()
+    look = [resolution, parts["colormap"], parts["opacity"]]
     shared = [model, parts["mode"], features, parts["templates"], parts["temperature"]]
     tail = [parts["distractors"], own, parts["windows"]]
     seen = [model, features]
@@ -263,7 +265,7 @@ def endpoints(tab: Heatmaps, page: Page, parts: Mapping[str, Component]) -> None
 
     other = gr.File(visible=False, label="other")
     worded = [parts["mode"], features, parts["temperature"]]
-    cut = [parts[name] for name in ("resolution", "above", "threshold")]
+    cut = [resolution, parts["above"], parts["threshold"]]
     register(api.heatmap, [parts["queries"], *shared, *look, *tail], [gallery("overlays"), numbers("scores")])
     register(
         api.word_maps,
@@ -274,7 +276,7 @@ def endpoints(tab: Heatmaps, page: Page, parts: Mapping[str, Component]) -> None
         api.similar_patches, [x, y, other, *seen, *look, parts["windows"]], [gallery("overlays"), numbers("patches")]
     )
     register(
-        api.nearest_words, [x, y, parts["vocabulary"], count, *seen, look[0], parts["windows"]], [numbers("words")]
+        api.nearest_words, [x, y, parts["vocabulary"], count, *seen, resolution, parts["windows"]], [numbers("words")]
     )
     register(api.regions, [parts["queries"], *shared, *cut, *tail], [gallery("masks"), numbers("regions")])
 

@@ -145,16 +145,6 @@ class Asker:
         )
         return nearest_words(answer.grid[answer.patch(question)], encoder, words, count)
 
-    def windows(self, question: Question, seen: Seen) -> int:
-        """How many windows the image was looked at through."""
-        from tipsv2.dense import window_corners
-        from tipsv2.images import fit_size
-        from tipsv2.windows import window_sizes
-
-        encoder = self.studio.encoder(question.model)
-        size = fit_size(*seen.image.size, seen.resolution, encoder.patch_size)
-        return len(window_corners(size, *window_sizes(encoder)))
-
 
 def layer_number(features: str) -> int | None:
     """The layer that "7" asks for; None for "values" and "final"."""

@@ -232,7 +232,7 @@ def tab(page: Page) -> None:
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, resolution])
     page.on_arrival(handlers.draw, inputs, [shown, note])
 
-    endpoints(handlers, page, [view, features, resolution], parts["settings"], [words, *parts["map"][1:]])
+    endpoints(handlers, page, [view, features], parts["settings"], [words, *parts["map"][1:]])
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ class Endpoints:
 
         image: the picture. view: "pca" (scores along three components as colours), "clusters" (k-means of directions)
         or "norms" (lengths, and which of them are outliers). layer: 1 to the encoder's last, or 0 for the last. model:
-        an encoder on offer. features: "final" (the layer's output) or "values". resolution: short side in pixels. red,
-        green, blue: numbers of components from 1. foreground: leave the background's patches out. k: clusters.
+        an encoder on offer. features: "final" (the layer's output) or "values". resolution: short side in pixels, 0
+        for as trained. red, green, blue: numbers of components from 1. foreground: leave the background's patches out.
+        k: clusters.
         """
         if view not in VIEWS:
             raise ValueError(f"Unknown view '{str(view)[:80]}': use {', '.join(VIEWS)}, or the endpoint /feature_map.")
@@ -84,8 +85,9 @@ class Endpoints:
         takes up to half a minute.
 
         image: the picture. words: up to 24 phrases, or none. layer: 1 to the encoder's last, or 0 for the last. model:
-        an encoder on offer. features: "final" (the layer's output) or "values". resolution: short side in pixels.
-        neighbors: whose nearness is kept. gap: "bridge" (a word's neighbours are patches) or "keep" (words too).
+        an encoder on offer. features: "final" (the layer's output) or "values". resolution: short side in pixels, 0
+        for as trained. neighbors: whose nearness is kept. gap: "bridge" (a word's neighbours are patches) or "keep"
+        (words too).
         """
         words, who = common.texts(words, "word", MAX_WORDS), visitor(request)
         seen, grid, told = self._look(image, layer, model, features, resolution, who)
@@ -101,13 +103,13 @@ class Endpoints:
 
 
 def endpoints(tab: Insides, page: Page, common_inputs: Sequence, settings: Sequence, mapped: Sequence) -> None:
-    """Register the endpoints. common_inputs: view, features, resolution; settings: those of the views; mapped: words,
-    neighbours, gap.
+    """Register the endpoints. common_inputs: view, features; settings: those of the views; mapped: words, neighbours,
+    gap.
     """
     api = Endpoints(tab)
-    (view, features, resolution), (words, *options) = common_inputs, mapped
+    (view, features), (words, *options) = common_inputs, mapped
     layer = gr.Number(0, visible=False, precision=0, label="layer")  # the slider's own value is one model's last layer
-    given = [layer, page.choice, features, resolution]
+    given = [layer, page.choice, features, common.api_resolution()]
     for handler, inputs, work in (
         (api.features, [view, *given, *settings], MODEL_WORK),
         (api.feature_map, [words, *given, *options], MAP_WORK),

@@ -23,7 +23,7 @@ class Offer:
     def __init__(self, names: Sequence[str], runs: Path | None = None):
         self.runs = runs.resolve() if runs else None
         self._lock = threading.Lock()
-        self._scanned: set[str] = set()  # names that came from the folder of runs
+        self._scanned: set[str] = set()  # names in the folder of runs, but for those to open with
         self._infos: dict[str, ModelInfo] = {known.name: known for known in available()}
         self.opening = tuple(dict.fromkeys(self._take(find(name)) for name in names))
 
@@ -63,7 +63,12 @@ class Offer:
         """
         info = find(Path(folder))
         fetch(info)
-        return self._take(info, name)
+        name = self._take(info, name)
+        with self._lock:
+            place = self._infos[name].location if name in self._infos else ""
+            if self.runs and Path(place).is_relative_to(self.runs) and name not in self.opening:
+                self._scanned.add(name)
+        return name
 
     def remove(self, name: str) -> None:
         """No longer offer a folder; nothing on the disk is touched."""
@@ -104,7 +109,7 @@ class Offer:
         with self._lock:
             known = {info.location for info in self._infos.values()}
             for name in [each for each in self._scanned if each in self._infos]:
-                if self._infos[name].location not in there:
+                if not (Path(self._infos[name].location) / "config.json").is_file():
                     del self._infos[name]
             self._scanned &= set(self._infos)
         for place in sorted(there - known):

@@ -72,17 +72,21 @@ class Segmentations:
         return drawn, self._note(found, model), told
 
     def _note(self, found, model: str | None) -> str:
+        from tipsv2.windows import count_windows
+
         asked, training = found.question, self.studio.info(model).resolution
         note = common.resolution_note(found.grid, found.seen.resolution, asked.resolution, training)
         if not asked.windows:
             return note
-        if found.layer < self.studio.encoder(model).num_layers:
+        encoder = self.studio.encoder(model)
+        if found.layer < encoder.num_layers:
             return note + views.note("Windows show the last layer only: this is the whole image at once.", "warn")
-        if asked.resolution <= training:
-            return note + views.note(f"A window is as large: raise the resolution above {training} px.", "warn")
-        height, width = found.grid
-        text = f"{found.seen.resolution} px short side, {height} × {width} patches, in windows of {training} px."
-        return views.note(text)
+        count, (height, width) = count_windows(encoder, found.grid), found.grid
+        if count == 1:
+            told = f"One window of {training} px holds the whole image: raise the resolution to get more."
+            return note + views.note(told, "warn")
+        text = f"{found.seen.resolution} px short side, {height} × {width} patches"
+        return views.note(f"{text}, in {count} windows of {training} px.")
 
     @toasted
     def depth(self, model: str | None):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 import numpy as np
 
-from demos import common, segmentation_truth
+from demos import belongings, common, segmentation_truth
 from demos.common import MODEL_WORK, answered, visitor
 from demos.segmentation_work import BACKGROUND, ask, judge, legend, rows, split
 
@@ -50,11 +50,13 @@ class Endpoints:
         "tips9" or "clip80". features: "values" or "final". layer: 1 to the encoder's last; any number beyond is the
         last. windows: look at a large image in parts of the trained size. background: "none", "threshold" (cosines
         below `threshold`) or "words" (`words`, separated by commas, compete with the classes). resolution: short side
-        in pixels. opacity: of the paint. mask: the true label map, a PNG whose grey values or palette places number the
-        classes from `first` ("1": 0 is none of them; or "0"), 255 counting nowhere.
+        in pixels, 0 for as trained. opacity: of the paint. mask: the true label map, a PNG whose grey values or palette
+        places number the classes from `first` ("1": 0 is none of them; or "0"), 255 counting nowhere.
         """
         from tipsv2.render import paint_labels
 
+        if mask:
+            belongings.claim(visitor(request), mask)
         if image is None:
             raise ValueError("Give an image and at least one class name.")
         question = ask(classes, templates, features, layer, windows, background, threshold, words, resolution)
@@ -91,8 +93,9 @@ def numbers(table: Sequence[dict], told) -> dict:
 
 
 def endpoints(tab: Segmentations, page: Page, asked: Sequence, opacity: gr.Slider, first: gr.Radio) -> None:
-    """Register the endpoints. asked: the components of a question, in the order of `ask`."""
+    """Register the endpoints. asked: the components of a question, in the order of `ask`: resolution last."""
     api = Endpoints(tab)
+    asked = [*asked[:-1], common.api_resolution()]
     mask = gr.File(visible=False, label="mask")
     gr.Button(visible=False).click(
         api.segmentation,

@@ -64,7 +64,7 @@ def uploaded(
         raise ValueError("Write the classes first: a mask numbers them by their places in the list.")
     numbers, colors = open_labels(path)
     note = _sizes(colors.shape[:2], open_image(image).size)
-    painted = from_colors(colors, legend) if _colored(colors) else None
+    painted = _painted(colors, legend, numbers is not None)
     if painted is not None:
         return Truth(painted, tuple(names), True, "Uploaded, in the legend's colours", note)
     if numbers is None:
@@ -137,8 +137,14 @@ def told(truth: Truth | None, names: Sequence[str]) -> str:
     return views.note(text) + (views.note(truth.note, "warn") if truth.note else "")
 
 
-def _colored(colors: np.ndarray) -> bool:
-    return bool((colors != colors[..., :1]).any())
+def _painted(colors: np.ndarray, legend: np.ndarray, numbered: bool) -> np.ndarray | None:
+    """The label map of a picture in the legend's colours, else None. numbered: a palette's places may be meant instead.
+    Black is the first place of most palettes and the eighth colour of the legend: there only colours tell.
+    """
+    colored = (colors != colors[..., :1]).any(axis=-1)
+    if not colored.any() or numbered and from_colors(colors[colored], legend) is None:
+        return None
+    return from_colors(colors, legend)
 
 
 def _sizes(size: tuple[int, int], image: tuple[int, int]) -> str:

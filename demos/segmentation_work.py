@@ -30,7 +30,7 @@ class Question:
     features: str
     layer: int  # 0: the last
     windows: bool
-    resolution: int
+    resolution: int  # short side in pixels, 0: as trained
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def ask(classes, templates, features, layer, windows, background, threshold, wor
         raise ValueError("Write at least one background word that is no class, or choose another background.")
     limit = float(threshold) if background == "threshold" else None
     given = dict(templates=templates, features=features, layer=int(layer or 0), windows=bool(windows))
-    return Question(tuple(names), tuple(others), background, limit, **given, resolution=int(resolution))
+    return Question(tuple(names), tuple(others), background, limit, **given, resolution=int(resolution or 0))
 
 
 class Divider:

@@ -55,13 +55,25 @@ def command(name: str, *given: str, **options) -> str:
 
 
 def model_name(info: ModelInfo) -> str:
-    """How to call for an encoder: its name, or for one out of a folder the path, relative where that is possible."""
-    if info.source in ("bundled", "hub"):
-        return info.location if info.source == "hub" else info.name
-    path = Path(info.location)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+    """How to call for an encoder: its name, or for one out of a folder the path below the working directory. Elsewhere
+    a name stands for the folder, whose place is not for visitors: such a line does not run as it is.
+    """
+    if info.source == "hub":
+        return info.location
+    if info.source == "bundled":
+        return info.name
+    path = Path(info.location).resolve()
+    if not _away(info):
+        return str(path.relative_to(Path.cwd()))
+    return path.name if info.source == "folder" else info.name  # all runs have their encoder in "model"
 
 
-def load(info: ModelInfo) -> str:
-    """The line that loads the encoder."""
-    return f"encoder = load({literal(model_name(info))})"
+def load(info: ModelInfo, variable: str = "encoder", function: str = "load") -> str:
+    """The line that loads the encoder; before it, where its name stands for a folder, one that says so."""
+    name = literal(model_name(info))
+    told = f"# {name} stands for the folder of this encoder, in the command too\n" if _away(info) else ""
+    return f"{told}{variable} = {function}({name})"
+
+
+def _away(info: ModelInfo) -> bool:
+    return info.source not in ("bundled", "hub") and not Path(info.location).resolve().is_relative_to(Path.cwd())

@@ -53,7 +53,7 @@ class Trainer:
         self.refuse()
         wish = replace(wish, name=wish.name.strip() or self.free_name())
         summary = self._zip(wish, zipped)
-        self._refuse_folder(wish, host)
+        wish = self._placed(wish, host)
         if summary:
             if wish.batch and wish.batch > summary.pairs:
                 raise ValueError(
@@ -70,7 +70,7 @@ class Trainer:
         """Go through the data of a form. Raises ValueError."""
         self.refuse()
         summary = self._zip(wish, zipped)
-        self._refuse_folder(wish, host)
+        wish = self._placed(wish, host)
         fields = train_form.columns(wish)
         if wish.data == "scenes":
             raise ValueError("There is nothing to check: scenes are drawn as the run goes, each with its captions.")
@@ -103,14 +103,16 @@ class Trainer:
         """Does who asks sit at this machine? Only then are its folders and its Hub token theirs."""
         return self.folders and host in (None, *LOOPBACK)
 
-    def _refuse_folder(self, wish: Wish, host: str | None) -> None:
+    def _placed(self, wish: Wish, host: str | None) -> Wish:
+        """The wish with its folder's whole path: what is started for it works in another folder. Raises ValueError."""
         if wish.data != "folder":
-            return
+            return wish
         if not self._at_home(host):
             raise ValueError("A folder can be named only on the machine itself: upload a zip, or give a Hub data set.")
         place = train_form.source(wish, Path())
         if not os.path.exists(place):  # Path's own raises on a name that is too long
             raise ValueError(f"There is no folder or table '{place[:120]}' on this machine.")
+        return replace(wish, folder=os.path.abspath(place))
 
 
 def wish_of(start: str, base: str | None, *values) -> Wish:

@@ -3,6 +3,7 @@
 python -m pytest tests/test_alignment.py
 """
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -244,6 +245,13 @@ def test_compare_writes_a_picture_and_says_the_sentence(tiny_folder, tiny_encode
     assert f"peak {expected[1].max():.3f}" in printed and printed.count(f"AUROC {area:.3f}, IoU") == 2
     assert "Neither aligns clearly better here: AUROC tiny (A)" in printed and f"written to {out}" in printed
     assert Image.open(out).width > 900
+    assert main(["compare", str(tmp_path / "noise.png"), *options, *masks, "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    dog, cat = told["queries"]
+    assert dog["query"] == "dog" and dog["A"] == dog["B"] and dog["A"]["auroc"] == pytest.approx(area, abs=1e-6)
+    assert cat["B"]["peak"] == pytest.approx(expected[1].max(), abs=1e-5) and cat["B"]["auroc"] is None
+    assert told["models"] == {"A": "tiny (A)", "B": "tiny (B)"} and told["scale"] == "z"
+    assert told["sentence"] in printed
 
 
 @pytest.mark.parametrize(
@@ -256,6 +264,9 @@ def test_compare_writes_a_picture_and_says_the_sentence(tiny_folder, tiny_encode
         (dict(masks="gone.png"), "There is no file 'gone.png'"),
         (dict(queries=" , "), "at least one phrase"),
         (dict(masks="none,none"), "2 masks for 1 queries"),
+        (dict(limit="3"), "--limit belongs to --data"),
+        (dict(protocol="whole"), "--protocol belongs to --data"),
+        (dict(background="0.1"), "--background belongs to --data"),
     ],
 )
 def test_compare_refuses_in_a_sentence(tiny_folder, picture, tmp_path, capsys, changed, message):

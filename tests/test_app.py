@@ -162,6 +162,20 @@ def test_the_documented_endpoints_are_those_of_the_page(tiny_folder):
     assert set(re.findall(r"`(/[a-z_]+)`", told)) == set(there)
 
 
+def test_no_endpoint_takes_the_resolution_of_the_encoder_the_page_opened_with(tiny_folder):
+    from app import TABS
+    from demos.page import build
+
+    there = build(TABS, str(tiny_folder), "cpu").get_api_info()["named_endpoints"]
+    given = {
+        name: each["parameter_default"]
+        for name, endpoint in there.items()
+        for each in endpoint["parameters"]
+        if each["parameter_name"] == "resolution" and name != "/start_run"
+    }
+    assert len(given) == 12 and set(given.values()) == {0}
+
+
 def test_the_example_client_without_an_app_is_one_sentence():
     found = subprocess.run(
         [sys.executable, ROOT / "docs/client.py", "http://127.0.0.1:9"], capture_output=True, text=True
@@ -180,6 +194,9 @@ def test_a_client_of_the_api(url, picture, tmp_path):
     assert [each["query"] for each in scores] == [each["caption"] for each in overlays] == ["a dog", "sky"]
     with Image.open(overlays[0]["image"]) as overlay:
         assert (overlay.format, overlay.size) == ("PNG", (90, 60))
+    for given, shape in ((dict(model="tips-nano"), (16, 24)), (dict(model="tips-nano", resolution=448), (32, 48))):
+        _, scores = client.predict(image=handle_file(picture), queries=["a dog"], **given, api_name="/heatmap")
+        assert np.shape(scores[0]["patches"]) == shape
     _, labels, told = client.predict(image=handle_file(picture), classes="dog, sky", api_name="/segmentation")
     share = float((np.asarray(Image.open(labels)) == 1).mean())
     assert told["shares"]["dog"] == pytest.approx(share, abs=1e-5)

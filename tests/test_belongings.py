@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +92,28 @@ def test_a_wrong_claim_costs_nothing_outside_and_no_neighbour(folder, tmp_path):
 
 def test_examples_are_everybodys(folder):
     path = common.keep(next((ROOT / "assets" / "examples").glob("*.png")))
+    belongings.claim("a", path)  # as it is with every image that an encoder sees
     belongings.clear("a")
     assert Path(path).exists()
+
+
+def test_an_example_is_written_once_and_stays_young(folder):
+    example = next((ROOT / "assets" / "examples").glob("*.png"))
+    path = Path(common.keep(example))
+    path.write_bytes(b"marked")
+    before = path.stat().st_ctime
+    time.sleep(0.05)
+    assert common.keep(example) == str(path)
+    assert path.read_bytes() == b"marked" and path.stat().st_ctime > before
+
+
+def test_an_example_that_many_click_at_once_is_whole(folder):
+    example = next((ROOT / "assets" / "examples").glob("*.png"))
+    with ThreadPoolExecutor(8) as pool:
+        (path,) = set(pool.map(common.keep, [example] * 8))
+    with Image.open(path) as image:
+        image.load()
+    assert files(folder) == [Path(path)]
 
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])

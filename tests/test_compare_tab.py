@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import compare_charts, compare_mask
+from demos import belongings, compare_charts, compare_mask
 from demos.compare import Compares
 from demos.compare_api import Endpoints
 from demos.compare_sides import look, measure, partner
@@ -327,6 +327,17 @@ def test_the_api_answers_and_refuses_in_sentences(studio, picture, mask, tmp_pat
     ):
         with pytest.raises(gr.Error, match=match):
             api.compare(**(dict(image=picture, queries=WORDS, **OTHER, **rest, mask=None, masked="") | wrong))
+
+
+def test_a_mask_goes_with_the_program_that_sent_it(studio, picture, mask, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    path = tmp_path / "hash" / "mask.png"
+    path.parent.mkdir()
+    Image.fromarray(mask).save(path)
+    given = dict(templates="none", scale="z", mask=str(path), request=Visitor())
+    Endpoints(studio).compare(picture, WORDS, **SAME, **given)
+    belongings.clear(Visitor.session_hash)
+    assert not path.exists()
 
 
 class TestInABrowser:

@@ -82,6 +82,9 @@ def test_command(tmp_path, tiny_folder, capsys):
         (["--models", "a", "b"], "needs a picture and --queries, or --data"),
         (["--models", "a", "b", "--data", "ade20k:nowhere"], "lacks images/validation"),
         (["--models", "a", "b", "--data", "scenes:val", "--features", "a,b,c"], "one kind or two"),
+        (["--models", "a", "b", "--data", "scenes:val", "--masks", "none"], "--masks belongs to a picture"),
+        (["--models", "a", "b", "--data", "scenes:val", "--scale", "z"], "--scale belongs to a picture"),
+        (["--models", "a", "b", "--data", "scenes:val", "--arrays", "a.npz"], "--arrays belongs to a picture"),
     ],
 )
 def test_sentences(capsys, arguments, words):

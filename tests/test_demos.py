@@ -19,6 +19,8 @@ import pytest
 from PIL import Image
 
 from demos import common, examples, views
+from demos.export_files import coco
+from demos.exports import Taken
 from demos.heatmap import Heatmaps
 from demos.heatmap_api import Endpoints
 from demos.heatmap_work import Question, patch_at
@@ -209,7 +211,7 @@ def test_bad_uploads_become_one_sentence_and_an_empty_field(tmp_path, name, cont
     "name, content, size",
     [
         ("dot.png", Image.new("RGB", (1, 1)), (1, 1)),
-        ("thin.png", Image.new("RGB", (1, 5000)), (1, common.LONGEST)),
+        ("thin.png", Image.new("RGB", (1, 20_000)), (1, common.LONGEST)),
         ("print.jpg", NOISE.convert("CMYK"), (50, 40)),
         ("deep.png", Image.fromarray(np.full((40, 50), 40_000, np.uint16)), (50, 40)),
         ("palette.gif", NOISE.convert("P"), (50, 40)),
@@ -222,6 +224,23 @@ def test_odd_images_become_rgb(studio, tmp_path, name, content, size):
     with Image.open(path) as shown:
         assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", size)
     assert len(cards(draw_maps(studio, path, ["dog"])[0])) == 1
+
+
+@pytest.mark.parametrize("size, kept", [((2048, 2048), (2048, 2048)), ((9000, 1000), (6144, 682))])
+def test_an_upload_keeps_what_an_encoder_can_use_and_its_first_size(studio, tmp_path, size, kept, monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Info", lambda text, **_: told.append(text))
+    path, _ = common.accept_upload(upload(tmp_path, "photo.png", Image.new("RGB", size)))
+    with Image.open(path) as image:
+        assert image.size == kept
+    masks = {"dog": np.ones(kept[::-1], bool)}
+    (image,) = coco(Taken("heatmap", {}, {}, {}, masks, image=path))["images"]
+    assert (image["width"], image["height"]) == kept
+    if size == kept:
+        assert not told and "original_width" not in image
+    else:
+        assert (image["original_width"], image["original_height"]) == size
+        assert "9000 × 1000 pixels" in told[0] and "6144 × 682" in told[0]
 
 
 def test_uploads_are_turned_as_their_exif_says(tmp_path):

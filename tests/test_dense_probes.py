@@ -230,10 +230,14 @@ def test_dpt_heads_are_judged_on_the_same_data(tiny_encoder, tmp_path, capsys):
         depth.evaluate(tiny_encoder, "scenes:val", **chosen)
     with pytest.raises(ValueError, match="needs an encoder"):
         depth.evaluate(model, "scenes:val", **chosen | {"head": "linear"})
+    for given in (dict(features="final"), dict(epochs=3), dict(train_limit=5)):
+        with pytest.raises(ValueError, match="leave them out with --head dpt"):
+            normals.evaluate(model, "scenes:val", **chosen, **given)
     arguments = ["evaluate", "depth", "--model", str(tmp_path / "all"), "--head", "dpt", "--limit", "2"]
     assert main([*arguments, "--resolution", "56", "--device", "cpu", "--json", "--out", str(tmp_path / "out")]) == 0
     assert json.loads(capsys.readouterr().out)["rmse"] == numbers["rmse"]
     assert json.loads((tmp_path / "out" / "record.json").read_text())["delta1"] == numbers["delta1"]
+    assert main([*arguments, "--features", "final"]) == 2 and "of the probe" in capsys.readouterr().err
 
 
 def test_sentences(tiny_encoder):

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from test_dpt import make_dpt
 
-from demos import depth, depth_memory, depth_offer, depth_views, downloads
+from demos import belongings, depth, depth_memory, depth_offer, depth_views, downloads
 from demos.depth import Depths
 from demos.depth_api import DepthOutputs
 from demos.depth_memory import KEEP_SCENES, DepthMemory, apart
@@ -416,6 +416,17 @@ def test_the_endpoints(memory, picture, hub):
     assert hub.asked == []
 
 
+def test_an_image_goes_with_the_program_that_sent_it(memory, picture, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    path = tmp_path / "hash" / "image.png"
+    path.parent.mkdir()
+    shutil.copy(picture, path)
+    ask = dict(resolution=56, span="auto", near=0, far=10, colormap="viridis", opacity=0.6, request=Visitor("a"))
+    DepthOutputs(memory).depth(str(path), "tiny-dpt", **ask)
+    belongings.clear("a")
+    assert not path.exists()
+
+
 # ---- in a browser
 
 
@@ -490,7 +501,7 @@ def test_a_client_of_the_api(url, picture):
     arrays, numbers, pictures = client.predict(image=handle_file(picture), heads="tiny-dpt", api_name="/depth")
     with np.load(arrays, allow_pickle=False) as stored:
         assert stored["labels"].shape == (60, 90) and len(stored["classes"]) == 150
-    assert numbers["model"] == "tiny-dpt" and len(pictures) == 4
+    assert numbers["model"] == "tiny-dpt" and len(pictures) == 4 and numbers["patches"] == [4, 6]
     with pytest.raises(AppError, match="HF_HUB_OFFLINE"):
         client.predict(heads="tipsv2-b14-dpt", api_name="/load_heads")
 

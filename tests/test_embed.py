@@ -301,6 +301,7 @@ def test_bad_input_is_one_sentence(mixed, tiny_folder, tmp_path, capsys):
         (mixed, ["--data-columns", "web"], "write data.KEY=COLUMN"),
         (mixed, ["--data-columns", "data.web=nothing"], "no column 'nothing'"),
         (mixed, ["--part", "3/2"], "write K/N"),
+        (mixed, ["--features", "values"], "--features says which patches are kept: give --patches"),
         (mixed, ["--batch-size", "0"], "batch_size must be at least 1"),
         (mixed, ["--shard-size", "0"], "at least one row"),
         (mixed, ["--limit", "0"], "at least one image"),

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -157,9 +158,23 @@ def test_long_calls_break_and_commands_survive_a_shell():
 def test_a_folder_outside_is_named_without_its_path(tiny_folder, monkeypatch):
     info = find(str(tiny_folder))
     assert snippets.model_name(info) == "tiny"
+    assert snippets.load(info).startswith('# "tiny" stands for the folder of this encoder')
     monkeypatch.chdir(tiny_folder.parent)
-    assert snippets.model_name(info) == "tiny" and snippets.load(info) == 'encoder = load("tiny")'
+    for found in (info, find("tiny")):
+        assert snippets.model_name(found) == "tiny" and snippets.load(found) == 'encoder = load("tiny")'
     assert snippets.model_name(find("tipsv2-b14")) == "google/tipsv2-b14"
+    assert snippets.load(find(BUNDLED), "a") == f'a = load("{BUNDLED}")'
+
+
+def test_a_run_outside_is_called_after_itself(tiny_folder, tmp_path, monkeypatch):
+    place = shutil.copytree(tiny_folder, tmp_path / "runs" / 'a"\nb' / "model")
+    (place.parent / "recipe.json").write_text("{}")
+    source = snippets.load(find(place.parent), "dpt", "load_dpt")
+    (line,) = ast.parse(source).body
+    assert ast.unparse(line) == "dpt = load_dpt('a\"\\nb')" and str(tmp_path) not in source
+    assert source.startswith("# ") and "stands for the folder" in source
+    monkeypatch.chdir(tmp_path)
+    assert snippets.model_name(find(place.parent)) == str(place.relative_to(tmp_path))
 
 
 # ---- the tabs: what is taken along, and that its code makes it again

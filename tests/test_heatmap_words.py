@@ -48,6 +48,23 @@ def test_a_word_is_what_the_sentence_loses_without_it(tiny_encoder):
         assert torch.allclose(row, expected / expected.norm(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("sentence", "rests"),
+    [
+        ("the dogs' kennel", {"dogs": "the ' kennel", "kennel": "the dogs'"}),
+        ("a 'red' car", {"red": "a ' ' car", "car": "a 'red'"}),
+        ("my_dog - big", {"dog": "my_ - big", "big": "my_dog -"}),
+        ("a dog's dog", {"dog's": "a dog", "dog": "a dog's"}),
+    ],
+)
+def test_a_word_next_to_a_sign_is_taken_out_too(tiny_encoder, sentence, rests):
+    words, found = words_in_context(tiny_encoder, sentence)
+    assert words == list(rests)
+    for row, rest in zip(found, rests.values(), strict=True):
+        expected = tiny_encoder.encode_text([sentence])[0] - tiny_encoder.encode_text([rest])[0]
+        assert torch.allclose(row, expected / expected.norm(), atol=1e-5) and row.norm() > 0.99
+
+
 def test_a_sentence_of_one_word_is_that_word(tiny_encoder):
     for sentence, word in (("dog", "dog"), ("Dog!", "Dog")):
         words, found = words_in_context(tiny_encoder, sentence)

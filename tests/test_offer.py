@@ -65,6 +65,14 @@ def test_finished_runs_are_on_offer_and_deleted_ones_are_not(runs, finish):
         studio.encoder("dog")
 
 
+def test_a_run_that_was_opened_by_hand_goes_with_its_folder(runs, finish):
+    studio = Studio(str(finish("first")), runs=runs)
+    assert studio.add(finish("dog")) == "dog" and studio.add(finish("deep/in/cat")) == "deep-in-cat"
+    assert studio.add(runs / "first") == "first" and offered(studio) == ["first", "dog", "deep-in-cat"]
+    shutil.rmtree(runs)
+    assert offered(studio) == ["first"]  # the page was opened with it
+
+
 def test_folders_of_one_name_get_names_of_their_own(tmp_path, runs, finish, tiny_folder):
     studio = Studio(str(tiny_folder), runs=runs)
     other = shutil.copytree(tiny_folder, tmp_path / "elsewhere" / "tiny")

@@ -187,3 +187,5 @@ def test_command_line(tiny_folder, capsys):
     assert "--templates" in capsys.readouterr().err.splitlines()[-1]
     assert main([*arguments, "--json"]) == 0
     assert "languages" not in json.loads(capsys.readouterr().out)
+    for unused in (("--cls", "cls"), ("--shape", "square")):
+        assert main([*arguments, *unused]) == 2 and "leave --cls and --shape out" in capsys.readouterr().err

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
+from tipsv2.dense import layer_features
+from tipsv2.encoder import load
 from tipsv2.evaluation.record import bootstrap
 from tipsv2.evaluation.segmentation_pictures import confusion_plot, iou_bars, triple, write
 from tipsv2.evaluation.segmentation_protocol import Protocol, Words, cosines_of, guess, look, mean_shares, resized
@@ -78,6 +80,16 @@ def test_whole_equals_a_loop_written_from_the_protocol(tiny_encoder, features):
     expected = F.interpolate(cosines[None], (100, 150), mode="bilinear", align_corners=False)[0].argmax(dim=0).numpy()
     assert (cosines_of(view, features, text)[0] - cosines).abs().max() < 1e-5
     assert len(np.unique(expected)) > 1 and (found == expected).mean() > 0.9995
+
+
+@torch.no_grad()
+def test_layers_see_the_pixels_as_they_are_in_bfloat16_too(tiny_folder):
+    encoder, image = load(tiny_folder, device="cpu", dtype="bfloat16"), picture(100, 60)
+    (view,) = look(encoder, [image], Protocol("whole", ("layer:2", "final"), 56))
+    pixels = F.interpolate(resized(image, 56)[None], (56, 98), mode="bicubic", align_corners=False)
+    for kind, number in (("layer:2", 2), ("final", 3)):
+        ((_, (_, _, grid, _)),) = layer_features(encoder.model.vision_model, pixels, [number])
+        assert torch.equal(view.grids[kind][0], grid[0].float())
 
 
 def test_pictures_together_equal_pictures_alone(tiny_encoder):

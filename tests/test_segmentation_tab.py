@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import segmentation_controls, segmentation_truth, segmentation_views
+from demos import belongings, segmentation_controls, segmentation_truth, segmentation_views
 from demos.examples import Example, examples
 from demos.segmentation import Segmentations
 from demos.segmentation_api import Endpoints
@@ -159,10 +159,11 @@ def test_the_same_question_is_answered_from_memory(tab, picture, truth, monkeypa
 
 
 def test_windows_say_where_they_make_no_difference(tab, picture):
-    assert "raise the resolution above 56 px" in draw(tab, picture, windows=True)[1]
+    assert "One window of 56 px holds the whole image" in draw(tab, picture, windows=True, resolution=28)[1]
+    assert "4 × 6 patches, in 2 windows of 56 px" in draw(tab, picture, windows=True)[1]  # its long side has 84 px
     assert "last layer only" in draw(tab, picture, windows=True, layer=1, resolution=112)[1]
     note = draw(tab, picture, windows=True, resolution=112)[1]
-    assert "8 × 12 patches, in windows of 56 px" in note and "Beyond" not in note
+    assert "8 × 12 patches, in 12 windows of 56 px" in note and "Beyond" not in note
 
 
 @pytest.mark.parametrize("background", ["none", "threshold"])
@@ -224,6 +225,24 @@ def test_masks_are_uploaded_as_numbers_or_colours(picture, truth, tmp_path):
     found = upload(tmp_path, painted, picture)
     np.testing.assert_array_equal(found.labels, np.maximum(truth.labels, BACKGROUND))
     assert found.whole and found.note == ""
+
+
+def test_a_palettes_black_is_not_taken_for_the_legends(picture, truth, tmp_path):
+    names, numbers = [*FIVE, "tree", "car", "photo"], np.zeros((60, 90), np.uint8)
+    numbers[20:25, 30:40] = 3  # under two parts in a hundred
+    file = Image.fromarray(numbers)
+    file.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])  # PASCAL VOC's
+    file.save(tmp_path / "voc.png")
+    given = (1, "", names, legend(8), picture)
+    np.testing.assert_array_equal(
+        segmentation_truth.uploaded(str(tmp_path / "voc.png"), *given).labels, numbers.astype(int) - 1
+    )
+    labels = np.where(truth.labels < 0, 7, truth.labels)
+    painted = Image.fromarray(legend(8)[labels]).quantize(16, dither=Image.Dither.NONE)
+    painted.save(tmp_path / "painted.png")
+    found = segmentation_truth.uploaded(str(tmp_path / "painted.png"), *given)
+    assert painted.mode == "P" and "legend's colours" in found.origin
+    np.testing.assert_array_equal(found.labels, labels)
 
 
 def test_a_black_and_white_mask_is_of_one_class(tab, picture, truth, tmp_path):
@@ -425,6 +444,17 @@ def test_the_api_answers_and_refuses_in_sentences(tab, picture, truth, tmp_path)
     ):
         with pytest.raises(gr.Error, match=words):
             asked(**changes)
+
+
+def test_a_mask_goes_with_the_program_that_sent_it(tab, picture, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "hash").mkdir()
+    path = save(tmp_path / "hash", np.zeros((60, 90), np.uint8))
+    given = {name: value for name, value in USUAL.items() if name != "truth"} | dict(opacity=1.0, first="1")
+    given |= dict(classes="dog, cat", mask=path, request=Visitor("a"))
+    Endpoints(tab).segmentation(picture, **given)
+    belongings.clear("a")
+    assert not Path(path).exists()
 
 
 def test_rows_have_no_background_unless_asked_for(tab, picture):

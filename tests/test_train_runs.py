@@ -11,6 +11,7 @@ import threading
 import psutil
 import pytest
 from run_folders import logged, pack, pairs, run_folder, shapes_zip, short, wait
+from shapes import write
 
 from demos import train_form, train_process, train_state
 from demos.settings import Settings
@@ -159,6 +160,18 @@ def test_folders_are_for_who_sits_at_the_machine(tab, tmp_path):
     public = Trains(tab.trainer.studio, Settings(runs=tab.jobs.folder, public=True))
     with pytest.raises(ValueError, match="only on the machine itself"):
         public.trainer.start(wish, None, "127.0.0.1")
+
+
+def test_a_folder_is_where_the_app_was_started(tab, tmp_path, monkeypatch):
+    write(tmp_path / "photos", 12, size=56)
+    wish, begun = Wish("a", None, data="folder", folder="photos"), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tab.trainer.jobs, "start", lambda name, command, *_, **__: begun.extend(command))
+    tab.trainer.start(wish, None, None)
+    assert begun[begun.index("--data") + 1] == str(tmp_path / "photos")
+    assert tab.trainer.check(wish, None, None).rows == 12
+    given = tab.trainer.command(wish)  # for a machine elsewhere
+    assert given[given.index("--data") + 1] == "photos"
 
 
 def test_without_training_the_command_is_all_there_is(tab, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tipsv2.heatmap import similarity
 from tipsv2.images import to_tensor
-from tipsv2.windows import encode_windows, window_sizes
+from tipsv2.windows import count_windows, encode_windows, window_sizes
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def test_window_sizes_are_the_notebooks_proportions(tiny_encoder):
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_a_grid_of_windows_equals_a_loop(tiny_encoder, image, batch_size):
     found = encode_windows(tiny_encoder, image, 112, batch_size)
+    assert count_windows(tiny_encoder, tuple(found.patches.shape[:2])) == 12
     assert found.size == (90, 130) and found.values.shape == (8, 12, 48)  # 112 x 168 pixels
     pixels = to_tensor(image, (112, 168))
     for kind in ("patches", "values"):

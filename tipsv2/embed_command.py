@@ -40,7 +40,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--patches", action="store_true", help="also keep the patch grids, in float16")
     parser.add_argument(
-        "--features", choices=("values", "final"), default="values", help="which patch features (default: values)"
+        "--features", choices=("values", "final"), help="with --patches: which patch features (default: values)"
     )
     parser.add_argument("--captions", action="store_true", help="also embed the captions")
     parser.add_argument("--resolution", type=int, help="short side in pixels that the network sees (default: trained)")
@@ -72,6 +72,8 @@ def run(options: argparse.Namespace) -> None:
     from tipsv2.encoder import load
 
     columns, worker = _columns(options.data_columns), _worker(options.part)
+    if options.features and not options.patches:
+        raise ValueError("--features says which patches are kept: give --patches, too, or leave it out.")
     encoder = load(options.model, _device(options.device), options.dtype)
     print(encoder, file=sys.stderr)
     try:
@@ -79,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
             encoder,
             options.data,
             options.out,
-            options.features if options.patches else "",
+            (options.features or "values") if options.patches else "",
             options.captions,
             options.resolution,
             options.batch_size,

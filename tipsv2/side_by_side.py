@@ -5,8 +5,10 @@ python -m tipsv2 compare dog.jpg --models tipsv2-nano,google/tipsv2-b14 --querie
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,17 +100,15 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--templates", choices=tuple(TEMPLATES), help="(default: none; with --data tips9)")
     parser.add_argument("--resolution", type=int, help="short side that both see (default: each as trained)")
-    parser.add_argument(
-        "--scale", choices=tuple(UNITS), default="z", help="on which maps are subtracted (default: %(default)s)"
-    )
+    parser.add_argument("--scale", choices=tuple(UNITS), help="on which maps are subtracted (default: z)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
     data = parser.add_argument_group("on a data set instead of a picture, by zero-shot segmentation")
     data.add_argument("--data", help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER")
-    data.add_argument("--protocol", choices=("whole", "slide"), default="whole", help="(default: %(default)s)")
+    data.add_argument("--protocol", choices=("whole", "slide"), help="(default: whole)")
     data.add_argument("--background", metavar="NUMBER|WORDS", help="as in evaluate segmentation")
     data.add_argument("--limit", type=int, help="only the first so many images")
-    data.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -128,11 +128,13 @@ def run(options: argparse.Namespace) -> None:
     if options.data is not None:
         if options.image is not None or options.queries is not None:
             raise ValueError("compare takes a picture with --queries, or --data: leave one of them out.")
+        _refuse(options, ("masks", "arrays", "scale"), "a picture", "leave it out with --data")
         from tipsv2.evaluation import comparison
 
         return comparison.run(options, models, (kinds[0], kinds[-1]) if kinds else (None, None))
     if options.image is None or options.queries is None:
         raise ValueError("compare needs a picture and --queries, or --data.")
+    _refuse(options, ("protocol", "background", "limit"), "--data", "leave it out with a picture")
     queries, kinds = _split(options.queries), kinds or ["values"]
     out = Path(options.out or "compare.png")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
@@ -151,22 +153,45 @@ def run(options: argparse.Namespace) -> None:
         (kinds[0], kinds[-1]),
         options.templates or "none",
         (options.resolution, options.resolution),
-        options.scale,
+        options.scale or "z",
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(draw(np.asarray(image), found)).save(out)
-    wide = max(len(query) for query in queries)
-    for name, scores in zip(found.names, found.scores, strict=True):
-        print(name)
-        for score in scores:
-            print(f"  {score.query:<{wide}}  at ({score.x}, {score.y})  {'; '.join(_caption(score))}")
-    print(found.sentence)
+    if options.json:
+        print(json.dumps(_numbers(found), ensure_ascii=False))
+    else:
+        wide = max(len(query) for query in queries)
+        for name, scores in zip(found.names, found.scores, strict=True):
+            print(name)
+            for score in scores:
+                print(f"  {score.query:<{wide}}  at ({score.x}, {score.y})  {'; '.join(_caption(score))}")
+        print(found.sentence)
     if options.arrays:
         Path(options.arrays).parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
             options.arrays, maps=found.maps, difference=found.difference, queries=found.queries, names=found.names
         )
-    print(f"written to {out}" + (f" and {options.arrays}" if options.arrays else ""))
+    told = f"written to {out}" + (f" and {options.arrays}" if options.arrays else "")
+    print(told, file=sys.stderr if options.json else sys.stdout)
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], where: str, instead: str) -> None:
+    """Raises ValueError if one of these options was given, which are of the other kind of comparison."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name} belongs to {where}: {instead}.")
+
+
+def _numbers(found: Comparison) -> dict:
+    """What is printed, for JSON."""
+    rows = [
+        {"query": query, "agreement": agreement, "A": asdict(a), "B": asdict(b)}
+        for query, agreement, a, b in zip(found.queries, found.agreement, *found.scores, strict=True)
+    ]
+    for row in rows:
+        del row["A"]["query"], row["B"]["query"]
+    models = dict(zip("AB", found.names, strict=True))
+    return {"models": models, "scale": found.scale, "queries": rows, "sentence": found.sentence}
 
 
 def _caption(score: MapScore) -> list[str]:

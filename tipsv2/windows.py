@@ -30,6 +30,12 @@ def window_sizes(encoder: Encoder) -> tuple[int, int]:
     return side * patch, max(1, side * 3 // 4) * patch
 
 
+def count_windows(encoder: Encoder, grid: tuple[int, int]) -> int:
+    """How many windows a picture of so many patches (rows, columns) is looked at through."""
+    rows, columns = grid
+    return len(window_corners((rows * encoder.patch_size, columns * encoder.patch_size), *window_sizes(encoder)))
+
+
 def encode_windows(
     encoder: Encoder, image, resolution: int | None = None, batch_size: int = BATCH_SIZE
 ) -> ImageFeatures:

@@ -63,10 +63,7 @@ def words_in_context(encoder, sentence: str) -> tuple[list[str], torch.Tensor]:
     words = content_words(sentence)
     if not words:
         raise ValueError("The sentence has no words: write what the image shows, such as 'a dog on green grass'.")
-    rests = [
-        " ".join(re.sub(rf"(?<![\w'’-]){re.escape(word)}(?![\w'’-])", " ", sentence, flags=re.I).split())
-        for word in words
-    ]
+    rests = [_without(sentence, word) for word in words]
     left = [rest if _WORD.search(rest) else None for rest in rests]
     texts = list(dict.fromkeys([sentence, *(rest for rest in left if rest), *words]))
     known = dict(zip(texts, encoder.encode_text(texts), strict=True))
@@ -109,6 +106,11 @@ def nearest_words(patch: torch.Tensor, encoder, vocabulary: Sequence[str], count
     return [
         (vocabulary[index], value) for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
+
+
+def _without(sentence: str, word: str) -> str:
+    """The sentence less a word that `content_words` found in it, whatever sign stands next to it."""
+    return " ".join(_WORD.sub(lambda found: " " if found[0].lower() == word.lower() else found[0], sentence).split())
 
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")

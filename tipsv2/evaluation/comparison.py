@@ -35,7 +35,7 @@ BLUE, ORANGE = (tuple(channel / 255 for channel in PALETTE[index]) for index in 
 
 def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[str | None]) -> None:
     """The compare command with --data. models, features: of A and of B. Raises ValueError or OSError, one sentence."""
-    out = None if options.out is None else Path(options.out)
+    out, protocol = None if options.out is None else Path(options.out), options.protocol or "whole"
     if not is_scenes(options.data):
         open_data("segmentation", options.data)  # before the models: wrong data should not cost their loading
     measured, identities = [], []
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[s
                 limit=options.limit,
                 out=out and out / side,
                 progress=not options.json,
-                protocol=options.protocol,
+                protocol=protocol,
                 features=kind,
                 background=background_rule(options.background),
             )
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[s
     if features[0] != features[1]:
         names = [f"{name} ({kind})" for name, kind in zip(names, features, strict=True)]
     numbers = table(*measured, names)
-    numbers = {"data": options.data, "templates": options.templates or "tips9", "protocol": options.protocol} | numbers
+    numbers = {"data": options.data, "templates": options.templates or "tips9", "protocol": protocol} | numbers
     if out is not None:
         difference_bars(numbers["per_class"], numbers["models"]).savefig(out / "difference.png")
         write_record(out / RECORD, numbers, identities)

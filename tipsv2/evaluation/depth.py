@@ -50,7 +50,7 @@ def evaluate(
     limit: int | None = None,
     out: Path | None = None,
     progress: bool = True,
-    features: str = "final",
+    features: str | None = None,
     epochs: int | None = None,
     train_limit: int | None = None,
     head: str = "linear",
@@ -63,25 +63,27 @@ def evaluate(
         resolution: short side in pixels the network sees; default the encoder's training resolution.
         limit: only the first images.
         out: folder for what an interrupted evaluation keeps, the probe and pictures.
-        features, epochs, train_limit: of the probe, see `probing`.
-        head: "linear" or "dpt".
+        features, epochs, train_limit: of the probe, see `probing`; features by default "final".
+        head: "linear" or "dpt", which has no probe.
 
     Returns: {"task", "data", "model", ..., "rmse", "abs_rel", "delta1", "interval": {"rmse": [low, high], ...}}.
     Raises ValueError naming what is wrong.
     """
-    predict = predictor(encoder, head, "depth")
+    predict = predictor(encoder, head, "depth", features, epochs, train_limit)
     return evaluate_task(
-        TASK, encoder, data, resolution, limit, out, progress, features, epochs, train_limit, predict
+        TASK, encoder, data, resolution, limit, out, progress, features or "final", epochs, train_limit, predict
     )  # fmt: skip
 
 
-def predictor(encoder, head: str, kind: str) -> Callable | None:
+def predictor(encoder, head: str, kind: str, *probe) -> Callable | None:
     """(image, resolution) -> what the DPT head `kind` of `encoder` says, in the picture's pixels; None for a probe.
 
-    Raises ValueError where the head does not fit the model.
+    probe: what was said about one, None where nothing was. Raises ValueError where the head does not fit the model.
     """
     if head not in HEADS:
         raise ValueError(f"head='{head}' is unknown: take {' or '.join(HEADS)}.")
+    if head == "dpt" and any(each is not None for each in probe):
+        raise ValueError("--features, --epochs and --train-limit are of the probe: leave them out with --head dpt.")
     from tipsv2.dpt import Dpt
 
     if isinstance(encoder, Dpt) != (head == "dpt"):

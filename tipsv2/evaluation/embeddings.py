@@ -37,12 +37,12 @@ CHUNK = 256  # images a file of `Partial`; there may be a million
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of every task that compares CLS embeddings."""
     parser.add_argument(
-        "--cls", choices=CLS_TOKENS, default="cls",
-        help="the embedding: cls, trained against alt-texts, or caption_cls, against captions (default: %(default)s)",
+        "--cls", choices=CLS_TOKENS, default=argparse.SUPPRESS,
+        help="the embedding: cls, trained against alt-texts, or caption_cls, against captions (default: cls)",
     )  # fmt: skip
     parser.add_argument(
-        "--shape", choices=SHAPES, default="aspect",
-        help="keep an image's aspect, or squeeze it to a square as transformers does (default: %(default)s)",
+        "--shape", choices=SHAPES, default=argparse.SUPPRESS,
+        help="keep an image's aspect, or squeeze it to a square as transformers does (default: aspect)",
     )  # fmt: skip
 
 

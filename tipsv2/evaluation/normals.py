@@ -45,7 +45,7 @@ def evaluate(
     limit: int | None = None,
     out: Path | None = None,
     progress: bool = True,
-    features: str = "final",
+    features: str | None = None,
     epochs: int | None = None,
     train_limit: int | None = None,
     head: str = "linear",
@@ -57,9 +57,9 @@ def evaluate(
         "under_30", "interval": {"rmse": [low, high], "mean": [low, high]}}; angles in degrees, parts in [0, 1].
     Raises ValueError naming what is wrong.
     """
-    predict = predictor(encoder, head, "normals")
+    predict = predictor(encoder, head, "normals", features, epochs, train_limit)
     return evaluate_task(
-        TASK, encoder, data, resolution, limit, out, progress, features, epochs, train_limit, predict
+        TASK, encoder, data, resolution, limit, out, progress, features or "final", epochs, train_limit, predict
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def enlarge(outputs: torch.Tensor) -> torch.Tensor:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of every task with a probe."""
     parser.add_argument(
-        "--features", default="final", metavar="KIND", help="final, values or layer:K (default: %(default)s)"
+        "--features", default=argparse.SUPPRESS, metavar="KIND", help="final, values or layer:K (default: final)"
     )
     parser.add_argument(
         "--epochs", type=int, help=f"of the probe's training (default: {EPOCHS}, {STEPS} steps at least)"

@@ -60,8 +60,8 @@ def evaluate(
     data: str = "scenes:val",
     resolution: int | None = None,
     languages: Sequence[str] = (),
-    cls: str = "cls",
-    shape: str = "aspect",
+    cls: str | None = None,
+    shape: str | None = None,
     limit: int | None = None,
     out: Path | None = None,
     progress: bool = True,
@@ -73,7 +73,8 @@ def evaluate(
         data: "scenes:val" (seen drawing styles), "scenes:style" (the unseen one), or what `layouts.open_data` takes.
         resolution: short side in pixels the network sees; default the encoder's training resolution.
         languages: codes of `all_languages()` to make lists of names in, or ("all",); scenes only.
-        cls, shape: of data sets on the disk; a scene is square, and its captions have their own CLS token.
+        cls, shape: of data sets on the disk, default "cls" and "aspect"; a scene is square, and its captions have their
+            own CLS tokens.
         limit: only the first images.
         out: keeps the embeddings and takes worst_queries.png.
 
@@ -89,7 +90,9 @@ def evaluate(
     if not is_scenes(data):
         if languages:
             raise ValueError("lists of names in other languages are of the scenes only: leave --language out.")
-        return captioned.evaluate(encoder, data, resolution, cls, shape, limit, out, progress)
+        return captioned.evaluate(encoder, data, resolution, cls or "cls", shape or "aspect", limit, out, progress)
+    if cls or shape:
+        raise ValueError("scenes are square and their captions have their own CLS tokens: leave --cls and --shape out.")
     split, count = open_split(data, resolution, limit)
     every = [SceneSample(split, index) for index in range(len(split))]
     samples = every[:count]

@@ -207,7 +207,7 @@ def _features(encoder, pixels: torch.Tensor, kinds: Sequence[str]) -> dict[str, 
     found = {kind: seen[output] for kind, output in outputs.items()}
     layers = {int(kind.removeprefix("layer:")): kind for kind in kinds if kind not in outputs}
     if layers:
-        pixels = pixels.to(encoder.device, encoder.dtype)
+        pixels = pixels.to(encoder.device)  # in float32: an encoder of another type rounds them later
         for number, (_, _, patches, _) in layer_features(encoder.model.vision_model, pixels, layers):
             found[layers[number]] = patches.float()
     return found
