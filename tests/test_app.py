@@ -4,6 +4,7 @@ python -m pytest tests/test_app.py
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -183,6 +184,21 @@ def test_the_example_client_without_an_app_is_one_sentence():
     )
     assert found.returncode == 1 and found.stderr.startswith("no explorer answers at http://127.0.0.1:9")
     assert found.stderr.count("\n") == 1
+
+
+def test_the_example_client_asks_a_running_app(url, tmp_path):
+    client = [sys.executable, ROOT / "docs/client.py", url]
+    own = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path)}  # where it puts what it gets
+    found = subprocess.run(client, env=own, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    banana, gear, answer = found.stdout.split("\n", 2)
+    for line, query in ((banana, "a banana"), (gear, "a gear")):
+        peak, mean, path = re.fullmatch(rf"{query}: peak (\S+), mean (\S+), (.+)", line).groups()
+        assert -1 <= float(mean) <= float(peak) <= 1 and Path(path).is_relative_to(tmp_path)
+        with Image.open(path) as overlay, Image.open(ROOT / "assets/examples/scene_1.png") as image:
+            assert overlay.size == image.size
+    for name in ("banana", "gear", "road", "brick"):
+        assert f'"{name}"' in answer
 
 
 def test_a_client_of_the_api(url, picture, tmp_path):
