@@ -1,4 +1,6 @@
-"""The import arrows of the house: app -> demos -> tipsv2, train -> tipsv2, and the leaves import none of ours."""
+"""The import arrows of the house: app -> demos -> tipsv2, train -> tipsv2, and the leaves import none of ours. The
+Train tab, demos/train*.py, may also import train.recipes and train.settings.
+"""
 
 import ast
 import re
