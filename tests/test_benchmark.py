@@ -32,7 +32,7 @@ def test_the_paths_agree(both):
 
 def test_label_maps_agree(both):
     image = Image.effect_noise((90, 70), 80).convert("RGB")
-    text = F.normalize(torch.randn(5, 48), dim=-1)
+    text = F.normalize(both[0].encode_image(image).values[0], dim=-1)  # each wins where it is from; drawn ones may not
     expected = both[1].segment(image, text)
     found = benchmark.segment(both[0], image, text)
     assert found.shape == (70, 90) and (found == expected).float().mean() > 0.995 and len(found.unique()) > 1
