@@ -4,6 +4,7 @@ python -m pytest tests/test_app.py
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def test_upload_two_queries_and_read_their_maps(visit, picture):
     expect(names(page)).to_have_text(["grass"])
 
 
-def test_click_a_patch_and_hover_the_maps(visit):
+def test_click_a_patch_and_remove_its_map(visit):
     page = visit()
     expect(names(page).first).to_be_visible()
     before = names(page).count()
@@ -80,11 +81,26 @@ def test_click_a_patch_and_hover_the_maps(visit):
     expect(names(page).first).to_have_text("Clicked patch")
     expect(names(page).nth(1)).to_have_text("Nearest words")
     expect(page.locator(".card .patch")).to_be_visible()
-    page.locator(".card .stage").nth(1).hover(position={"x": 30, "y": 30})
-    for value in page.locator(".here dd").all():
-        expect(value).not_to_have_text("–")
     page.locator(".card .remove").click()
     expect(names(page)).to_have_count(before)
+
+
+def test_every_map_tells_its_value_under_the_pointer(visit, picture):
+    page = visit()
+    expect(names(page).first).to_be_visible()
+    replace_image(page, picture)
+    expect(page.locator(".tips-maps:visible[data-size='90x60']")).to_be_visible()
+    cards = page.locator(".card[data-grid]").all()
+    rows, columns = map(int, cards[0].get_attribute("data-grid").split("x"))
+    assert rows != columns and len(cards) > 1
+    stage = cards[1].locator(".stage")
+    box = stage.bounding_box()
+    for row, column in ((0, columns - 1), (1, 2), (rows - 1, 0)):
+        x, y = (column + 0.5) / columns * box["width"], (row + 0.5) / rows * box["height"]
+        stage.hover(position={"x": x, "y": y})
+        for card in cards:
+            values = np.reshape(json.loads(card.get_attribute("data-values")), (rows, columns))
+            expect(card.locator(".here dd")).to_have_text(f"{values[row, column]:.3f}")
 
 
 def test_competing_shows_its_temperature_and_a_bad_query_is_a_sentence(visit):
@@ -182,6 +198,21 @@ def test_the_example_client_without_an_app_is_one_sentence():
     )
     assert found.returncode == 1 and found.stderr.startswith("no explorer answers at http://127.0.0.1:9")
     assert found.stderr.count("\n") == 1
+
+
+def test_the_example_client_asks_a_running_app(url, tmp_path):
+    client = [sys.executable, ROOT / "docs/client.py", url]
+    own = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path)}  # where it puts what it gets
+    found = subprocess.run(client, env=own, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    banana, gear, answer = found.stdout.split("\n", 2)
+    for line, query in ((banana, "a banana"), (gear, "a gear")):
+        peak, mean, path = re.fullmatch(rf"{query}: peak (\S+), mean (\S+), (.+)", line).groups()
+        assert -1 <= float(mean) <= float(peak) <= 1 and Path(path).is_relative_to(tmp_path)
+        with Image.open(path) as overlay, Image.open(ROOT / "assets/examples/scene_1.png") as image:
+            assert overlay.size == image.size
+    for name in ("banana", "gear", "road", "brick"):
+        assert f'"{name}"' in answer
 
 
 def test_a_client_of_the_api(url, picture, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants
 from PIL import Image
 from transformers import AutoTokenizer, Tipsv2Model
 
@@ -60,6 +61,22 @@ def test_peaks_fall_on_the_things_asked_for(encoder):
             hits.append(scene.labels.flat[values.argmax()] == index)
             chances.append((scene.labels == index).mean())
     assert np.mean(hits) > 0.7 > 2 * np.mean(chances)
+
+
+def test_the_lines_of_the_readme(monkeypatch, tmp_path, capsys):
+    readme = (ASSETS.parent / "README.md").read_text("utf-8")
+    code = readme.split("## Six lines of Python\n\n```python\n")[1].split("```")[0]
+    monkeypatch.chdir(ASSETS.parent)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))  # a B/14 there would answer
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["encoder"].info.name == "tipsv2-nano"
+    with Image.open("assets/examples/scene_1.png") as image:
+        assert names["maps"].shape == (2, image.height, image.width)
+    shares = names["found"].shares
+    assert list(shares) == ["banana", "watermelon", "gear", "brick", "road"]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert str(names["maps"].shape) in capsys.readouterr().out
 
 
 def test_menu_offers_it_first_and_says_what_it_saw(encoder):

@@ -17,7 +17,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from tipsv2 import catalogue
+from tipsv2 import catalogue, download
 from tipsv2.catalogue import BUNDLED, DPT, HUB, PAIR, ModelError, available, fetch, find, is_cached
 from tipsv2.encoder import load
 
@@ -285,17 +285,19 @@ def refused(request):
 
 
 def never_answers(request):
-    threading.Event().wait(20)
+    threading.Event().wait(60)
     raise httpx2.ConnectTimeout("timed out", request=request)
 
 
 @pytest.mark.parametrize("failure", [refused, never_answers, lambda request: httpx2.Response(503)])
-def test_without_a_network_a_sentence_within_five_seconds(hub_cache, hub, failure):
+def test_without_a_network_a_sentence_within_five_seconds(hub_cache, hub, failure, monkeypatch):
+    assert download.REACH_SECONDS <= 4  # the fifth is for all else
+    monkeypatch.setattr(download, "REACH_SECONDS", 1.3)
     hub(failure)
     start = time.monotonic()
     with pytest.raises(ModelError) as error:
         load("google/tipsv2-b14")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30  # a busy machine, but not the Hub's minute
     assert "google/tipsv2-b14" in sentence(error) and BUNDLED in sentence(error) and "reached" in sentence(error)
 
 

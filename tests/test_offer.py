@@ -129,7 +129,9 @@ def test_a_shared_page_is_public(given, public, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr("demos.page.build", lambda tabs, models, device, settings: seen.append(settings))
     monkeypatch.setattr(launch, "launch", lambda page, **options: None)
-    monkeypatch.setattr(launch, "few_arenas", lambda: None)
+    for lasting in ("few_arenas", "own_folder"):  # they would change this process for all tests after this one
+        monkeypatch.setattr(launch, lasting, lambda: None)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # as run() does, but taken back
     launch.run(["heatmap"], argv=["--model", BUNDLED, "--runs", str(tmp_path), *given])
     assert seen[0].public is public and seen[0].training
 
