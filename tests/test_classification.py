@@ -16,7 +16,8 @@ from sklearn.metrics import top_k_accuracy_score
 from tipsv2 import load, scenes
 from tipsv2.__main__ import main
 from tipsv2.evaluation.classification import evaluate
-from tipsv2.evaluation.drawings import FIRST_SEED, draw_example, examples
+from tipsv2.evaluation.drawings import FIRST_SEED, draw_example, examples, open_labelled
+from tipsv2.evaluation.instances import open_instances
 from tipsv2.evaluation.ranking import top
 from tipsv2.metrics import answer_ranks
 
@@ -54,6 +55,23 @@ def test_splits_hold_every_noun_once_per_style():
     assert len(set(val)) == len(val) == 2 * len(scenes.nouns()) and {s for _, s in val} == set(scenes.SEEN_STYLES)
     assert style == [(noun, scenes.UNSEEN_STYLE) for noun in range(len(scenes.nouns()))]
     assert FIRST_SEED > max(first for _, first in scenes.SPLITS.values()) + 10**12
+
+
+def test_recipes_are_chosen_by_other_pictures_than_are_measured():
+    """scenes:search shares no picture with scenes:val or what is learned from; those of val are as they were."""
+    val, style, search = (open_labelled("knn", f"scenes:{name}:12", 56) for name in ("val", "style", "search"))
+    train = [
+        sample
+        for part in ("val", "search")
+        for sample in open_labelled("knn", f"scenes:{part}:12", 56, "train").samples
+    ]
+    drawn = {s.name: s.image.tobytes() for s in (*val.samples, *style.samples, *search.samples, *train)}
+    assert len(drawn) == len(set(drawn.values())) == 12 * (2 + 1 + 2 + 2 * 4)
+    assert [s.truth() for s in search.samples] == [s.truth() for s in val.samples]
+    expected = [draw_example(*what, 56).image.tobytes() for what in examples("scenes:val:12")]
+    assert [drawn[s.name] for s in val.samples] == expected
+    for part in open_instances("scenes:search:12", 56):
+        assert [s.image.tobytes() for s in part.samples] == [drawn[s.name] for s in search.samples]
 
 
 def test_drawing_one_thing_left_the_scenes_as_they_were():

@@ -5,8 +5,9 @@
 
 The pictures are fixed: what stands where before which background follows from the noun, the style and a number alone,
 by seeds of their own which neither training nor the retrieval splits use. scenes:val has two pictures of each noun,
-one in each drawing style seen in training; scenes:style has one, in the unseen style. Both have the same "train"
-part: TRAIN further pictures of each noun in each seen style.
+one in each drawing style seen in training; scenes:style has one, in the unseen style; scenes:search, which recipes are
+chosen by, has other pictures than scenes:val. All have the same "train" part: TRAIN further pictures of each noun in
+each seen style.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tipsv2.evaluation.splits import is_scenes, split_of
 FIRST_SEED = 4 * 10**12  # above those of training (below 10**12), of the splits and of the training monitor
 NUMBER_STEP = 10**6  # between the seeds of a noun's first picture in a style and of its second
 TRAIN = 4
+NUMBERS = {"val": 0, "style": 0, "search": TRAIN + 1}  # of a split's pictures; 1 to TRAIN are those of "train"
 
 
 class Drawing:
@@ -42,7 +44,7 @@ def open_labelled(task: str, data: str, size: int, part: str | None = None) -> S
     """
     if not is_scenes(data):
         return open_data(task, data, part)
-    shown = [(noun, style, 0) for noun, style in examples(data)]
+    shown = [(noun, style, number_of(data)) for noun, style in examples(data)]
     nouns = split_of(data, size).nouns
     if part == "train":
         shown = [(n, style, k) for k in range(1, TRAIN + 1) for style in scenes.SEEN_STYLES for n in nouns]
@@ -54,6 +56,11 @@ def examples(data: str) -> list[tuple[int, str]]:
     """What is in the pictures of "scenes:val" or "scenes:style": (index of the noun, style), noun by noun."""
     split = split_of(data, 14)
     return [(noun, style) for noun in split.nouns for style in split.styles]
+
+
+def number_of(data: str) -> int:
+    """The number that the pictures of "scenes:val" or "scenes:val:60" have."""
+    return NUMBERS[data.split(":")[1]]
 
 
 def draw_example(noun: int, style: str, size: int, number: int = 0) -> scenes.Scene:

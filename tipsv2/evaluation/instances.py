@@ -25,7 +25,7 @@ import torch
 
 from tipsv2 import scenes
 from tipsv2.evaluation import embeddings
-from tipsv2.evaluation.drawings import Drawing
+from tipsv2.evaluation.drawings import Drawing, number_of
 from tipsv2.evaluation.embeddings import embed_images, keep
 from tipsv2.evaluation.failures import Query, worst, write_queries
 from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
@@ -124,7 +124,7 @@ def open_instances(data: str, resolution: int) -> tuple[Split, Split]:
 
     def shown(styles: Sequence[str]) -> list[Drawing]:
         places = [(k, noun, style) for k, noun in enumerate(split.nouns) for style in styles]
-        return [Drawing(noun, style, 0, (k,), resolution) for k, noun, style in places]
+        return [Drawing(noun, style, number_of(data), (k,), resolution) for k, noun, style in places]
 
     parts = (("queries", split.styles), ("index", scenes.SEEN_STYLES))
     return tuple(Split(SCENES, part, shown(styles), classes) for part, styles in parts)
