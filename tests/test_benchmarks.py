@@ -192,6 +192,8 @@ def test_a_stopped_evaluation_goes_on(tmp_path, monkeypatch):
     numbers = evaluate(second, **options)
     shown = 2 * 4  # the best and the worst are looked at once more
     assert second.seen == 6 + shown and numbers["miou"] == round(MIOU, 4)
+    with pytest.raises(ValueError, match="another data: choose another --out"):  # a twin, with the same names
+        evaluate(second, **options | {"data": f"ade20k:{build(tmp_path / 'twin', 'ade20k')}"})
 
 
 def test_full_disk_is_one_sentence_and_keeps_what_was_written(tmp_path, monkeypatch):

@@ -235,6 +235,21 @@ def test_a_killed_evaluation_goes_on(tmp_path):
         knn.evaluate(encoder, str(root), k=2, shape="square", out=out, progress=False)
 
 
+def test_what_is_kept_of_a_tree_is_not_for_its_twin(tmp_path, monkeypatch):
+    """Two folders with the same names and classes; a folder that moved is refused, one that is named otherwise not."""
+    first, second = trees.imagenet(tmp_path / "first"), trees.imagenet(tmp_path / "second")
+    given = {"k": 2, "out": tmp_path / "out", "progress": False}
+    knn.evaluate(trees.Colours(), str(first), **given)
+    with pytest.raises(ValueError, match="another data: choose another --out"):
+        knn.evaluate(trees.Colours(), str(second), **given)
+    encoder = trees.Colours()
+    monkeypatch.chdir(tmp_path)
+    assert knn.evaluate(encoder, "imagenet:first", **given)["top1"] == 0.8 and encoder.seen == 0
+    first.rename(tmp_path / "third")
+    with pytest.raises(ValueError, match="another data: choose another --out"):
+        knn.evaluate(encoder, "third", **given)
+
+
 def test_square_and_aspect_differ_where_an_image_is_not_square(tmp_path):
     sizes = []
 

@@ -170,6 +170,16 @@ def test_sentences(tiny_encoder):
         evaluate(tiny_encoder, resolution=100)
 
 
+def test_what_is_kept_of_a_split_is_not_for_another(tiny_encoder, tmp_path):
+    given = {"resolution": 28, "limit": 2, "progress": False}
+    val, style = (evaluate(tiny_encoder, f"scenes:{name}", **given) for name in ("val", "style"))
+    assert val["fingerprint"] != style["fingerprint"]
+    assert evaluate(tiny_encoder, "scenes:val", out=tmp_path, **given)["fingerprint"] == val["fingerprint"]
+    for other in ("scenes:style", "scenes:val:60"):
+        with pytest.raises(ValueError, match="another data: choose another --out"):
+            evaluate(tiny_encoder, other, out=tmp_path, **given)
+
+
 def test_command_line(tiny_folder, capsys):
     arguments = ["evaluate", "retrieval", "--data", "scenes:style", "--limit", "12", "--model", str(tiny_folder)]
     assert main([*arguments, "--language", "de, fr", "--json"]) == 0

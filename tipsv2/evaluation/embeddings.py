@@ -50,11 +50,11 @@ def keep(out: Path | None, encoder, *splits: Split, **settings) -> Partial:
     """What is known of the splits' embeddings, kept below out / "partial", or in memory alone without `out`.
 
     settings: what else they depend on, beside the encoder and the whole splits, so that `limit` may grow.
-    Raises ValueError where `out` holds those of other settings.
+    Raises ValueError where `out` holds those of other settings, of another folder's data too.
     """
     if out is None:
         return Partial(None, {})
-    prints = [fingerprint((sample.name for sample in split.samples), split.classes) for split in splits]
+    prints = [(s.origin, fingerprint((sample.name for sample in s.samples), s.classes)) for s in splits]
     return Partial(out / PARTIAL, {"encoder": identity(encoder), "data": prints, **settings}, CHUNK)
 
 

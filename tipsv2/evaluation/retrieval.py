@@ -94,7 +94,7 @@ def evaluate(
     if cls or shape:
         raise ValueError("scenes are square and their captions have their own CLS tokens: leave --cls and --shape out.")
     split, count = open_split(data, resolution, limit)
-    every = [SceneSample(split, index) for index in range(len(split))]
+    every = [SceneSample(split, index, f"{data}/{index:06d}") for index in range(len(split))]
     samples = every[:count]
     started = time.perf_counter()
     with keep(out, encoder, Split(SCENES, data, every), task="retrieval", resolution=resolution) as partial:
@@ -128,8 +128,8 @@ def evaluate(
 class SceneSample:
     """A `layouts.Sample` that is drawn when it is asked for its image, and then knows what is said of it."""
 
-    def __init__(self, split: Sequence[scenes.Scene], index: int):
-        self.name = f"{index:06d}"
+    def __init__(self, split: Sequence[scenes.Scene], index: int, name: str):
+        self.name = name
         self._split, self._index = split, index
         self._said: tuple[dict[str, str], tuple[int, ...]] | None = None
 

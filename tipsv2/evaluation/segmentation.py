@@ -173,7 +173,7 @@ def measure(
     candidates = CANDIDATES if drawn else ("all",)
     names = [sample.name for sample in split.samples]
     settings = {
-        "data": f"{split.layout}:{split.part}", "fingerprint": fingerprint(names, split.classes),
+        "data": split.origin, "fingerprint": fingerprint(names, split.classes),
         "encoder": identity(encoder), "templates": templates, "background": background, "protocol": asdict(rule),
     }  # fmt: skip
     with Partial(out and out / PARTIAL, settings) as partial:

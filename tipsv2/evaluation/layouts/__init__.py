@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,13 @@ class Split:
     samples: Sequence[Sample]
     classes: tuple[str, ...] = ()
     background: int | None = None  # the class that stands for "none of the others" (VOC-21, Context-60, COCO-Object)
+    root: Path | None = None  # the folder it lies in
+
+    @property
+    def origin(self) -> str:
+        """Which part of which data, and where: what is kept of one tree is not for another with the same names."""
+        place = f" in {self.root.resolve()}" if self.root else ""
+        return f"{self.layout}:{self.part}{place}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def _opened(layout: Layout, task: str, root: Path, part: str | None) -> Split:
     found = layout.open(task, root, part or layout.part)
     if not len(found.samples):
         raise ValueError(f"'{root}' holds no sample of {layout.title} ({found.part}): the split is empty.")
-    return found
+    return replace(found, root=root)
 
 
 def _listed(layouts: dict[str, Layout]) -> str:
