@@ -250,6 +250,18 @@ def test_what_is_kept_of_a_tree_is_not_for_its_twin(tmp_path, monkeypatch):
         knn.evaluate(encoder, "third", **given)
 
 
+def test_captions_that_were_corrected_are_not_those_that_were_kept(tmp_path):
+    root, given = trees.coco(tmp_path / "data"), {"out": tmp_path / "out", "progress": False}
+    before = retrieval.evaluate(trees.Colours(), f"coco:{root}", **given)
+    assert retrieval.evaluate(trees.Colours(), f"coco:{root}", **given)["fingerprint"] == before["fingerprint"]
+    notes = root / "annotations/captions_val2017.json"
+    notes.write_text(notes.read_text().replace("a red card beside a green one", "a red card"))
+    with pytest.raises(ValueError, match="another captions: choose another --out"):
+        retrieval.evaluate(trees.Colours(), f"coco:{root}", **given)
+    after = retrieval.evaluate(trees.Colours(), f"coco:{root}", progress=False)
+    assert after["fingerprint"] != before["fingerprint"] and after["cls"]["t2i_r1"] > before["cls"]["t2i_r1"]
+
+
 def test_square_and_aspect_differ_where_an_image_is_not_square(tmp_path):
     sizes = []
 

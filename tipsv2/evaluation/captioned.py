@@ -14,13 +14,14 @@ descriptions are longer.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tipsv2.evaluation.embeddings import CLS_TOKENS, embed_captions, embed_images, keep
 from tipsv2.evaluation.failures import Query, worst, write_queries
-from tipsv2.evaluation.layouts import open_data
+from tipsv2.evaluation.layouts import Sample, open_data
 from tipsv2.evaluation.ranking import Ranking, interval, rank
 from tipsv2.evaluation.record import fingerprint
 from tipsv2.evaluation.splits import limited
@@ -49,7 +50,8 @@ def evaluate(
     split = open_data("retrieval", data)
     samples = split.samples[: limited(len(split.samples), limit)]
     started = time.perf_counter()
-    with keep(out, encoder, split, task="retrieval", resolution=resolution, shape=shape) as partial:
+    captions = fingerprint(_with_captions(split.samples))  # else those of a corrected file would be the old ones'
+    with keep(out, encoder, split, task="retrieval", resolution=resolution, shape=shape, captions=captions) as partial:
         images = embed_images(encoder, samples, partial, resolution, shape, progress)
         texts, owner = embed_captions(encoder, samples, partial, progress)
     counts = np.bincount(owner)
@@ -73,9 +75,15 @@ def evaluate(
         "task": "retrieval", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "images": len(samples), "texts": len(texts), **scores, "chance": _chance(counts),
         "interval": {name: low_high for name, low_high in intervals.items() if low_high},
-        "fingerprint": fingerprint(sample.name for sample in samples),
+        "fingerprint": fingerprint(_with_captions(samples)),
         "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
+
+
+def _with_captions(samples: Sequence[Sample]) -> Iterator[str]:
+    """Each image's name and its captions."""
+    for sample in samples:
+        yield from (sample.name, *sample.truth())
 
 
 def _chance(counts: np.ndarray) -> dict[str, float]:
