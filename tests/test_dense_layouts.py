@@ -11,7 +11,7 @@ from PIL import Image
 from tipsv2.evaluation import depth, normals, segmentation_probe
 from tipsv2.evaluation.dense import evaluate_task
 from tipsv2.evaluation.layouts import open_data
-from tipsv2.evaluation.layouts.navi import normals_from_depth
+from tipsv2.evaluation.layouts.navi import normals_from_depth, read_depth
 
 SCENES = ("kitchen", "office")
 
@@ -129,18 +129,35 @@ def test_navi_by_hand(navi, tiny_encoder):
     assert known.sum() == 18 * 27 and known[1:19, 1:28].all()  # not the border, nor beside the unknown column
 
 
-@pytest.mark.parametrize("plane", [(0, 0, 1), (0.6, 0, 0.8), (-0.3, 0.5, 0.81), (0, 0.95, 0.3)])
-def test_normals_of_a_plane(plane):
-    """Depth of n . p = -1 along the rays (x right, y up, z towards the camera): every normal is n."""
-    n = np.array(plane) / np.linalg.norm(plane)
-    focal, height, width = 60.0, 40, 50
+def plane_depth(n, focal, size, away=1.0):
+    """Depth of n . p = -away along the rays (x right, y up, z towards the camera), nan beyond the horizon."""
+    height, width = size
     rows, columns = np.mgrid[:height, :width] + 0.5
     rays = np.stack([(columns - width / 2) / focal, (height / 2 - rows) / focal, np.full(rows.shape, -1.0)], 2)
-    far = -1 / (rays @ n)
-    far[far < 0] = np.nan  # beyond its horizon
-    found = normals_from_depth(far.astype(np.float32), focal)
+    far = -away / (rays @ n)
+    return np.where(far > 0, far, np.nan).astype(np.float32)
+
+
+@pytest.mark.parametrize("plane", [(0, 0, 1), (0.6, 0, 0.8), (-0.3, 0.5, 0.81), (0, 0.95, 0.3)])
+def test_normals_of_a_plane(plane):
+    """Every normal of a plane is its own."""
+    n = np.array(plane) / np.linalg.norm(plane)
+    found = normals_from_depth(plane_depth(n, 60.0, (40, 50)), 60.0)
     known = np.isfinite(found).all(axis=2)
     assert known.sum() > 500 and normals.angles(np.where(known[..., None], n, np.nan), found).max() < 0.5
+
+
+@pytest.mark.parametrize("plane", [(0.6, 0, 0.8), (-0.3, 0.5, 0.81)])
+def test_normals_of_a_photographed_plane(plane, tmp_path):
+    """Half a metre away in 16 bits, where neighbours mostly have the same number; every third pixel is Probe3D's."""
+    n, focal = np.array(plane) / np.linalg.norm(plane), 1536.0
+    grey16(tmp_path / "depth.png", np.round(655350 / (1000 * plane_depth(n, focal, (1536, 2046), 0.5 * n[2]))))
+    far = read_depth(tmp_path / "depth.png")
+    found = normals_from_depth(far, focal)
+    known = np.isfinite(found).all(axis=2)
+    assert known[3:-3, 3:-3].all() and not known[:3].any() and not known[:, -3:].any()
+    assert normals.angles(np.where(known[..., None], n, np.nan), found).mean() < 4
+    assert np.allclose(found[1::3, 1::3], normals_from_depth(far[1::3, 1::3], focal / 3), atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("task", [depth, normals])

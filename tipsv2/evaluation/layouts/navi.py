@@ -3,7 +3,8 @@
 The tree, the coding of depth and the camera are those of google/navi (README, data_util.py); the parts those of Probe3D
 (mbanani/probe3d, evals/datasets/navi.py), which TIPS follows: trained on the multiview collections, tested on the wild
 sets. Probe3D also takes every fourth picture only and cuts it to the object; here all are taken, whole. Normals follow
-from depth and focal length, as there.
+from depth and focal length over the same distances as there, where the depth has been made smaller first. Even so
+the steps of 16-bit depth turn normals half a metre away by a few degrees.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tipsv2.label_maps import open_labels
 
 PARTS = {"train": "*/multiview*", "test": "*/wild_set"}
 LARGEST = 65535 * 10  # an inverse depth of 1, in a file's steps (data_util.py, decode_depth)
+SHORT_SIDE = 512  # pixels of Probe3D's pictures, whose neighbours normals are told from
 
 TREE = """\
   3d_dollhouse_sink/                  and the other objects
@@ -76,17 +78,20 @@ def normals_from_depth(depth: np.ndarray, focal: float) -> np.ndarray:
     y up, z towards the camera), by the differences between a pixel's neighbours; nan where one of the four is unknown.
 
     The axis goes through the middle of the picture. Probe3D's compute_normal averages four one-sided products, which
-    are these differences.
+    are these differences. Neighbours are as far apart as in a picture with a short side of 512, which Probe3D makes by
+    taking the nearest pixels: those side by side in a photograph mostly have the same number in the file.
     """
     height, width = depth.shape
+    away = max(1, round(min(height, width) / SHORT_SIDE))
+    inner, before, after = slice(away, -away), slice(None, -2 * away), slice(2 * away, None)
     rows, columns = np.mgrid[:height, :width] + 0.5
     depth = np.asarray(depth, np.float64)
     points = np.stack([(columns - width / 2) / focal, (height / 2 - rows) / focal, -np.ones_like(depth)], 2)
     points *= depth[..., None]
     normals = np.full(points.shape, np.nan)
-    across = points[1:-1, 2:] - points[1:-1, :-2]
-    upwards = points[:-2, 1:-1] - points[2:, 1:-1]
-    normals[1:-1, 1:-1] = np.cross(across, upwards)
+    across = points[inner, after] - points[inner, before]
+    upwards = points[before, inner] - points[after, inner]
+    normals[inner, inner] = np.cross(across, upwards)
     normals[np.isnan(depth)] = np.nan
     with np.errstate(invalid="ignore"):
         return (normals / np.linalg.norm(normals, axis=2, keepdims=True)).astype(np.float32)
