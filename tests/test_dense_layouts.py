@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from test_dpt import make_dpt
 
+from tipsv2.dpt import load_dpt
 from tipsv2.evaluation import depth, normals, segmentation_probe
 from tipsv2.evaluation.dense import evaluate_task
 from tipsv2.evaluation.layouts import open_data
@@ -114,6 +117,20 @@ def test_nyu_normals_by_hand(nyu_normals, tiny_encoder):
     colors[:] = (255, 128, 128)  # to the left in this tree, so -x here
     Image.fromarray(colors).save(nyu_normals / "test" / "000000_normal.png")
     assert np.allclose(sample.truth()[0, 0], (-1, 0, 0), atol=0.01)
+
+
+def test_a_dpt_head_with_the_axes_of_nyus_files_is_right_about_them(nyu_normals, tmp_path):
+    """Its last layer says (0.6, 0, 0.8) whatever it sees, and so do all files."""
+    model = make_dpt("Tipsv2DptForNormalEstimation")
+    with torch.no_grad():
+        model.decoder.head.weight.zero_()
+        model.decoder.head.bias.copy_(torch.tensor([3.0, 0, 4]))
+    model.save_pretrained(tmp_path / "model")
+    for file in nyu_normals.glob("*/*_normal.png"):
+        Image.new("RGB", (30, 20), (204, 128, 230)).save(file)
+    given = dict(resolution=28, head="dpt", progress=False)
+    dpt = load_dpt(tmp_path / "model", device="cpu")
+    assert normals.evaluate(dpt, f"nyu-normals:{nyu_normals}", **given)["rmse"] == pytest.approx(0, abs=0.5)
 
 
 def test_navi_by_hand(navi, tiny_encoder):

@@ -10,7 +10,8 @@ arXiv 2404.08636, mbanani/probe3d, evals/utils/losses.py, without its uncertaint
 instead of a layer, so a probe's numbers are worse than the paper's.
 rmse is the mean over images of the image's root mean square angle in degrees (Probe3D, which TIPS follows); mean,
 median, rmse_pixels and the parts of the pixels off by less than 11.25, 22.5 and 30 degrees are over all pixels together
-(Fouhey et al., ICCV 2013). The DPT heads' axes are taken to be the data set's, which nobody documents.
+(Fouhey et al., ICCV 2013). The DPT heads' axes, which nobody documents, are taken to be those of the files they were
+trained on, NYU Depth v2's, where x points to the left; here they are turned to the truth's.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tipsv2.evaluation.dense import Task, evaluate_task, extremes, rounded
 from tipsv2.evaluation.depth import add_arguments as add_arguments
 from tipsv2.evaluation.depth import predictor
 from tipsv2.evaluation.layouts import Split
+from tipsv2.evaluation.layouts.nyu import AXES
 from tipsv2.evaluation.record import bootstrap
 from tipsv2.heatmap import to_pixels
 from tipsv2.render import paint_normals
@@ -57,7 +59,8 @@ def evaluate(
         "under_30", "interval": {"rmse": [low, high], "mean": [low, high]}}; angles in degrees, parts in [0, 1].
     Raises ValueError naming what is wrong.
     """
-    predict = predictor(encoder, head, "normals", features, epochs, train_limit)
+    said = predictor(encoder, head, "normals", features, epochs, train_limit)
+    predict = None if said is None else lambda image, resolution: said(image, resolution) * AXES
     return evaluate_task(
         TASK, encoder, data, resolution, limit, out, progress, features or "final", epochs, train_limit, predict
     )  # fmt: skip

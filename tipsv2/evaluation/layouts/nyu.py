@@ -21,6 +21,7 @@ from tipsv2.label_maps import open_labels
 SIZE = (480, 640)
 CROP = np.s_[45:471, 41:601]  # of a picture of SIZE
 PARTS = ("train", "test")
+AXES = np.float32((-1, 1, 1))  # from a file's axes to those of `Split`
 
 DEPTH_TREE = """\
   test/SCENE/rgb_00000.jpg
@@ -105,7 +106,7 @@ def read_normals(file: Path) -> np.ndarray:
     normals = colors / np.float32(127.5) - 1
     normals /= np.maximum(np.linalg.norm(normals, axis=2, keepdims=True), 1e-6)
     normals[(colors == 0).all(axis=2)] = np.nan
-    return normals * np.float32((-1, 1, 1))
+    return normals * AXES
 
 
 def _opened(file: Path) -> tuple[np.ndarray | None, np.ndarray]:
