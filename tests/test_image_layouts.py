@@ -167,6 +167,10 @@ def test_lists_of_instances(tmp_path):
     cars.write_text('{"path": 1}')
     wrong("uned", root, "cars/test.json' is not a list of images")
     trees.uned(root)
+    (root / "info_files/met/index.json").unlink()
+    for part in ("test", "index"):  # else its two queries would be looked for among themselves
+        wrong("uned", root, r"info_files/met/index\.json' is missing", part)
+    trees.uned(root)
     (root / "images/cars/car_ims/4.jpg").unlink()
     wrong("uned", root, r"cars/test\.json' names the image cars/car_ims/4\.jpg, which .*images' lacks")
     for domain in ("cars", "met"):

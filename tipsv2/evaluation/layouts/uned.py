@@ -3,8 +3,8 @@
     python -m tipsv2 evaluate instances --data uned:/data/uned --domains cars,sop --model tipsv2-nano
 
 Their info_files/DOMAIN/test.json lists the queries, [{"path": "cars/car_ims/000001.jpg", "class_id": 7}, ...], paths
-below images/; index.json lists what they are looked for in, and where there is none the queries are their own index
-(cars, food2k, inat, rp2k, sop). The tree and the fields are those of github.com/nikosips/Universal-Image-Embeddings
+below images/; index.json lists what they are looked for in. Of cars, food2k, inat, rp2k and sop there is none: the
+queries are their own index. The tree and the fields are those of github.com/nikosips/Universal-Image-Embeddings
 (README, prepare_data.sh, convert_to_tfrecord_from_file.py); no copy of the data was at hand.
 A class is called DOMAIN/class_id. A query may have several class_ids: an image of any of them is a right answer.
 """
@@ -19,6 +19,7 @@ from tipsv2.evaluation.layouts.annotations import Images, read_json, take
 from tipsv2.evaluation.layouts.label_files import part_of
 
 DOMAINS = ("food2k", "cars", "sop", "inshop", "inat", "met", "gldv2", "rp2k")
+OWN_INDEX = ("cars", "food2k", "inat", "rp2k", "sop")  # the queries are what they are looked for in
 
 
 def open_uned(task: str, root: Path, part: str) -> Split:
@@ -26,14 +27,17 @@ def open_uned(task: str, root: Path, part: str) -> Split:
     part_of(part, {"test": "test", "index": "index"})
     samples, classes = [], {}
     for domain in DOMAINS:
-        path = root / "info_files" / domain / f"{part}.json"
-        path = path if path.is_file() else path.with_name("test.json")
+        path, index = (root / "info_files" / domain / f"{name}.json" for name in ("test", "index"))
+        if part == "index" and index.is_file():
+            path = index
         rows = read_json(path) if path.is_file() else []
         if not isinstance(rows, list):
             raise ValueError(f"'{path}' is not a list of images: is it the file of another data set?")
         images = Images(root / "images", path)
         if not rows or not images.has(str(take(rows[0], "path", path)).split("/")[0]):
             continue  # the lists of all domains come in one archive, their images do not
+        if domain not in OWN_INDEX and not index.is_file():
+            raise ValueError(f"'{index}' is missing, the list of {domain}'s index: unpack info_files.zip again.")
         for row in rows:
             name = take(row, "path", path)
             name = name if images.has(name) else unzipped(name)
