@@ -295,6 +295,13 @@ def test_scenes_have_every_task(tiny_encoder, tmp_path):
     assert instances.evaluate(tiny_encoder, "scenes:val:12", **given)["chance"]["r1"] == round(1 / 23, 4)
 
 
+@pytest.mark.parametrize("task", [classification, knn, probe])
+def test_chance_among_fewer_classes_than_guesses_is_one(task, tiny_encoder):
+    own = {"strengths": (1.0,)} if task is probe else {}
+    record = task.evaluate(tiny_encoder, "scenes:val:3", resolution=28, limit=4, progress=False, **own)
+    assert record["chance"] == {"top1": 0.3333, "top5": 1.0}
+
+
 def test_training_pictures_are_no_test_pictures():
     seen = [knn.open_both("knn", data, 28) for data in ("scenes:val:12", "scenes:style:12")]
     train, others = seen[0][0].samples, list(chain(seen[0][1].samples, seen[1][1].samples))

@@ -9,7 +9,7 @@ CLS 2 is measured beside it. On the bundled scenes the pictures are single drawi
 The whole image is seen, not a crop of its centre.
 
 Top-1 and top-5 are the part of the pictures whose class is the best, or among the five best. Ties count against the
-encoder: the class stands behind every other that scores the same. Chance is k of the number of classes.
+encoder: the class stands behind every other that scores the same. Chance is k of the number of classes, at most 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tipsv2.evaluation import embeddings
 from tipsv2.evaluation.drawings import open_labelled
 from tipsv2.evaluation.embeddings import CLS_TOKENS, embed_images, keep
 from tipsv2.evaluation.failures import Query, worst, write_classes, write_queries
-from tipsv2.evaluation.ranking import TOP, interval, top
+from tipsv2.evaluation.ranking import by_chance, interval, top
 from tipsv2.evaluation.record import fingerprint
 from tipsv2.evaluation.splits import embed_texts, limited, network_side
 from tipsv2.metrics import answer_ranks
@@ -92,7 +92,7 @@ def evaluate(
         "task": "classification", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "templates": templates, "images": len(samples), "classes": len(classes),
         **{token: top(found) for token, found in ranks.items()},
-        "chance": {f"top{k}": round(k / len(classes), 4) for k in TOP},
+        "chance": by_chance(len(classes)),
         "interval": {"top1": low_high} if low_high else {},
         "fingerprint": fingerprint((sample.name for sample in samples), split.classes),
         "seconds": round(time.perf_counter() - started, 1),

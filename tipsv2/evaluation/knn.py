@@ -24,7 +24,7 @@ from tipsv2.evaluation.drawings import open_labelled
 from tipsv2.evaluation.embeddings import embed_images, keep
 from tipsv2.evaluation.failures import Query, worst, write_classes, write_queries
 from tipsv2.evaluation.layouts import Sample, Split
-from tipsv2.evaluation.ranking import TOP, interval, nearest, top
+from tipsv2.evaluation.ranking import by_chance, interval, nearest, top
 from tipsv2.evaluation.record import fingerprint
 from tipsv2.evaluation.splits import limited, network_side
 from tipsv2.metrics import answer_ranks
@@ -98,7 +98,7 @@ def evaluate(
         "task": "knn", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "features": cls, "k": k, "temperature": temperature, "images": len(samples), "training": len(known),
         "classes": len(test.classes), **top(ranks),
-        "chance": {f"top{n}": round(n / len(test.classes), 4) for n in TOP},
+        "chance": by_chance(len(test.classes)),
         "interval": {"top1": low_high} if low_high else {},
         "fingerprint": fingerprint((sample.name for sample in (*known, *samples)), test.classes),
         "seconds": round(time.perf_counter() - started, 1),

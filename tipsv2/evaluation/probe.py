@@ -25,7 +25,7 @@ from tipsv2.evaluation import embeddings
 from tipsv2.evaluation.embeddings import embed_images, keep
 from tipsv2.evaluation.failures import Query, worst, write_classes, write_queries
 from tipsv2.evaluation.knn import add_shots, few, open_both
-from tipsv2.evaluation.ranking import TOP, interval, top
+from tipsv2.evaluation.ranking import by_chance, interval, top
 from tipsv2.evaluation.record import fingerprint
 from tipsv2.evaluation.splits import limited, network_side
 from tipsv2.metrics import answer_ranks
@@ -110,7 +110,7 @@ def evaluate(
         "task": "probe", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "features": cls, "images": len(samples), "training": len(known), "classes": len(test.classes),
         "strength": strength, "held_out": {f"{value:g}": round(share, 4) for value, share in chosen.items()},
-        **top(ranks), "chance": {f"top{n}": round(n / len(test.classes), 4) for n in TOP},
+        **top(ranks), "chance": by_chance(len(test.classes)),
         "interval": {"top1": low_high} if low_high else {},
         "fingerprint": fingerprint((sample.name for sample in (*known, *samples)), test.classes),
         "seconds": round(time.perf_counter() - started, 1),

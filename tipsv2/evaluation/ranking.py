@@ -72,6 +72,11 @@ def top(ranks: np.ndarray) -> dict[str, float]:
     return {f"top{k}": round(float((ranks < k).mean()), 4) for k in TOP}
 
 
+def by_chance(classes: int) -> dict[str, float]:
+    """What `top` is on average in random order."""
+    return {f"top{k}": round(min(1.0, k / classes), 4) for k in TOP}
+
+
 def interval(values: np.ndarray, counts: np.ndarray | None = None) -> list[float] | None:
     """The 95 % interval of a mean over samples, [low, high]; None for fewer than two samples.
 
