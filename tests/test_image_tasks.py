@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tipsv2.__main__ import main
 from tipsv2.evaluation import classification, instances, knn, probe, retrieval
+from tipsv2.evaluation.embeddings import embed_images, keep
 from tipsv2.evaluation.layouts import open_data
 from tipsv2.evaluation.ranking import interval, nearest, rank
 from tipsv2.metrics import UNFOUND, answer_ranks, average_precision
@@ -260,6 +261,16 @@ def test_captions_that_were_corrected_are_not_those_that_were_kept(tmp_path):
         retrieval.evaluate(trees.Colours(), f"coco:{root}", **given)
     after = retrieval.evaluate(trees.Colours(), f"coco:{root}", progress=False)
     assert after["fingerprint"] != before["fingerprint"] and after["cls"]["t2i_r1"] > before["cls"]["t2i_r1"]
+
+
+def test_embeddings_on_the_disk_are_not_held_twice(tmp_path):
+    split, encoder = open_data("knn", str(trees.imagenet(tmp_path / "data"))), trees.Colours()
+    for out in (tmp_path / "out", tmp_path / "out", None):
+        with keep(out, encoder, split, task="knn") as partial:
+            found = embed_images(encoder, split.samples, partial, 28, progress=False)
+        assert len(partial) == 10 and all(isinstance(partial[name], dict) == (out is None) for name in partial)
+        assert all(np.array_equal(partial[s.name]["cls"], found["cls"][k]) for k, s in enumerate(split.samples))
+    assert encoder.seen == 20 and found["cls"].dtype == torch.float32
 
 
 def test_square_and_aspect_differ_where_an_image_is_not_square(tmp_path):

@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def keep(out: Path | None, encoder, *splits: Split, **settings) -> Partial:
-    """What is known of the splits' embeddings, kept below out / "partial", or in memory alone without `out`.
+    """What is known of the splits' embeddings, kept below out / "partial" and on the disk alone, or without `out` in
+    memory.
 
     settings: what else they depend on, beside the encoder and the whole splits, so that `limit` may grow.
     Raises ValueError where `out` holds those of other settings, of another folder's data too.
@@ -55,7 +56,7 @@ def keep(out: Path | None, encoder, *splits: Split, **settings) -> Partial:
     if out is None:
         return Partial(None, {})
     prints = [(s.origin, fingerprint((sample.name for sample in s.samples), s.classes)) for s in splits]
-    return Partial(out / PARTIAL, {"encoder": identity(encoder), "data": prints, **settings}, CHUNK)
+    return Partial(out / PARTIAL, {"encoder": identity(encoder), "data": prints, **settings}, CHUNK, keep=False)
 
 
 def embed_images(
@@ -102,7 +103,15 @@ def embed_images(
                 run(max(waiting, key=lambda size: len(waiting[size])))
         for size in list(waiting):
             run(size)
-    return {t: torch.from_numpy(np.stack([partial[sample.name][t] for sample in samples])) for t in tokens}
+    return {token: _gathered(samples, partial, token) for token in tokens}
+
+
+def _gathered(samples: Sequence[Sample], partial: Partial, token: str) -> torch.Tensor:
+    """Their embeddings [N, D], read one by one into the array: a million are gigabytes."""
+    rows = np.empty((len(samples), len(partial[samples[0].name][token])), np.float32)
+    for row, sample in zip(rows, samples, strict=True):
+        row[:] = partial[sample.name][token]
+    return torch.from_numpy(rows)
 
 
 def embed_captions(
