@@ -3,7 +3,8 @@
 A row is a recipe on bundled scenes of `NOUNS` nouns: the same towers, images, steps and learning rate, another
 objective. At this size it is luck of the seed whether patches and words meet under the contrastive loss alone, so rows
 go on from one encoder a seed, `start`, whose captions were grounded in patches. A student is new and has its teacher
-instead. `sfclip` is new for its teacher's words, has the start in its own run, and is compared with `through`. Rows of
+instead. `sfclip` is new for its teacher's words, has the start in its own run, and is compared with `through`;
+`sfclip-vision` has the vision teacher alone, the bundled tips-nano, half as deep again and trained on more. Rows of
 the search go on for a third of the steps and are scored on scenes of their own, so that choosing among them looks at no
 split of the table.
 """
@@ -64,6 +65,7 @@ STUDENT = (*ALONE, "grounding.weight=0", "stages.*.mask_ratio=0", "distillation.
 FINAL = (*STUDENT, "distillation.target=final")
 GROUNDED = ("grounding.weight=1", "stages.1.grounding=1")
 SPARC = ("sparc.weight=1", "sparc.local_weight=0.1")
+FOUNDATION = ("sfclip.vision_weight=4", "sfclip.share=0.5", "sfclip.vision_teacher=tips-nano")
 SFCLIP = ("sfclip.vision_weight=1", "sfclip.text_weight=1", "sfclip.words=teacher")
 TRIED = (  # for unite: TIPSv2's pretraining, or value distillation, with every choice of the others' terms
     ("pretrain", (), "", False),
@@ -97,6 +99,7 @@ ROWS = (
     Row("sparc-values", (*ALONE, *SPARC, "sparc.features=values")),
     Row("sparc-dense", (*ALONE, *SPARC, "sparc.threshold=none")),
     Row("sfclip", (*ALONE, *SFCLIP), "ibot", True),
+    Row("sfclip-vision", (*ALONE, *FOUNDATION)),
     Row("grounding", (*ALONE, *GROUNDED)),
     *(Row(f"try-{name}", (*fields, f"stages.1.steps={(STEPS - START) // 3}"), teacher, words, kind="search")
       for name, fields, teacher, words in TRIED),
@@ -119,6 +122,7 @@ CLAIMS = (
     Claim("sparc", "sparc-values", "SPARC on value features", "ours"),
     Claim("sparc", "sparc-dense", "SPARC without sparsity", "worse (Table 8)"),
     Claim("through", "sfclip", "+ masked distillation and words (after SF-CLIP)", "above CLIP (abstract)"),
+    Claim("contrastive", "sfclip-vision", "+ masked distillation from a larger vision model", "above CLIP (abstract)"),
     Claim("contrastive", "grounding", "+ grounding", "ours"),
 )
 
