@@ -15,8 +15,9 @@ from pathlib import Path
 from demos.studio import Studio
 from demos.train_process import shown
 from tipsv2.catalogue import ModelInfo
+from tipsv2.scenes import held_out
 from train import recipes, settings
-from train.settings import Recipe
+from train.settings import SEED_STRIDE, Recipe
 
 SCRATCH = "scratch"  # the base of a new encoder
 LIMITS = {  # field -> least, most, what it is called
@@ -25,7 +26,7 @@ LIMITS = {  # field -> least, most, what it is called
     "rate": (0, 0.05, "The learning rate"),
     "layers": (1, 64, "The number of blocks"),
     "rank": (1, 256, "The rank"),
-    "seed": (0, 999, "The seed"),  # from 1000 on some scenes are those of evaluations, and training refuses them
+    "seed": (0, 1_000_000, "The seed"),
 }
 SIZES = (0, 56, 112, 168, 224, 336, 448)  # pixels; 0: the recipe's or the base's own
 SAMPLES = 5  # how often the fixed queries are asked in the course of a run
@@ -117,6 +118,8 @@ def command(wish: Wish, studio: Studio, out: Path, unpacked: Path) -> list[str]:
             raise ValueError(f"{called} must be a whole number.")
     if wish.size not in SIZES:
         raise ValueError(f"The resolution must be one of {', '.join(map(str, SIZES[1:]))}, or 0 for the usual one.")
+    if wish.data == "scenes" and (measured := held_out(int(wish.seed) * SEED_STRIDE, SEED_STRIDE)):
+        raise ValueError(f"The scenes of the seed {wish.seed:.0f} are {measured}, kept for measuring: choose another.")
     fields = [*kind.fields, *_choices(wish, recipe), *_stages(wish, recipe), *columns(wish)]
     settings.override(recipe, fields)  # names and kinds of the fields, before a process is started for them
     given = [kind.base, known_as(studio.info(wish.base))] if kind.base else []

@@ -5,7 +5,8 @@ import torch
 from small import WORDS
 
 from tipsv2 import scenes
-from train import bounds, recipes
+from tipsv2.evaluation import drawings
+from train import bounds, monitor, recipes
 from train.__main__ import main
 from train.data.batches import Batches
 from train.settings import override
@@ -43,11 +44,11 @@ def test_named_recipes_are_within_the_bounds(name):
         ("web_weight=2", "from 0 to 1"),
         ("beta2=1", "beta2=1 cannot be: from 0 to below 1."),
         ("clip=nan", "clip=nan cannot be"),
-        ("seed=1000", "seed=1000 cannot be: its scenes are those of scenes:val, kept for measuring."),
+        ("seed=1000", "seed=1000 cannot be: its scenes would be those of scenes:val, kept for measuring."),
         ("seed=2000", "of scenes:style"),
         ("seed=2500", "of scenes:search"),
-        ("seed=3000", "of monitor and drawings"),
-        ("seed=4001", "of monitor and drawings"),
+        ("seed=3000", "of the monitor's scenes"),
+        ("seed=4000", "of single drawings"),
         ("stages.0.size=1120", "stages.0.size=1120 cannot be: scenes are drawn up to 1024 pixels."),
         ("stages.1.dino_weight=0", "above 0, and stages.*.local_crops=0 leaves its term out"),
         ("stages.1.mask_ratio=0", "stages.1.patch_weight=2 cannot be: 0 where mask_ratio=0 hides no patch."),
@@ -69,10 +70,19 @@ def test_what_is_refused_as_seed_is_what_would_be_trained_on(tokenizer):
     first = Batches(recipe, tokenizer)[0]["image"][0]
     val = scenes.split("val", 28)[0].image
     assert torch.equal(first, torch.from_numpy(val).permute(2, 0, 1) / 255)
-    for seed in (0, 7, 999, 1001, 1999, 2999):
+    for seed in (0, 7, 999, 1001, 1999, 2999, 3001, 4001, 4242):
         bounds.check(override(recipe, [f"seed={seed}"]))
     elsewhere = override(recipe, ["seed=1000", "data.source=photos"])
     bounds.check(elsewhere)  # of other data no seed is anybody's
+
+
+def test_what_is_held_out_is_where_it_is_drawn():
+    """The monitor and the single drawings have their seeds elsewhere."""
+    assert scenes.held_out(monitor.MONITOR_SEED + monitor.SCENES - 1, 1) == "the monitor's scenes"
+    last = drawings.FIRST_SEED + (max(drawings.NUMBERS.values()) + 1) * drawings.NUMBER_STEP
+    assert scenes.held_out(drawings.FIRST_SEED, 1) == scenes.held_out(last, 1) == "single drawings"
+    assert scenes.held_out(10**12 - 5, 5) == "" and scenes.held_out(10**12 - 5, 6) == "scenes:val"
+    assert scenes.held_out(10**12 + 499, 1) == "scenes:val" and scenes.held_out(10**12 + 500, 9) == ""
 
 
 def test_a_distilled_grid_is_of_whole_patches():

@@ -163,7 +163,13 @@ def test_a_student_does_not_go_on_with_another_teacher(tmp_path, capsys):
     save_teacher(teacher)
     command = ["distill", "--teacher", str(teacher), "--out", str(tmp_path / "x"), *TINY, "save_every=1"]
     assert main(command) == 0
-    assert main([*command, "--resume"]) == 0
+    record = tmp_path / "x" / "recipe.json"
+    values = json.loads(record.read_text())
+    assert len(values["distillation"]["digest"]) == 16
+    older = {**values, "distillation": {k: v for k, v in values["distillation"].items() if k != "digest"}}
+    for kept in (older, values):  # a run older than digests goes on, too
+        record.write_text(json.dumps(kept))
+        assert main([*command, "--resume"]) == 0
     weights = load_file(teacher / "model.safetensors")
     save_file({name: value + 0.1 for name, value in weights.items()}, teacher / "model.safetensors", {"format": "pt"})
     capsys.readouterr()
@@ -183,11 +189,14 @@ def test_an_interrupted_command_says_what_it_leaves(arguments, said, tmp_path, c
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("train.benchmark.run", interrupted)
+    assert main(["benchmark"]) == 130 and "so start again" in capsys.readouterr().err
     for name in ("train.data.shards.write_shards", "train.multilingual.train_teacher", "train.run.start"):
         monkeypatch.setattr(name, interrupted)
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == f"interrupted at once; {said}.\n"
     if arguments[0] == "pretrain":
-        (tmp_path / "out" / "checkpoints" / "step-0000005").mkdir(parents=True)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "recipe.json").write_text("{}")
         assert main([*arguments, "--out", str(tmp_path / "out")]) == 130
-        assert "the last checkpoint stands, go on with --resume." in capsys.readouterr().err
+        assert "what was saved stands, go on with --resume." in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_bad_size_is_a_sentence():
         scenes.draw(0, 5000)
 
 
-def test_shards_hold_picture_captions_and_mask(tmp_path):
+def test_shards_hold_picture_captions_and_mask(tmp_path, monkeypatch):
     from train.data.shards import write_shards
 
     (path,) = write_shards(tmp_path / "out", count=3, size=56, seed=5, show=False)
@@ -126,10 +126,15 @@ def test_shards_hold_picture_captions_and_mask(tmp_path):
     before = path.stat().st_mtime_ns
     write_shards(tmp_path / "out", count=3, size=56, seed=5, show=False)
     assert path.stat().st_mtime_ns == before  # an interrupted command goes on, it does not start over
-    with pytest.raises(ValueError, match=r"holds scenes of another kind \(count=3, size=56\); choose another --out"):
+    monkeypatch.setattr("train.data.shards.PER_SHARD", 3)
+    assert len(write_shards(tmp_path / "out", count=5, size=56, seed=5, show=False)) == 2  # whole ones are followed
+    with pytest.raises(ValueError, match=r"another kind \(count=5\)"):
+        write_shards(tmp_path / "out", count=7, size=56, seed=5, show=False)
+    write_shards(tmp_path / "out", count=5, size=56, seed=5, show=False)
+    with pytest.raises(ValueError, match=r"holds scenes of another kind \(count=5, size=56\); choose another --out"):
         write_shards(tmp_path / "out", count=4, size=70, seed=5, show=False)
     (tmp_path / "out" / "scenes.json").unlink()
-    with pytest.raises(ValueError, match="size=unknown"):
+    with pytest.raises(ValueError, match=r"holds shards, and no scenes.json says of what"):
         write_shards(tmp_path / "out", count=3, size=56, seed=5, show=False)
 
 

@@ -136,6 +136,7 @@ def test_the_command_line_reads_what_the_form_makes(tab, capsys, tmp_path):
         (dict(data="folder", folder="~nobody-of-this-name/photos"), "There is no folder"),
         (dict(data="folder", folder="x" * 300), "There is no folder"),
         (dict(data="all"), "no kind of data"),
+        (dict(base="tiny", seed=1000, data="scenes"), "scenes of the seed 1000 are scenes:val, kept for measuring"),
         (dict(caption_column="x" * 101), "name of a column"),
         (dict(name="../up"), "cannot be called"),
         (dict(name="con"), "cannot be called"),

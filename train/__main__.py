@@ -167,8 +167,9 @@ def _going_on(options: argparse.Namespace) -> str:
     """What an interrupted command leaves, and how one goes on."""
     if options.command in ("reproduce", "scenes", "caption"):
         return "what is finished stands, go on with the same command"
-    if any(getattr(options, "out", Path()).glob("**/checkpoints/step-*")):
-        return "the last checkpoint stands, go on with --resume"
+    out = getattr(options, "out", None)
+    if out and any(out.glob("**/recipe.json")):  # without a checkpoint --resume starts from the beginning
+        return "what was saved stands, go on with --resume"
     return "nothing was saved, so start again"
 
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator
 
 from tipsv2.scenes import LARGEST, held_out
-from train.data.samples import SEED_STRIDE
-from train.settings import PATCH, Recipe, Stage
+from train.settings import PATCH, SEED_STRIDE, Recipe, Stage
 
 SHARES = ("mask_ratio", "restyle")
 WEIGHTS = ("dino_weight", "patch_weight", "grounding")
@@ -38,7 +37,7 @@ def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
         yield field, getattr(recipe, field), getattr(recipe, field) >= 0, "a whole number from 0"
     if recipe.data.source == "scenes":
         measured = held_out(recipe.seed * SEED_STRIDE, recipe.images)
-        yield "seed", recipe.seed, not measured, f"its scenes are those of {measured}, kept for measuring"
+        yield "seed", recipe.seed, not measured, f"its scenes would be those of {measured}, kept for measuring"
     for field in ("hidden", "bottleneck", "prototypes"):
         value = getattr(recipe.self_distillation, field)
         yield f"self_distillation.{field}", value, value >= 1, "a whole number from 1"

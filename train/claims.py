@@ -176,17 +176,17 @@ def recipe_of(row: Row, seed: int, work: Path) -> Recipe:
     every row that goes on from the start.
     """
     fields = [*row.fields, f"seed={seed}"]
-    teacher = work / f"{row.teacher}-{seed}" / "model"
+    teacher = (work / f"{row.teacher}-{seed}" / "model").as_posix()  # as a record holds it, on any system
     if row.teacher:
         kind = "sfclip.vision_teacher" if "sfclip.vision_weight=1" in row.fields else "distillation.teacher"
         fields.append(f"{kind}={teacher}")
     if row.words:
-        fields.append(f"sfclip.text_teacher={work / f'{row.name}-{seed}-words'}")
+        fields.append(f"sfclip.text_teacher={(work / f'{row.name}-{seed}-words').as_posix()}")
     recipe = override(replace(base(), name=row.name), fields)
     if row.name == "start":
         return replace(recipe, stages=recipe.stages[:1])
     if row.start:
-        encoder = Tuning(base=str(work / f"{row.start}-{seed}" / "model"))
+        encoder = Tuning(base=(work / f"{row.start}-{seed}" / "model").as_posix())
         # other scenes than the start has seen
         return replace(recipe, stages=recipe.stages[1:], tower=Tower(), tuning=encoder, seed=seed + AFTER)
     return recipe

@@ -241,11 +241,21 @@ def claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
         ) from error
     except TypeError:
         pass  # fields that are gone: they are named below
+    else:
+        _forget_unknown(before, values)
     if before != values:
         changed = _differing(before, values)
         raise ValueError(
             f"{run} was made by another recipe, different in {', '.join(changed)}. Resume with the same settings."
         )
+
+
+def _forget_unknown(before: dict, now: dict) -> None:
+    """Drop digests of teachers that one of the two does not know: an older run, or teachers that were not opened."""
+    for family in ("distillation", "sfclip"):
+        for key in [key for key in now[family] if key.endswith("digest")]:
+            if "" in (before[family][key], now[family][key]):
+                before[family][key] = now[family][key] = ""
 
 
 def _differing(before: dict, now: dict, prefix: str = "") -> list[str]:

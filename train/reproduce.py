@@ -31,6 +31,8 @@ def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (1, 2
 
     Checkpoints and models are in out/work, which is no part of the result. Raises ValueError for an unknown row.
     """
+    from train import tables  # which reads records with this module
+
     waiting, work = to_do(out, rows, seeds), out / "work"
     by_name = {row.name: row for row in ROWS}
     running = {}
@@ -47,6 +49,8 @@ def run(out: Path, rows: list[str] | None = None, seeds: tuple[int, ...] = (1, 2
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     running.pop(future)
                     future.result()
+                    if tables.read(out):  # at any moment the table is that of the records
+                        tables.write(out)
                     bar.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -95,7 +95,7 @@ def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> None:
             folder = out / f"generation-{number}"
             student = replace(recipe, distillation=replace(recipe.distillation, teacher=teacher, generations=1))
             if (folder / "model").is_dir():
-                claim_folder(prepare(student, folder, resume, empty=True).recipe, folder, resume)
+                claim_folder(student, folder, resume)
                 _say(show, f"generation {number} of {count} is done")
             else:
                 _say(show, f"generation {number} of {count}, taught by {teacher}")

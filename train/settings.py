@@ -12,6 +12,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+SEED_STRIDE = 10**9  # scenes per recipe seed; runs with different seeds see different scenes
 PATCH = 14  # pixels; the batches' masks, labels and grids count in these
 
 

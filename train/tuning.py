@@ -10,6 +10,8 @@ base again rather than kept in checkpoints. The result is a plain model folder: 
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from transformers import Tipsv2Model
 
 from tipsv2.catalogue import CHECKPOINT, fetch, find, read_config
-from tipsv2.weights import digest_of, read_model, read_tokenizer, turn_back
+from tipsv2.weights import read_model, read_tokenizer, turn_back
 from train.objectives.towers import attend, freeze_layer_scale
 from train.settings import PATCH, Recipe, Tower, Tuning, choose
 
@@ -48,9 +50,11 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
     info = find(tuning.base)
     folder = fetch(info)
     read_config(folder)  # says so where it is another kind of model
-    model = read_model(folder, torch.float32)
+    model, files = read_model(folder, torch.float32), sorted(folder.glob("*.safetensors"))
     if info.source == "checkpoint":  # the folder is of the run's last step
-        turn_back(model, Path(info.location) / CHECKPOINT)
+        earlier = Path(info.location) / CHECKPOINT
+        turn_back(model, earlier)
+        files.append(earlier)
     attend(model, recipe.attention)
     vision, text = model.config.vision_config, model.config.text_config
     if vision.patch_size != PATCH:
@@ -66,7 +70,7 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
             replace(stage, size=stage.size or side, learning_rate=stage.learning_rate or rate)
             for stage in recipe.stages
         ),
-        tuning=replace(tuning, digest=digest_of(model)),
+        tuning=replace(tuning, digest=_digest(files)),
         tower=Tower(
             width=vision.hidden_size,
             vision_layers=vision.num_hidden_layers,
@@ -143,3 +147,13 @@ def plain_state(model: Tipsv2Model) -> dict[str, Tensor]:
             key = f"{name}.weight"
             plain[key] = plain[key] + module.get_delta_weight(ADAPTER).to(plain[key].dtype)
     return plain
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """What tells one set of weights from another: SHA-256 over the files."""
+    found = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while part := stream.read(1 << 20):
+                found.update(part)
+    return found.hexdigest()[:16]

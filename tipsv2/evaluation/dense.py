@@ -45,6 +45,7 @@ class Task:
     score: Callable[[np.ndarray, np.ndarray, Split], dict]  # truth, guess -> arrays; "pixels" says how many were judged
     summary: Callable[[Mapping[str, dict], Split], dict]  # the scores of images by their names -> numbers
     pictures: Callable[[Path, Mapping[str, dict], Split, Callable[[str], tuple]], None]  # as `extremes`
+    version: int = 1  # raised where the same data is judged otherwise, so that nothing kept before is mixed in
 
 
 def evaluate_task(
@@ -72,7 +73,7 @@ def evaluate_task(
     test = open_part(task, data, resolution)
     samples = test.samples[: limited(len(test.samples), limit)]
     told = {"task": task.name, "data": data, "part": test.part, "model": encoder.info.name, "resolution": resolution}
-    settings = told | {"model": identity(encoder)}
+    settings = told | {"model": identity(encoder)} | ({"version": task.version} if task.version > 1 else {})
     with _folder(out) as folder:
         if predict is None:
             fitting = open_part(task, data, resolution, training=True)

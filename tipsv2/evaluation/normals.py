@@ -145,4 +145,5 @@ TASK = Task(
         badness=lambda one: float(one["squares"] / one["pixels"]),
         paint=lambda image, truth, found: [image, paint_normals(truth), paint_normals(found)],
     ),
+    version=2,  # NAVI's over larger distances, the DPT heads' in the truth's axes
 )

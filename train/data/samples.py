@@ -19,9 +19,8 @@ from tipsv2.pairs import Pairs, open_pairs
 from train.data.labels import patch_classes, patch_labels
 from train.data.order import StreamOrder, TableOrder, too_large
 from train.data.views import global_crop, random_window
-from train.settings import Data, Recipe
+from train.settings import SEED_STRIDE, Data, Recipe
 
-SEED_STRIDE = 10**9  # scenes per recipe seed; runs with different seeds see different scenes
 NAMED = 5  # unusable images a batch names
 
 

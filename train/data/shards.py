@@ -59,17 +59,18 @@ def write_shards(
 def _claim(out: Path, asked: dict) -> None:
     """Keep what is asked for in `out`. Raises ValueError if its shards are of something else, or unknown."""
     record = out / "scenes.json"
-    if not record.exists() and not any(out.glob("*.tar")):
-        with whole_file(record) as part:
-            part.write_text(json.dumps(asked) + "\n")
-        return
-    try:
-        before = json.loads(record.read_text())
-    except (OSError, ValueError):
-        before = {}
-    if before != asked:
-        was = ", ".join(f"{key}={before.get(key, 'unknown')}" for key in asked if before.get(key) != asked[key])
-        raise ValueError(f"{out} holds scenes of another kind ({was}); choose another --out.")
+    if any(out.glob("*.tar")):
+        try:
+            before = json.loads(record.read_text())
+        except (OSError, ValueError):
+            raise ValueError(f"{out} holds shards, and no {record.name} says of what; choose another --out.") from None
+        if before.get("count", 1) % PER_SHARD == 0 and asked["count"] > before["count"]:
+            before["count"] = asked["count"]  # shards that are whole may be followed by others
+        if before != asked:
+            was = ", ".join(f"{key}={before.get(key)}" for key in asked if before.get(key) != asked[key])
+            raise ValueError(f"{out} holds scenes of another kind ({was}); choose another --out.")
+    with whole_file(record) as part:
+        part.write_text(json.dumps(asked) + "\n")
 
 
 def _path(out: Path, shard: int) -> Path:
