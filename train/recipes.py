@@ -70,8 +70,8 @@ def nano_styles() -> Recipe:
 def nano_distill() -> Recipe:
     """Value distillation: a fresh vision tower learns its teacher's value features, patch by patch.
 
-    About 20 minutes a generation on two cores, by the time of `tips-nano-student`. What a generation brings at a
-    smaller size is in assets/reproduce/table.md.
+    About 20 minutes a generation on two cores, by the time of `tips-nano-student`. What the first brings at a smaller
+    size is the row values-1 of `python -m train reproduce`.
 
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
     python -m train distill --recipe nano-distill --teacher tipsv2-nano --out runs/chain distillation.generations=3
