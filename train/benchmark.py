@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from tipsv2.encoder import pick_device
 from train import cost, recipes
 from train.data.batches import Batches, stream
 from train.loop import _optimizer, chosen_precision
@@ -39,7 +40,8 @@ class Trainer:
         self.recipe, self.stage = replace(recipe, stages=(stage,)), stage
         torch.manual_seed(0)
         tokenizer = train_tokenizer(WORDS, 400)
-        self.objective = Objective(self.recipe, build(self.recipe, recipe.tower.vocabulary))
+        self.device = pick_device("auto")
+        self.objective = Objective(self.recipe, build(self.recipe, recipe.tower.vocabulary)).to(self.device)
         self.optimizer = _optimizer(self.recipe, self.objective)
         self.batches = stream(Batches(self.recipe, tokenizer), 0, recipe.workers)
         self.half = chosen_precision(recipe.precision) == "bf16"
@@ -48,15 +50,17 @@ class Trainer:
     def step(self) -> tuple[float, float]:
         """Seconds of a whole training step, and of them seconds spent waiting for the batch."""
         started = time.perf_counter()
-        batch = next(self.batches)
+        batch = {name: value.to(self.device, non_blocking=True) for name, value in next(self.batches).items()}
         waited = time.perf_counter() - started
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             loss, _ = self.objective(batch, self.stage)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.objective.after_step(self.done)
         self.done += 1
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
         return time.perf_counter() - started, waited
 
 
@@ -96,6 +100,7 @@ def run(turns: int = 12) -> dict:
     shapes = cost.towers(build(nano, nano.tower.vocabulary))
     ours = cost.operations(nano, FULL, *shapes) * FULL.batch_size
     return {
+        "device": str(pick_device("auto")),
         "head_only_ema": {
             "faster_than_full_ema": ema["full"][0] / ema["heads"][0],
             "fewer_parameters": 1 - kept["heads"] / kept["full"],

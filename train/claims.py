@@ -67,19 +67,17 @@ GROUNDED = ("grounding.weight=1", "stages.1.grounding=1")
 SPARC = ("sparc.weight=1", "sparc.local_weight=0.1")
 FOUNDATION = ("sfclip.vision_weight=4", "sfclip.share=0.5", "sfclip.vision_teacher=tips-nano")
 SFCLIP = ("sfclip.vision_weight=1", "sfclip.text_weight=1", "sfclip.words=teacher")
-TRIED = (  # for unite: TIPSv2's pretraining, or value distillation, with every choice of the others' terms
-    ("pretrain", (), "", False),
-    ("pretrain-sparc", SPARC, "", False),
-    ("pretrain-sfclip", SFCLIP, "ibot", True),
-    ("pretrain-sparc-sfclip", (*SPARC, *SFCLIP), "ibot", True),
-    ("pretrain-grounding", GROUNDED, "", False),
-    ("pretrain-all", (*SPARC, *SFCLIP, *GROUNDED), "ibot", True),
-    ("distill", STUDENT, "ibot", False),
-    ("distill-sparc", (*STUDENT, *SPARC), "ibot", False),
-    ("distill-grounding", (*STUDENT, *GROUNDED), "ibot", False),
-    ("distill-sparc-grounding", (*STUDENT, *SPARC, *GROUNDED), "ibot", False),
-    ("sparc-sfclip", (*ALONE, *SPARC, *SFCLIP), "ibot", True),
-    ("sparc-sfclip-grounding", (*ALONE, *SPARC, *SFCLIP, *GROUNDED), "ibot", True),
+TRIED = (  # for unite: TIPSv2's pretraining, or value distillation, with choices of the others' terms
+    ("pretrain", (), ""),
+    ("pretrain-sparc", SPARC, ""),
+    ("pretrain-vision", FOUNDATION, ""),
+    ("pretrain-grounding", GROUNDED, ""),
+    ("pretrain-sparc-grounding", (*SPARC, *GROUNDED), ""),
+    ("pretrain-vision-grounding", (*FOUNDATION, *GROUNDED), ""),
+    ("pretrain-all", (*SPARC, *FOUNDATION, *GROUNDED), ""),
+    ("distill", STUDENT, "grounding"),
+    ("distill-grounding", (*STUDENT, *GROUNDED), "grounding"),
+    ("distill-all", (*STUDENT, *SPARC, *FOUNDATION, *GROUNDED), "grounding"),
 )
 ROWS = (
     Row("start", ALONE),
@@ -101,8 +99,8 @@ ROWS = (
     Row("sfclip", (*ALONE, *SFCLIP), "ibot", True),
     Row("sfclip-vision", (*ALONE, *FOUNDATION)),
     Row("grounding", (*ALONE, *GROUNDED)),
-    *(Row(f"try-{name}", (*fields, f"stages.1.steps={(STEPS - START) // 3}"), teacher, words, kind="search")
-      for name, fields, teacher, words in TRIED),
+    *(Row(f"try-{name}", (*fields, f"stages.1.steps={(STEPS - START) // 3}"), teacher, kind="search")
+      for name, fields, teacher in TRIED),
 )  # fmt: skip
 CLAIMS = (
     Claim("start", "contrastive", "captions grounded in patches -> contrastive alone", "ours"),

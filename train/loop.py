@@ -27,6 +27,9 @@ from train.schedules import warmup_cosine
 from train.settings import Recipe, choose, from_dict, to_dict
 
 
+KEEPING = ("trackers", "workers", "save_every", "milestones", "sample_every")  # steps do not depend on them
+
+
 class Stopped(Exception):
     """Ctrl-C or SIGTERM: the run saved its state and can be resumed."""
 
@@ -243,8 +246,7 @@ def claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
         pass  # fields that are gone: they are named below
     else:
         _forget_unknown(before, values)
-    if before != values:
-        changed = _differing(before, values)
+    if changed := [field for field in _differing(before, values) if field not in KEEPING]:
         raise ValueError(
             f"{run} was made by another recipe, different in {', '.join(changed)}. Resume with the same settings."
         )

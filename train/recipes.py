@@ -46,7 +46,7 @@ def nano() -> Recipe:
 
 
 def nano_styles() -> Recipe:
-    """The bundled encoder: `nano` goes on with four drawing styles, some redrawn in other colours and shapes.
+    """`nano` goes on with four drawing styles, some redrawn in other colours and shapes.
 
     On the style it never saw, patch-text mIoU of value features 0.456 -> 0.536 and top-1 of single things 0.14 -> 0.21;
     on the two first styles 0.707 -> 0.697. Two hours on half of two busy cores.
@@ -64,6 +64,30 @@ def nano_styles() -> Recipe:
         data=Data(styles="fluent,noto,flat,openmoji"),
         warmup=200,
         grounding=Grounding(weight=1.0),
+    )
+
+
+def nano_gpu() -> Recipe:
+    """The bundled encoder: `nano-styles` goes on with larger batches and more redrawn drawings; for a GPU, 16 cores.
+
+    mIoU 0.629 / 0.692, on the unseen style 0.453 / 0.536 -> 0.489 / 0.562; top-1 of single things 0.75 -> 0.90 and, in
+    that style, 0.21 -> 0.33. 2004 steps in three minutes on an H100, the other 296 in 22 on one core.
+
+    python -m train finetune --recipe nano-gpu --base runs/nano-styles/model --data scenes --out runs/nano-gpu
+    """
+    stage = Stage(
+        steps=750, size=112, batch_size=512, local_crops=0, patch_weight=0.0, learning_rate=1.5e-3, restyle=0.4,
+        grounding_temperature=0.2,
+    )  # fmt: skip
+    return Recipe(
+        name="nano-gpu",
+        command="finetune",
+        stages=(stage, replace(stage, steps=1550, size=224, batch_size=128, restyle=0.3)),
+        data=Data(styles="fluent,noto,flat,openmoji"),
+        seed=2,  # other scenes than the first two have seen
+        warmup=100,
+        grounding=Grounding(weight=1.0),
+        workers=15,
     )
 
 
@@ -206,6 +230,7 @@ def smoke() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "nano": nano,
     "nano-styles": nano_styles,
+    "nano-gpu": nano_gpu,
     "nano-distill": nano_distill,
     "tips-nano": tips_nano,
     "tips-nano-student": tips_nano_student,
