@@ -12,6 +12,7 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -64,16 +65,24 @@ class Trainer:
         return time.perf_counter() - started, waited
 
 
-def in_turns(trainers: dict[str, Trainer], turns: int, bar: tqdm, warm: int = 2) -> dict[str, tuple[float, float]]:
-    """name -> median seconds of a step and median share of it spent waiting for data."""
+class Took(NamedTuple):
+    """Medians over the turns: seconds of a step, of it without getting its batch, and the share of that wait."""
+
+    step: float
+    training: float
+    waiting: float
+
+
+def in_turns(trainers: dict[str, Trainer], turns: int, bar: tqdm, warm: int = 2) -> dict[str, Took]:
+    """name -> what its steps took."""
     took = {name: [] for name in trainers}
     for turn in range(warm + turns):
         for name, trainer in trainers.items():
             seconds, waited = trainer.step()
             if turn >= warm:
-                took[name].append((seconds, waited / seconds))
+                took[name].append((seconds, seconds - waited, waited / seconds))
             bar.update()
-    return {name: tuple(map(statistics.median, zip(*rows, strict=True))) for name, rows in took.items()}
+    return {name: Took(*map(statistics.median, zip(*rows, strict=True))) for name, rows in took.items()}
 
 
 def _kept(objective: Objective) -> int:
@@ -95,31 +104,31 @@ def run(turns: int = 12) -> dict:
         ema = in_turns(pair, turns, bar)
         pair = {"nano": Trainer(nano, FULL), "plain": Trainer(plain, FULL)}
         speed = in_turns(pair, turns, bar)
-        by_tokens = [(_tokens(s), in_turns({"": Trainer(nano, s)}, 4, bar, 1)[""][0]) for s in sizes]
-        by_batch = [(s.batch_size, in_turns({"": Trainer(nano, s)}, 4, bar, 1)[""][0]) for s in batches]
+        by_tokens = [(_tokens(s), in_turns({"": Trainer(nano, s)}, 4, bar, 1)[""].step) for s in sizes]
+        by_batch = [(s.batch_size, in_turns({"": Trainer(nano, s)}, 4, bar, 1)[""].step) for s in batches]
     shapes = cost.towers(build(nano, nano.tower.vocabulary))
     ours = cost.operations(nano, FULL, *shapes) * FULL.batch_size
     return {
         "device": str(pick_device("auto")),
         "head_only_ema": {
-            "faster_than_full_ema": ema["full"][0] / ema["heads"][0],
+            "faster_than_full_ema": ema["full"].training / ema["heads"].training,
             "fewer_parameters": 1 - kept["heads"] / kept["full"],
             "parameters": kept,
         },
         "throughput": {
-            "images_per_second": FULL.batch_size / speed["nano"][0],
-            "straightforward_images_per_second": FULL.batch_size / speed["plain"][0],
-            "ratio": speed["plain"][0] / speed["nano"][0],
-            "data_wait_share": speed["nano"][1],
+            "images_per_second": FULL.batch_size / speed["nano"].step,
+            "straightforward_images_per_second": FULL.batch_size / speed["plain"].step,
+            "ratio": speed["plain"].step / speed["nano"].step,
+            "data_wait_share": speed["nano"].waiting,
         },
         "seconds_by_tokens": {"points": by_tokens, **linearity(by_tokens)},
         "seconds_by_batch": {"points": by_batch, **linearity(by_batch)},
         "cost_model": {
-            "operations_per_second": ours / speed["nano"][0],
+            "operations_per_second": ours / speed["nano"].step,
             "largest_error_of_predicted_step": _prediction_error(nano, shapes, sizes, by_tokens),
             "paper_operations": (paper := paper_operations()),
             "paper_utilisation": paper / (PAPER_CHIPS * CHIP_PEAK * PAPER_DAYS * 86400),
-            "years_here": paper / (ours / speed["nano"][0]) / 86400 / 365,
+            "years_here": paper / (ours / speed["nano"].step) / 86400 / 365,
         },
     }
 

@@ -26,7 +26,6 @@ from train.monitor import Monitor
 from train.schedules import warmup_cosine
 from train.settings import Recipe, choose, from_dict, to_dict
 
-
 KEEPING = ("trackers", "workers", "save_every", "milestones", "sample_every")  # steps do not depend on them
 
 
