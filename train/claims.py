@@ -77,7 +77,8 @@ TRIED = (  # for unite: TIPSv2's pretraining, or value distillation, with choice
     ("pretrain-all", (*SPARC, *FOUNDATION, *GROUNDED), ""),
     ("distill", STUDENT, "grounding"),
     ("distill-grounding", (*STUDENT, *GROUNDED), "grounding"),
-    ("distill-all", (*STUDENT, *SPARC, *FOUNDATION, *GROUNDED), "grounding"),
+    ("distill-vision", (*STUDENT, *FOUNDATION), "grounding"),
+    ("distill-sparc", (*STUDENT, *SPARC), "grounding"),
 )
 ROWS = (
     Row("start", ALONE),
@@ -99,6 +100,7 @@ ROWS = (
     Row("sfclip", (*ALONE, *SFCLIP), "ibot", True),
     Row("sfclip-vision", (*ALONE, *FOUNDATION)),
     Row("grounding", (*ALONE, *GROUNDED)),
+    Row("unite", STUDENT, "grounding"),
     *(Row(f"try-{name}", (*fields, f"stages.1.steps={(STEPS - START) // 3}"), teacher, kind="search")
       for name, fields, teacher in TRIED),
 )  # fmt: skip
@@ -122,6 +124,8 @@ CLAIMS = (
     Claim("through", "sfclip", "+ masked distillation and words (after SF-CLIP)", "above CLIP (abstract)"),
     Claim("contrastive", "sfclip-vision", "+ masked distillation from a larger vision model", "above CLIP (abstract)"),
     Claim("contrastive", "grounding", "+ grounding", "ours"),
+    Claim("grounding", "unite", "teacher with grounding -> student of its values", "ours"),
+    Claim("values-1", "unite", "student of a teacher with iBOT -> with grounding", "ours"),
 )
 
 
