@@ -6,7 +6,8 @@ go on from one encoder a seed, `start`, whose captions were grounded in patches.
 instead. `sfclip` is new for its teacher's words, has the start in its own run, and is compared with `through`;
 `sfclip-vision` has the vision teacher alone, the bundled tips-nano, half as deep again and trained on more. Rows of
 the search go on for a third of the steps and are scored on scenes of their own, so that choosing among them looks at no
-split of the table.
+split of the table. `unite` is its simplest winner: within 0.01 of the best, none of the papers' terms beside it brought
+more.
 """
 
 from __future__ import annotations
