@@ -6,6 +6,7 @@ import torch
 import unimodal
 from small import save_teacher, small
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
 from transformers import Tipsv2Config, Tipsv2Model
 
 from train import benchmark, cost, recipes, run, settings
@@ -161,3 +162,17 @@ def test_memory_grows_with_the_batch_and_shrinks_with_parts():
         assert cost.memory(settings.override(recipe, [field]), objective).activations < base / 2
     halves = [f"stages.{k}.batch_size={stage.batch_size // 2}" for k, stage in enumerate(recipe.stages)]
     assert cost.memory(settings.override(recipe, halves), objective).activations == pytest.approx(base / 2, rel=0.1)
+
+
+def test_medians_of_steps_with_and_without_their_batch():
+    class Timed:
+        def __init__(self, *took):
+            self.took = iter(took)
+
+        def step(self):
+            return next(self.took)
+
+    slow = Timed((99.0, 0.0), (4.0, 1.0), (10.0, 5.0), (8.0, 4.0))  # the first warms up
+    quick = Timed((99.0, 0.0), (2.0, 0.5), (2.0, 0.5), (2.0, 0.5))
+    found = benchmark.in_turns({"slow": slow, "quick": quick}, 3, tqdm(disable=True), warm=1)
+    assert found == {"slow": (8.0, 4.0, 0.5), "quick": (2.0, 1.5, 0.25)}
