@@ -156,10 +156,10 @@ def test_no_run_starts_before_what_it_needs_and_no_more_than_jobs_at_once(small,
         place = out / "work" / f"{row.name}-{seed}"
         (place / "model").mkdir(parents=True)
         (place / "recipe.json").write_text(json.dumps(to_dict(claims.recipe_of(row, seed, out / "work"))))
-        (place / "model" / "config.json").write_text("{}")
         with lock:
             running.remove((row.name, seed))
             order.append((row.name, seed))
+        (place / "model" / "config.json").write_text("{}")  # last: from here on others may start
 
     monkeypatch.setattr(reproduce, "train_and_score", trained)
     monkeypatch.setattr(reproduce, "ProcessPoolExecutor", lambda jobs, context: ThreadPoolExecutor(jobs))
