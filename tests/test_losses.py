@@ -181,6 +181,26 @@ def test_sinkhorn_balances_samples_and_prototypes(generator):
     assert torch.allclose(q.flatten(0, 1).sum(0), torch.full((8,), 32 / 8.0), atol=1e-3)
 
 
+def loop_sinkhorn(scores, temperature, iterations):
+    """SwAV's Algorithm 1 from rows whose largest is 1: in turns divide columns by their sums and rows by theirs."""
+    q = [[math.exp((s - max(row)) / temperature) for s in row] for row in scores]
+    for _ in range(iterations):
+        columns = [sum(row[k] for row in q) for k in range(len(q[0]))]
+        q = [[value / columns[k] for k, value in enumerate(row)] for row in q]
+        q = [[value / sum(row) for value in row] for row in q]
+    return q
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_sinkhorn_is_its_loop(generator, iterations):
+    scores = torch.rand(6, 5, generator=generator) * 2 - 1
+    before = scores.clone()
+    with torch.autocast("cpu", torch.bfloat16):  # as in a run: the products must not be rounded
+        q = losses.sinkhorn(scores, 0.05, iterations)
+    torch.testing.assert_close(q, torch.tensor(loop_sinkhorn(scores.tolist(), 0.05, iterations)), rtol=1e-4, atol=1e-7)
+    assert torch.equal(scores, before)
+
+
 def test_sinkhorn_survives_large_scores():
     q = losses.sinkhorn(torch.tensor([[1e4, 0.0], [0.0, 1e4]]), 0.05)
     assert torch.isfinite(q).all() and torch.allclose(q, torch.eye(2))

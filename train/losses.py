@@ -238,13 +238,17 @@ def sinkhorn(
         temperature: positive; lower is sharper.
         total: sums a tensor over processes, so that prototypes are balanced over the joined batch.
     """
-    flat = scores.float().flatten(0, -2) / temperature
+    q = scores.float().flatten(0, -2) / temperature
     # a sample's own maximum: no row underflows, processes need not agree, and the fixed point is the same
-    q = (flat - flat.amax(1, keepdim=True)).exp()
-    for _ in range(iterations):
-        q = q / total(q.sum(0, keepdim=True)).clamp(min=1e-12)  # each prototype gets the same share
-        q = q / q.sum(1, keepdim=True).clamp(min=1e-12)  # each sample is a distribution
-    return q.view(scores.shape)
+    q = q.sub_(q.amax(1, keepdim=True)).exp_()
+    samples = q.new_ones(len(q))
+    share = total(samples.sum()) / q.shape[1]
+    # factors of rows and columns are kept apart: q is read once for each, and written once at the end
+    with torch.autocast(q.device.type, enabled=False):
+        for _ in range(iterations):
+            prototypes = share / total(samples @ q).clamp(min=1e-30)  # each prototype gets the same share
+            samples = 1 / (q @ prototypes).clamp(min=1e-30)  # each sample is a distribution
+    return q.mul_(prototypes).mul_(samples[:, None]).view(scores.shape)
 
 
 def entropy(probabilities: Tensor) -> Tensor:
