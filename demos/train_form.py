@@ -17,6 +17,7 @@ from demos.train_process import shown
 from tipsv2.catalogue import ModelInfo
 from tipsv2.scenes import held_out
 from train import recipes, settings
+from train.overrides import override
 from train.settings import SEED_STRIDE, Recipe
 
 SCRATCH = "scratch"  # the base of a new encoder
@@ -121,7 +122,7 @@ def command(wish: Wish, studio: Studio, out: Path, unpacked: Path) -> list[str]:
     if wish.data == "scenes" and (measured := held_out(int(wish.seed) * SEED_STRIDE, SEED_STRIDE)):
         raise ValueError(f"The scenes of the seed {wish.seed:.0f} are {measured}, kept for measuring: choose another.")
     fields = [*kind.fields, *_choices(wish, recipe), *_stages(wish, recipe), *columns(wish)]
-    settings.override(recipe, fields)  # names and kinds of the fields, before a process is started for them
+    override(recipe, fields)  # names and kinds of the fields, before a process is started for them
     given = [kind.base, known_as(studio.info(wish.base))] if kind.base else []
     data = source(wish, unpacked)
     return [recipe.command, "--recipe", recipe.name, *given, "--data", data, "--out", shown(out), *fields]

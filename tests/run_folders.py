@@ -13,6 +13,7 @@ from PIL import Image
 from shapes import write
 
 from train import recipes, settings
+from train.overrides import override
 
 
 def shapes_zip(folder: Path) -> str:
@@ -72,4 +73,4 @@ def logged(steps, **more):
 
 
 def short(steps=4):
-    return settings.override(recipes.get("finetune"), [f"stages.0.steps={steps}", "stages.0.batch_size=4"])
+    return override(recipes.get("finetune"), [f"stages.0.steps={steps}", "stages.0.batch_size=4"])

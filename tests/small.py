@@ -6,6 +6,7 @@ import torch
 
 from train import checkpoint, recipes, settings
 from train.objectives.towers import build
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
@@ -38,11 +39,11 @@ def small(name: str, steps: int, teachers: dict, *fields: str) -> settings.Recip
         given.append(f"distillation.teacher={teachers['tipsv2']}")
     if recipe.sfclip.vision_weight or recipe.sfclip.text_weight:
         given += [f"sfclip.vision_teacher={teachers['dinov2']}", f"sfclip.text_teacher={teachers['words']}"]
-    return settings.override(recipe, [*given, *fields])
+    return override(recipe, [*given, *fields])
 
 
 def save_teacher(folder, *fields: str):
     """An untrained encoder of the recipes' kind, 48 wide if no field says otherwise, as a model folder."""
-    recipe = settings.override(recipes.get("smoke"), [*TOWER, *fields])
+    recipe = override(recipes.get("smoke"), [*TOWER, *fields])
     torch.manual_seed(3)
     return checkpoint.export(folder, build(recipe, 400), train_tokenizer(WORDS, 400))

@@ -9,7 +9,7 @@ from tipsv2.evaluation import drawings
 from train import bounds, monitor, recipes
 from train.__main__ import main
 from train.data.batches import Batches
-from train.settings import override
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 
 

@@ -9,10 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import Tipsv2Config, Tipsv2Model
 
-from train import benchmark, cost, recipes, run, settings
+from train import benchmark, cost, recipes, run
 from train.data.batches import Batches
 from train.objectives import Objective
 from train.objectives.towers import build
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 
 
@@ -21,7 +22,7 @@ from train.tokenizer import train_tokenizer
 def test_operations_are_what_torch_counts(ema, step, within, monkeypatch):
     """Stage 0 is contrastive alone, stage 1 has every term; the model counts no embeddings, losses or norms."""
     fields = ["tower.vocabulary=400", "tower.width=96", "tower.heads=4", f"self_distillation.ema={ema}"]
-    recipe = settings.override(recipes.get("smoke"), fields)
+    recipe = override(recipes.get("smoke"), fields)
     tokenizer = train_tokenizer(["a dog on the grass, under the sky"] * 20, 400)
     objective = Objective(recipe, model := build(recipe, 400))
     batch, stage = Batches(recipe, tokenizer)[step], recipe.stage_at(step)
@@ -118,7 +119,7 @@ def kept(objective, batch, stage, half=False):
 @pytest.mark.parametrize("fields", [[], ["attention=sdpa", "grounding.weight=0"], ["self_distillation.prototypes=999"]])
 def test_memory_is_what_autograd_keeps(precision, fields, monkeypatch):
     fields = [f"precision={precision}", "stages.1.size=112", "tower.width=96", *fields]
-    recipe = settings.override(recipes.get("smoke"), ["grounding.weight=1", "tower.vision_layers=4", *fields])
+    recipe = override(recipes.get("smoke"), ["grounding.weight=1", "tower.vision_layers=4", *fields])
     tokenizer = train_tokenizer(["a dog on the grass, under the sky"] * 20, 400)
     torch.manual_seed(0)
     objective = Objective(recipe, build(recipe, 400))
@@ -135,7 +136,7 @@ def test_memory_is_what_autograd_keeps(precision, fields, monkeypatch):
 
 def test_state_is_weights_gradients_and_moments():
     """The sizes of what an optimiser holds after a step, and its share of a process among several."""
-    recipe = settings.override(recipes.get("smoke"), ["precision=fp32"])
+    recipe = override(recipes.get("smoke"), ["precision=fp32"])
     objective = Objective(recipe, build(recipe, 400))
     trained = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained)
@@ -145,7 +146,7 @@ def test_state_is_weights_gradients_and_moments():
     tensors += [v for state in optimizer.state.values() for k, v in state.items() if k != "step"]
     alone = cost.memory(recipe, objective)
     assert alone.state == sum(t.numel() * t.element_size() for t in tensors)
-    copied, divided = (cost.memory(settings.override(recipe, f), objective, 4) for f in ([], ["sharding=full"]))
+    copied, divided = (cost.memory(override(recipe, f), objective, 4) for f in ([], ["sharding=full"]))
     assert divided.state == alone.state / 4
     assert copied.state == alone.state + sum(p.grad.numel() * 4 for p in trained)  # DDP's buckets
     assert divided.activations < 0.3 * alone.activations
@@ -159,9 +160,9 @@ def test_memory_grows_with_the_batch_and_shrinks_with_parts():
         objective = Objective(recipe, build(recipe, 400))
     base = cost.memory(recipe, objective).activations
     for field in ("accumulate=8", "checkpointing=true"):
-        assert cost.memory(settings.override(recipe, [field]), objective).activations < base / 2
+        assert cost.memory(override(recipe, [field]), objective).activations < base / 2
     halves = [f"stages.{k}.batch_size={stage.batch_size // 2}" for k, stage in enumerate(recipe.stages)]
-    assert cost.memory(settings.override(recipe, halves), objective).activations == pytest.approx(base / 2, rel=0.1)
+    assert cost.memory(override(recipe, halves), objective).activations == pytest.approx(base / 2, rel=0.1)
 
 
 def test_medians_of_steps_with_and_without_their_batch():

@@ -16,13 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tipsv2 import scenes
-from train import checkpoint, monitor, recipes, settings
+from train import checkpoint, monitor, recipes
 from train.__main__ import main
 from train.data.batches import Batches, stream
 from train.data.views import global_crop, random_window
 from train.loop import Stopped, fit
 from train.objectives import Objective
 from train.objectives.towers import build
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 
 
@@ -44,7 +45,7 @@ def timeless(run):
 
 def recipe(data, *more):
     fields = [f"data.source={data}", "precision=fp32", "tower.vocabulary=400", "stages.0.steps=4", "stages.1.steps=4"]
-    return settings.override(recipes.get("smoke"), [*fields, "sample_every=1000", "trackers=", *more])
+    return override(recipes.get("smoke"), [*fields, "sample_every=1000", "trackers=", *more])
 
 
 def numbers(batch):
@@ -69,7 +70,7 @@ def test_workers_do_not_change_the_batches(tmp_path, tokenizer, kind):
 
 def test_scenes_are_as_they_always_were(tokenizer):
     """Batches of the bundled scenes, written out: consecutive scenes, one generator a process and step."""
-    chosen = settings.override(recipes.get("smoke"), ["seed=2", "data.short_share=0.3"])
+    chosen = override(recipes.get("smoke"), ["seed=2", "data.short_share=0.3"])
     batch = Batches(chosen, tokenizer, 1, 2)[5]
     start = 2 * 10**9 + 5 * 8 + 4
     drawn, rng = [scenes.draw(start + i, 56) for i in range(4)], random.Random(start)

@@ -8,10 +8,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from train import recipes, settings
+from train import recipes
 from train.data.batches import Batches
 from train.objectives import Objective
 from train.objectives.towers import build
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 from train.tuning import choose_parts
 
@@ -39,7 +40,7 @@ WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car
 
 
 def setting(targets):
-    recipe = settings.override(recipes.get("smoke"), ["precision=fp32", "tower.vocabulary=400", *TARGETS[targets]])
+    recipe = override(recipes.get("smoke"), ["precision=fp32", "tower.vocabulary=400", *TARGETS[targets]])
     torch.manual_seed(0)
     model, teacher = build(recipe, 400), build(recipe, 400) if recipe.distillation.weight else None
     if recipe.tuning.base:

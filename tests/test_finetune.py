@@ -26,6 +26,7 @@ from train.data.labels import patch_classes, patch_labels
 from train.data.views import Window
 from train.loop import Stopped, fit
 from train.objectives import Objective
+from train.overrides import override
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["stages.0.steps=3", "stages.0.batch_size=4", "warmup=1", "precision=fp32", "workers=0", "save_every=1000"]
@@ -37,7 +38,7 @@ def few_samples(monkeypatch):
 
 
 def quick(folder, *fields):
-    return settings.override(recipes.get("finetune"), [f"tuning.base={folder}", *QUICK, *fields])
+    return override(recipes.get("finetune"), [f"tuning.base={folder}", *QUICK, *fields])
 
 
 def opened(recipe):
@@ -382,7 +383,7 @@ def test_masks_are_read_and_mistakes_in_them_named(tiny_folder, tmp_path):
         Batches(recipe, tokenizer)
     write(tmp_path / "unmasked", 5, size=56)
     with pytest.raises(ValueError, match="has no masks"):
-        Batches(settings.override(recipe, [f"data.source={tmp_path / 'unmasked'}"]), tokenizer)
+        Batches(override(recipe, [f"data.source={tmp_path / 'unmasked'}"]), tokenizer)
 
 
 def test_names_survive_gradient_accumulation(tiny_folder):

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from train.overrides import override
 from train.recipes import RECIPES, get
-from train.settings import Recipe, from_dict, override, to_dict
+from train.settings import Recipe, from_dict, to_dict
 
 
 @pytest.mark.parametrize("name", RECIPES)

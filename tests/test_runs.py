@@ -11,25 +11,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from train import checkpoint, recipes, settings
+from train import checkpoint, recipes
 from train.data.batches import Batches
 from train.loop import fit
 from train.objectives import Objective
 from train.objectives.towers import build
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
 DRIVER = """
 import resource, sys, torch
 from pathlib import Path
-from train import recipes, settings
+from train import recipes
 from train.loop import fit
 from train.objectives import Objective
 from train.objectives.towers import build
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 run, resume, limit, fields = Path(sys.argv[1]), sys.argv[2] == "resume", int(sys.argv[3]), sys.argv[4:]
 torch.set_num_threads(1)
-recipe = settings.override(recipes.get("smoke"), fields)
+recipe = override(recipes.get("smoke"), fields)
 torch.manual_seed(0)
 objective = Objective(recipe, build(recipe, 400))
 tokenizer = train_tokenizer(["a dog on the grass, under the sky", "two cats in the snow"] * 20, 400)
@@ -52,7 +54,7 @@ def tokenizer():
 
 @pytest.fixture
 def recipe():
-    return settings.override(recipes.get("smoke"), FIELDS)
+    return override(recipes.get("smoke"), FIELDS)
 
 
 def objective_of(recipe):
@@ -80,9 +82,9 @@ def step(recipe, tokenizer):
 @pytest.mark.parametrize("fields, saved", [(["accumulate=4"], 0.35), (["checkpointing=true"], 0.6)])
 def test_less_memory_gives_the_same_gradients(recipe, tokenizer, fields, saved):
     """The contrastive loss, Sinkhorn and grounding see the whole batch although its parts went through one by one."""
-    recipe = settings.override(recipe, ["grounding.weight=1"])
+    recipe = override(recipe, ["grounding.weight=1"])
     loss, gradients, held = step(recipe, tokenizer)
-    again, others, less = step(settings.override(recipe, fields), tokenizer)
+    again, others, less = step(override(recipe, fields), tokenizer)
     assert again == pytest.approx(loss, rel=1e-5)
     assert others.keys() == gradients.keys()
     for name, gradient in gradients.items():
@@ -97,7 +99,7 @@ def test_parts_must_divide_the_batch(recipe, tokenizer):
         (["accumulate=4", "stages.1.batch_size=6"], 1, "does not divide stages.1.batch_size=6"),  # before stage 0 runs
     ):
         with pytest.raises(ValueError, match=said):
-            Batches(settings.override(recipe, fields), tokenizer, 0, world)
+            Batches(override(recipe, fields), tokenizer, 0, world)
 
 
 def drive(run, resume="new", limit=0, fields=(), **options):
@@ -143,7 +145,7 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path):
 def test_tensorboard_holds_what_metrics_jsonl_holds(recipe, tokenizer, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    recipe = settings.override(recipe, ["trackers=tensorboard"])
+    recipe = override(recipe, ["trackers=tensorboard"])
     fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", show=False)
     (events,) = (tmp_path / "run" / "tracked").rglob("events.out.tfevents.*")
     read = EventAccumulator(str(events.parent)).Reload()
@@ -156,7 +158,7 @@ def test_tensorboard_holds_what_metrics_jsonl_holds(recipe, tokenizer, tmp_path)
 @pytest.mark.parametrize("name, hint", [("tensorbord", "did you mean 'tensorboard'"), ("clearml", "not installed")])
 def test_trackers_that_cannot_be_had_are_sentences(recipe, tokenizer, tmp_path, name, hint):
     with pytest.raises(ValueError, match=hint):
-        fit(settings.override(recipe, [f"trackers={name}"]), objective_of(recipe), tokenizer, tmp_path / "run")
+        fit(override(recipe, [f"trackers={name}"]), objective_of(recipe), tokenizer, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -14,11 +14,12 @@ import unimodal
 from safetensors.torch import load_file
 from unimodal import setting
 
-from train import checkpoint, losses, settings
+from train import checkpoint, losses
 from train.__main__ import main
 from train.data.batches import Batches
 from train.loop import Stopped, fit
 from train.masking import random_words
+from train.overrides import override
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_fields_that_cannot_be_are_refused(folders):
     recipe, _, tokenizer, _ = setting(folders)
     for field, hint in (("share=0", "above 0"), ("word_ratio=2", "between 0 and 1"), ("caption=short", "synthetic")):
         with pytest.raises(ValueError, match=hint):
-            Batches(settings.override(recipe, [f"sfclip.{field}"]), tokenizer)
+            Batches(override(recipe, [f"sfclip.{field}"]), tokenizer)
 
 
 # whole runs

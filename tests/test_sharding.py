@@ -10,10 +10,11 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from transformers import Tipsv2Model
 
-from train import checkpoint, monitor, recipes, settings
+from train import checkpoint, monitor, recipes
 from train.loop import _optimizer, fit
 from train.objectives import Objective
 from train.objectives.towers import build
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
@@ -29,7 +30,7 @@ CASES = {
 
 
 def setting(fields, seed=0):
-    recipe = settings.override(recipes.get("smoke"), FIELDS + list(fields))
+    recipe = override(recipes.get("smoke"), FIELDS + list(fields))
     torch.manual_seed(seed)
     return recipe, Objective(recipe, build(recipe, 400))
 

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 import tipsv2
-from train import checkpoint, losses, recipes, settings
+from train import checkpoint, losses, recipes
 from train.data.batches import Batches
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.objectives.view import look, read
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 
 TAU = 0.3
@@ -199,9 +200,7 @@ def tokenizer():
 
 def start(tokenizer, *fields):
     """The smoke recipe with this term, its objective and a batch."""
-    recipe = settings.override(
-        recipes.get("smoke"), ["precision=fp32", "tower.vocabulary=400", "sparc.weight=2", *fields]
-    )
+    recipe = override(recipes.get("smoke"), ["precision=fp32", "tower.vocabulary=400", "sparc.weight=2", *fields])
     torch.manual_seed(0)
     return recipe, Objective(recipe, build(recipe, 400)), Batches(recipe, tokenizer)[0]
 
@@ -294,7 +293,7 @@ def test_words_find_their_patches_only_with_the_global_loss(global_weight):
     The local loss alone falls as far without looking at the right ones: the tokens of one caption learn to be told
     apart by any patches (the collapse that a SPARC without its global loss shows on scenes).
     """
-    recipe = settings.override(
+    recipe = override(
         recipes.get("smoke"), ["precision=fp32", "sparc.weight=1", f"sparc.global_weight={global_weight}"]
     )
     torch.manual_seed(0)

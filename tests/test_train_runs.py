@@ -19,7 +19,8 @@ from demos.studio import Studio
 from demos.train import Trains
 from demos.train_form import SCRATCH, Wish
 from demos.train_process import Jobs
-from train import recipes, settings
+from train import recipes
+from train.overrides import override
 
 SLEEPER = """\
 import signal, sys, time
@@ -87,7 +88,7 @@ def test_every_recipe_of_the_menu_can_be_asked_for(kind, tab, tmp_path):
     assert fields == []  # nothing but the recipe
     wish = Wish("a", base, kind, steps=90, batch=8, rate=2e-4, size=112, terms=own, seed=3)
     given = train_form.command(wish, tab.trainer.studio, tmp_path / "a", tmp_path)
-    recipe = settings.override(recipes.get(given[2]), given[given.index("--out") + 2 :])
+    recipe = override(recipes.get(given[2]), given[given.index("--out") + 2 :])
     assert given[0] == recipe.command and recipe.steps == 90 and recipe.seed == 3
     assert max(stage.size for stage in recipe.stages) == 112 and {stage.learning_rate for stage in recipe.stages} == {
         2e-4

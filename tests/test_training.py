@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Tipsv2Model
 
 from tipsv2 import scenes
-from train import checkpoint, curves, recipes, settings
+from train import checkpoint, curves, recipes
 from train.__main__ import main
 from train.data.batches import Batches
 from train.data.views import local_crops
 from train.loop import Stopped, _optimizer, fit
 from train.objectives import Objective
 from train.objectives.towers import build
+from train.overrides import override
 from train.tokenizer import train_tokenizer
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
@@ -33,7 +34,7 @@ def tokenizer():
 
 @pytest.fixture
 def recipe():
-    return settings.override(recipes.get("smoke"), ["precision=fp32", "sample_every=1000", "tower.vocabulary=400"])
+    return override(recipes.get("smoke"), ["precision=fp32", "sample_every=1000", "tower.vocabulary=400"])
 
 
 def pretraining(recipe):
@@ -44,7 +45,7 @@ def pretraining(recipe):
 def distilling(recipe, *fields):
     """The smoke recipe as value distillation: an unmasked student and no other patch term."""
     alone = [f"stages.{k}.{field}=0" for k in (0, 1) for field in ("patch_weight", "local_crops", "mask_ratio")]
-    return settings.override(recipe, [*alone, "distillation.weight=4", *fields])
+    return override(recipe, [*alone, "distillation.weight=4", *fields])
 
 
 def distillation(recipe):
@@ -90,7 +91,7 @@ def test_the_web_caption_learns_on_the_first_cls_and_the_synthetic_one_on_the_se
 def test_self_distillation_is_the_masked_view_against_the_clean_one(recipe, tokenizer, patches):
     """Both terms as loops over plain transformers' passes: which view, which CLS and which patches count."""
     fields = [f"self_distillation.{field}" for field in (f"patches={patches}", "targets=centre")]
-    recipe = settings.override(recipe, fields)
+    recipe = override(recipe, fields)
     objective, batch = pretraining(recipe).eval(), Batches(recipe, tokenizer)[4]
     heads, vision, values = objective.terms["self_distillation"].heads, objective.model.vision_model, recipe
     with torch.no_grad():
@@ -128,7 +129,7 @@ def test_self_distillation_is_the_masked_view_against_the_clean_one(recipe, toke
 
 def test_an_unknown_patch_loss_is_refused_before_the_first_step(recipe):
     with pytest.raises(ValueError, match="did you mean 'masked'"):
-        pretraining(settings.override(recipe, ["self_distillation.patches=maskd"]))
+        pretraining(override(recipe, ["self_distillation.patches=maskd"]))
 
 
 def test_what_decays_and_how_fast_it_learns(recipe, tokenizer, tmp_path):
@@ -165,7 +166,7 @@ def test_head_only_ema_shares_the_backbone(recipe):
 
 def test_full_ema_averages_the_backbone_and_teaches_with_it(recipe, tokenizer):
     """Closed form: after one step the teacher is momentum * start + (1 - momentum) * student."""
-    recipe = settings.override(recipe, ["self_distillation.ema=full", "self_distillation.momentum=0.9"])
+    recipe = override(recipe, ["self_distillation.ema=full", "self_distillation.momentum=0.9"])
     objective = pretraining(recipe)
     term, vision = objective.terms["self_distillation"], objective.model.vision_model
     start = {n: p.clone() for n, p in term.backbone.named_parameters()}
@@ -184,7 +185,7 @@ def test_full_ema_averages_the_backbone_and_teaches_with_it(recipe, tokenizer):
 
 
 def test_the_teachers_temperature_warms_up(recipe):
-    recipe = settings.override(recipe, [f"self_distillation.{v}" for v in ("teacher_warmup=4", "teacher_start=0.01")])
+    recipe = override(recipe, [f"self_distillation.{v}" for v in ("teacher_warmup=4", "teacher_start=0.01")])
     term, seen = (objective := pretraining(recipe)).terms["self_distillation"], []
     for step in range(6):
         seen.append(term._temperature())
@@ -194,7 +195,7 @@ def test_the_teachers_temperature_warms_up(recipe):
 
 @pytest.mark.parametrize("features", ["values", "final", "both"])
 def test_grounding_reaches_the_patches_it_names(recipe, tokenizer, features):
-    recipe = settings.override(recipe, ["grounding.weight=2", f"grounding.features={features}"])
+    recipe = override(recipe, ["grounding.weight=2", f"grounding.features={features}"])
     objective = pretraining(recipe)
     batch, stage = Batches(recipe, tokenizer)[0], recipe.stages[0]
     loss, terms = objective(batch, stage)
@@ -279,7 +280,7 @@ def test_a_masked_student_is_taught_through_its_masks(recipe, tokenizer):
 
 def test_a_narrow_student_learns_from_a_wide_teacher(recipe, tokenizer):
     torch.manual_seed(1)
-    teacher = build(settings.override(recipe, ["tower.width=64"]), 400)
+    teacher = build(override(recipe, ["tower.width=64"]), 400)
     recipe = distilling(recipe, "distillation.text=random")
     objective = Objective(recipe, build(recipe, 400), teacher)
     loss, _ = objective(Batches(recipe, tokenizer)[0], recipe.stages[0])
@@ -332,7 +333,7 @@ def test_tokenizer_keeps_commas_apart_and_reads_anything(tokenizer, tmp_path):
     ],
 )
 def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(recipe, tokenizer, tmp_path, make, fields):
-    recipe = settings.override(recipe, ["save_every=1000", *fields])
+    recipe = override(recipe, ["save_every=1000", *fields])
     fit(recipe, make(recipe), tokenizer, tmp_path / "whole", show=False)
 
     objective = make(recipe)
@@ -349,7 +350,7 @@ def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(recipe, tokenizer,
         fit(recipe, objective, tokenizer, tmp_path / "parts", show=False)
     assert lines(tmp_path / "parts")[-1]["step"] == 7
     torch.manual_seed(999)  # a new process would not share the old one's random state
-    elsewhere = settings.override(recipe, ["workers=1", "save_every=500"])  # how a run is kept is no part of it
+    elsewhere = override(recipe, ["workers=1", "save_every=500"])  # how a run is kept is no part of it
     fit(elsewhere, make(recipe), tokenizer, tmp_path / "parts", resume=True, show=False)
 
     whole, parts = lines(tmp_path / "whole"), lines(tmp_path / "parts")
@@ -407,7 +408,7 @@ def test_used_folders_and_changed_recipes_are_refused(recipe, tokenizer, tmp_pat
     with pytest.raises(ValueError, match="--resume"):
         fit(recipe, pretraining(recipe), tokenizer, run, show=False)
     with pytest.raises(ValueError, match="different in weight_decay"):
-        changed = settings.override(recipe, ["weight_decay=0.2"])
+        changed = override(recipe, ["weight_decay=0.2"])
         fit(changed, pretraining(changed), tokenizer, run, resume=True, show=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
@@ -540,14 +541,14 @@ def test_curves_place_every_number_at_the_images_seen(recipe, tokenizer, tmp_pat
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_web_weight_shares_out_the_two_contrastive_terms(recipe, tokenizer, share):
-    recipe = settings.override(recipe, [f"web_weight={share}"])
+    recipe = override(recipe, [f"web_weight={share}"])
     loss, terms = pretraining(recipe)(Batches(recipe, tokenizer)[0], recipe.stages[0])
     expected = share * terms["contrastive_web"] + (1 - share) * terms["contrastive_synthetic"]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_scenes_of_few_nouns_show_only_those(recipe, tokenizer):
-    recipe = settings.override(recipe, ["data.nouns=3"])
+    recipe = override(recipe, ["data.nouns=3"])
     among = scenes.some_nouns(3)
     for image, number in zip(Batches(recipe, tokenizer)[0]["image"], range(8), strict=True):
         drawn = scenes.draw(number, recipe.stages[0].size, among=among)
@@ -557,7 +558,7 @@ def test_scenes_of_few_nouns_show_only_those(recipe, tokenizer):
 
 def test_scenes_are_drawn_in_the_styles_asked_for(recipe, tokenizer):
     """Each scene as `draw` makes it in these styles, and it shows no other."""
-    recipe = settings.override(recipe, ["data.styles=openmoji,flat"])
+    recipe = override(recipe, ["data.styles=openmoji,flat"])
     seen = set()
     for image, number in zip(Batches(recipe, tokenizer)[0]["image"], range(8), strict=True):
         drawn = scenes.draw(number, recipe.stages[0].size, styles=("openmoji", "flat"))
@@ -569,4 +570,4 @@ def test_scenes_are_drawn_in_the_styles_asked_for(recipe, tokenizer):
 @pytest.mark.parametrize("styles", ["", "emoji", "noto,,fluent"])
 def test_unknown_styles_are_refused(recipe, tokenizer, styles):
     with pytest.raises(ValueError, match="data.styles.*choose from fluent, noto"):
-        Batches(settings.override(recipe, [f"data.styles={styles}"]), tokenizer)
+        Batches(override(recipe, [f"data.styles={styles}"]), tokenizer)

@@ -9,9 +9,10 @@ from conftest import make_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from train import recipes, settings
+from train import recipes
 from train.objectives import Objective
 from train.objectives.towers import build
+from train.overrides import override
 from train.teachers import open_teachers
 from train.tokenizer import train_tokenizer
 from train.words import inherit
@@ -78,7 +79,7 @@ def setting(folders, *fields, words="teacher"):
     """Recipe, objective, tokenizer and teachers of a smoke-sized run, as train.run puts them together."""
     given = [f"sfclip.vision_teacher={folders['dinov2']}", f"sfclip.text_teacher={folders['words']}"]
     weights = ["sfclip.vision_weight=1", "sfclip.text_weight=1", "sfclip.share=0.5", f"sfclip.words={words}"]
-    recipe = settings.override(recipes.get("smoke"), [*SMOKE, *PLAIN, *given, *weights, *fields])
+    recipe = override(recipes.get("smoke"), [*SMOKE, *PLAIN, *given, *weights, *fields])
     torch.manual_seed(recipe.seed)
     teachers = open_teachers(recipe.sfclip)
     if words == "teacher":

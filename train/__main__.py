@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 
 from train import claims, recipes, settings
+from train.overrides import override
 
 DATA = "a folder, table (.csv .tsv .jsonl .parquet), tar shards ('shards/*.tar') or hf:owner/name, of captioned images"
 NEEDS = {  # what a command cannot do without, for its example
@@ -214,7 +215,7 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 def _data(options: argparse.Namespace) -> settings.Data:
     none = settings.Recipe(name="none", command=options.command, stages=())
-    return settings.override(none, [f"data.source={options.data}", *options.overrides]).data
+    return override(none, [f"data.source={options.data}", *options.overrides]).data
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -260,7 +261,7 @@ def _train(options: argparse.Namespace) -> None:
         given += _teachers(options)
     if options.command == "finetune":
         given.append(f"tuning.base={options.base}")
-    recipe = settings.override(recipes.get(options.recipe), given + options.overrides)
+    recipe = override(recipes.get(options.recipe), given + options.overrides)
     if recipe.command != options.command:
         raise ValueError(f"recipe {recipe.name} is for `python -m train {recipe.command}`, not {options.command}.")
     from train import run  # torch and transformers take seconds to import; --help and mistakes above need neither

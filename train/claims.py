@@ -17,7 +17,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from train.settings import Recipe, SelfDistillation, Stage, Tower, Tuning, override, to_dict
+from train.overrides import override
+from train.settings import Recipe, SelfDistillation, Stage, Tower, Tuning, to_dict
 
 NOUNS, SIZE, BATCH = 30, 112, 128
 START, STEPS = 500, 1000  # of the start, and in all
