@@ -166,7 +166,7 @@ def test_captions_are_added_kept_and_taken_up_again(tmp_path, llava, capsys):
     for i in (1, 2, 3, 4, 5, 6):
         (path / f"{i:03}.txt").unlink()
     (path / "002.png").write_bytes(b"")
-    (path / "005.json").write_text('{"short": "a dog", "web": ["b", "c"]}')
+    (path / "005.json").write_text('{"short": "a dog", "web": ["b", "c\\u2028d"]}')  # that ends no line of JSONL
     out = tmp_path / "out" / "all.jsonl"
     command = ["caption", str(path), "--model", str(llava), "--out", str(out), "--batch-size", "2", "--max-tokens", "5"]
     assert main(command) == 0
@@ -175,7 +175,7 @@ def test_captions_are_added_kept_and_taken_up_again(tmp_path, llava, capsys):
     whole = out.read_bytes()
     pairs = list(open_pairs(out))
     assert [photos.number_of(pair.open()) for pair in pairs] == [0, 1, 3, 4, 5, 6]
-    assert pairs[0].captions["web"] == ("picture number 0",) and pairs[4].captions["web"] == ("b", "c")
+    assert pairs[0].captions["web"] == ("picture number 0",) and pairs[4].captions["web"] == ("b", "c\u2028d")
     assert pairs[4].captions["short"] == ("a dog",) and all(pair.captions["detailed"][0] for pair in pairs)
     assert set(pairs[1].captions) == {"short", "detailed"}
 

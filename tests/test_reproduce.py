@@ -210,6 +210,7 @@ def test_rows_are_asked_for_by_name_or_pattern(tmp_path):
 
 def test_what_is_to_do_names_what_is_missing_first(small, tmp_path):
     assert reproduce.to_do(tmp_path, ["values-1"], (0, 1)) == [(seed, row) for seed in (0, 1) for row in small]
+    assert reproduce.to_do(tmp_path, ["values-1"], (1, 1)) == [(1, row) for row in small]
     record(tmp_path, "values-1", 0, 0.5)
     assert len(reproduce.to_do(tmp_path, ["values-1"], (0, 1))) == 6, "it was made with other settings"
     path = reproduce.record_of(tmp_path, "values-1", 0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from train.loop import fit
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.overrides import override
+from train.run import prepare
 from train.tokenizer import train_tokenizer
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
@@ -24,7 +26,7 @@ DRIVER = """
 import resource, sys, torch
 from pathlib import Path
 from train import recipes
-from train.loop import fit
+from train.loop import Stopped, fit
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.overrides import override
@@ -41,7 +43,7 @@ if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     fit(recipe, objective, tokenizer, run, resume, show=False)
-except OSError as error:
+except (OSError, Stopped) as error:
     sys.exit(f"said: {error}")
 """
 FIELDS = ["precision=fp32", "tower.vocabulary=400", "sample_every=1000", "trackers="]
@@ -105,6 +107,19 @@ def test_parts_must_divide_the_batch(recipe, tokenizer):
 def drive(run, resume="new", limit=0, fields=(), **options):
     arguments = [sys.executable, "-c", DRIVER, str(run), resume, str(limit), *FIELDS, "workers=1", *fields]
     return subprocess.Popen(arguments, cwd=os.getcwd(), text=True, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_saves(tmp_path, number):
+    """What a terminal's Ctrl-C and a cluster's scheduler send also reaches the workers."""
+    run = drive(tmp_path / "run", fields=["save_every=1000", "stages.0.steps=100000"], start_new_session=True)
+    log, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") > 2) and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(run.pid, number)
+    said = run.communicate(timeout=60)[1]
+    assert said.startswith("said: stopped after step"), said
+    assert int(checkpoint.latest(tmp_path / "run").name.split("-")[1]) > 2
 
 
 def test_kill_9_then_resume_gives_the_same_weights(tmp_path):
@@ -187,3 +202,20 @@ def test_a_run_older_than_some_fields_goes_on_and_one_with_fields_that_are_gone_
     record.write_text(json.dumps(values | {"tower": values["tower"] | {"gone": 1}, "seed": 7}))
     with pytest.raises(ValueError, match=r"another recipe, different in (tower.gone, seed|seed, tower.gone)\."):
         fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", resume=True, show=False)
+
+
+def test_what_a_kill_leaves_is_made_again_or_named(recipe, tokenizer, tmp_path):
+    run = tmp_path / "run"
+    fit(recipe, objective_of(recipe), tokenizer, run, show=False)
+    newest = checkpoint.latest(run)
+    for name, content in (("state.safetensors", b"\x08"), ("trainer.json", b"")):
+        whole = (newest / name).read_bytes()
+        (newest / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{newest.name} is damaged .*: delete that folder, and --resume goes on"):
+            fit(recipe, objective_of(recipe), tokenizer, run, resume=True, show=False)
+        (newest / name).write_bytes(whole)
+    shutil.rmtree(run / "tokenizer")
+    (run / "tokenizer").mkdir()  # as between its making and its files
+    assert prepare(recipe, run, resume=True, empty=True).tokenizer("a dog").input_ids
+    fit(recipe, objective_of(recipe), tokenizer, run, resume=True, show=False)
+    assert {path.name for path in (run / "tokenizer").iterdir()} >= {"tokenizer.json", "tokenizer_config.json"}

@@ -23,7 +23,7 @@ from train.data.batches import Batches, stream
 from train.loop import _optimizer, chosen_precision
 from train.objectives import Objective
 from train.objectives.towers import build
-from train.settings import Recipe, SelfDistillation, Stage
+from train.settings import PATCH, Recipe, SelfDistillation, Stage
 from train.tokenizer import train_tokenizer
 
 WORDS = ["a large dog on the grass, two cats in the snow, below the night sky"] * 50
@@ -49,7 +49,7 @@ class Trainer:
         self.done = 0
 
     def step(self) -> tuple[float, float]:
-        """Seconds of a whole training step, and of them seconds spent waiting for the batch."""
+        """Seconds of a training step, without clipping and records, and of them those spent waiting for the batch."""
         started = time.perf_counter()
         batch = {name: value.to(self.device, non_blocking=True) for name, value in next(self.batches).items()}
         waited = time.perf_counter() - started
@@ -134,7 +134,7 @@ def run(turns: int = 12) -> dict:
 
 
 def _tokens(stage: Stage) -> int:
-    return stage.batch_size * (stage.size // 14) ** 2
+    return stage.batch_size * (stage.size // PATCH) ** 2
 
 
 def linearity(points: list[tuple[float, float]]) -> dict[str, float]:
@@ -154,7 +154,8 @@ def _prediction_error(recipe: Recipe, shapes, stages: list[Stage], points: list[
 
 
 def paper_operations() -> float:
-    """Operations of TIPSv2's g/14 run: both stages, six local crops, heads of the TIPS papers' size (papers, 1.3)."""
+    """Operations of TIPSv2's g/14 run: both stages, six local crops; TIPS's prototypes, and DINOv2's
+    head sizes, since TIPSv2's are not published."""
     heads = SelfDistillation(prototypes=32768, hidden=2048, bottleneck=256)
     recipe = replace(recipes.nano(), self_distillation=heads)
     stages = [Stage(steps=n, batch_size=b, size=s, local_size=c) for n, b, s, c in PAPER]

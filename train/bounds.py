@@ -46,6 +46,18 @@ def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
         yield f"{family}.{field}", value, value >= 0, "a whole number from 0"
     for field in ("clip", "temperature"):
         yield field, getattr(recipe, field), getattr(recipe, field) > 0, "above 0"
+    for family in ("distillation", "grounding", "patch_labels", "sparc"):
+        value = getattr(recipe, family).weight
+        yield f"{family}.weight", value, value >= 0, "0 or more"
+    for field in ("vision_weight", "text_weight"):
+        yield f"sfclip.{field}", getattr(recipe.sfclip, field), getattr(recipe.sfclip, field) >= 0, "0 or more"
+    for field in ("teacher_temperature", "teacher_start", "student_temperature"):
+        value = getattr(recipe.self_distillation, field)
+        yield f"self_distillation.{field}", value, value > 0, "above 0"
+    for field in ("momentum", "momentum_end"):
+        value = getattr(recipe.self_distillation, field)
+        yield f"self_distillation.{field}", value, 0 <= value <= 1, "from 0 to 1"
+    yield "patch_labels.temperature", recipe.patch_labels.temperature, recipe.patch_labels.temperature > 0, "above 0"
     yield "weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "0 or more"
     yield "beta2", recipe.beta2, 0 <= recipe.beta2 < 1, "from 0 to below 1"
     yield "web_weight", recipe.web_weight, 0 <= recipe.web_weight <= 1, "from 0 to 1"

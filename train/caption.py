@@ -112,7 +112,10 @@ def caption(
     out.parent.mkdir(parents=True, exist_ok=True)
     added, problems = 0, []
     total = len(pairs) if pairs.indexed else None
-    with out.open("a") as file, tqdm(total=total, initial=len(done), unit="image", disable=not show) as bar:
+    with (
+        out.open("a", encoding="utf-8") as file,
+        tqdm(total=total, initial=len(done), unit="image", disable=not show) as bar,
+    ):
         for some in _chunks((pair for pair in pairs if pair.name not in done), batch_size):
             opened = []
             for pair in some:
@@ -177,7 +180,7 @@ def _done(out: Path) -> set[str]:
     if whole != text:
         out.write_text(whole, "utf-8")
     try:
-        return {json.loads(line)["key"] for line in whole.splitlines()}
+        return {json.loads(line)["key"] for line in whole.split("\n")[:-1]}  # a caption may hold U+2028
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{out} was not written by this command: choose another --out.") from error
 

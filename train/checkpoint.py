@@ -102,9 +102,16 @@ def load(
 ) -> int:
     """Restore everything `save` wrote, in place; returns the number of steps done.
 
-    Raises ValueError if the checkpoint is of another recipe (keys or shapes differ).
+    Raises ValueError if the checkpoint is damaged, or of another recipe (keys or shapes differ).
     """
-    with safe_open(place / WEIGHTS, "pt") as file:
+    try:
+        rest = json.loads((place / RESUMABLE).read_text())
+        file = safe_open(place / WEIGHTS, "pt")
+    except (ValueError, SafetensorError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{place} is damaged ({error}): delete that folder, and --resume goes on from the checkpoint before it."
+        ) from error
+    with file:
         kept = list(file.keys())
         own = objective.state_dict()
         state = {k: v for k, v in own.items() if k in objective.fixed}
@@ -121,7 +128,6 @@ def load(
             if entries:
                 optimizer.state[parameter] = {k: distributed.part(v, parameter).clone() for k, v in entries.items()}
         torch.set_rng_state(file.get_tensor("rng"))
-    rest = json.loads((place / RESUMABLE).read_text())
     if scaler and "scaler" in rest:
         scaler.load_state_dict(rest["scaler"])
     return rest["step"]

@@ -19,7 +19,7 @@ from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from transformers import AutoTokenizer
 
 from tipsv2.encoder import native_bf16
-from tipsv2.whole import whole_file
+from tipsv2.whole import whole_file, whole_folder
 from train import checkpoint, distributed
 from train.data.batches import Batches, stream
 from train.monitor import Monitor
@@ -67,7 +67,8 @@ def fit(
     optimizer = _optimizer(recipe, objective)
     if main:
         claim_folder(recipe, run, resume)
-        tokenizer.save_pretrained(run / "tokenizer")
+        with whole_folder(run / "tokenizer") as part:
+            tokenizer.save_pretrained(part)
         batches.remember(run / "data.jsonl")
     accelerator.init_trackers("tracked")
     accelerator.wait_for_everyone()

@@ -68,7 +68,7 @@ def to_do(out: Path, rows: list[str] | None, seeds: tuple[int, ...]) -> list[tup
     for pattern in rows or ():
         fitting = fnmatch.filter(by_name, pattern)
         wanted |= set(fitting or [choose("rows", pattern, *by_name)])
-    found = [(seed, by_name[name]) for seed in seeds for name in by_name if name in wanted]
+    found = [(seed, by_name[name]) for seed in dict.fromkeys(seeds) for name in by_name if name in wanted]
     found = [(seed, row) for seed, row in found if not read_record(record_of(out, row.name, seed))]
     for seed, row in found:  # it grows: a teacher may have a teacher
         for needed in (by_name[name] for name in row.needs):

@@ -167,7 +167,7 @@ def prepare(recipe: Recipe, out: Path, resume: bool = False, empty: bool = False
         tokenizer, vocabulary = unimodal.text.tokenizer, len(unimodal.text.matrix)
     else:
         vocabulary = recipe.tower.vocabulary
-        if resume and (out / "tokenizer").is_dir():
+        if resume and (out / "tokenizer" / "tokenizer.json").exists():
             tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
         else:
             tokenizer = train_tokenizer(_captions(recipe.data, 40 if empty else TOKENIZER_PAIRS), vocabulary)

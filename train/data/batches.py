@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,7 +101,7 @@ def stream(batches: Batches, start: int, workers: int) -> Iterator[dict[str, tor
         sampler=range(start, len(batches)),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_be_a_worker,
         generator=torch.Generator(),  # its own: opening a stream must not move the run's random state
     )
     for batch in loader:
@@ -120,5 +123,16 @@ class _Told(Dataset):
             return str(error)
 
 
-def _one_thread(_: int) -> None:
+def _be_a_worker(_: int) -> None:
+    """What a terminal or a scheduler sends to every process of a run is the training process's to answer: it saves."""
     torch.set_num_threads(1)  # the training process needs the cores
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_run_says, daemon=True).start()
+
+
+def _end_when_the_run_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from train.masking import random_mask, random_words
-from train.settings import Recipe, choose
+from train.settings import PATCH, Recipe, choose
 from train.teachers import MAX_LENGTH, open_tokenizer
 
 
@@ -40,7 +40,7 @@ class Hidden:
         self, batch: dict[str, Tensor], captions: dict[str, list[str]], generator: torch.Generator
     ) -> dict[str, Tensor]:
         settings, role, found = self.settings, self.settings.caption, {}
-        count, side = len(batch["image"]), batch["image"].shape[-1] // 14
+        count, side = len(batch["image"]), batch["image"].shape[-1] // PATCH
         chosen = max(1, round(settings.share * count))
         found["sfclip_part"] = torch.arange(count) * chosen % count < chosen  # evenly spread, exactly `chosen`
         if settings.vision_weight:

@@ -2,6 +2,8 @@
 
 A table is shuffled whole, once an epoch. A stream is shuffled by its shards, then in blocks while it is read from front
 to back. Epochs start anew with every stage and leave out what does not fill a batch, so no batch spans two of them.
+A process's epoch over a stream is that over its own shards: where these are unequal, it begins the next one earlier or
+later than others. With another number of processes a resumed run on a table goes on exactly, one on a stream does not.
 """
 
 from __future__ import annotations
@@ -57,7 +59,11 @@ class StreamOrder:
         """Take the sizes in a JSONL file, and add those that are learned from now on."""
         self._record = record
         for line in record.read_text().splitlines():
-            if line.endswith("}") and "shard" in (known := json.loads(line)):  # a killed run may leave half a line
+            try:
+                known = json.loads(line)
+            except ValueError:  # half a line of a killed run
+                continue
+            if "shard" in known:
                 self.sizes[known["shard"]] = known["pairs"]
 
     def at(self, stage: int, step: int, batch_size: int) -> Rows:
@@ -135,7 +141,7 @@ class StreamOrder:
             self.sizes[shard] = size
             if self._record:
                 with self._record.open("a") as file:  # a short line is written whole, whoever else writes
-                    file.write(json.dumps({"shard": shard, "pairs": size}) + "\n")
+                    file.write("\n" + json.dumps({"shard": shard, "pairs": size}))  # never on from half a line
 
 
 def too_large(stage: int, batch_size: int, name: str, length: int, world: int) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tipsv2 import scenes
 from tipsv2.pairs import Pairs, open_pairs
+from tipsv2.whole import whole_file
 from train.data.labels import patch_classes, patch_labels
 from train.data.order import StreamOrder, TableOrder, too_large
 from train.data.views import global_crop, random_window
@@ -73,6 +74,7 @@ class CaptionedImages:
     """Images with captions (tipsv2.pairs), cropped at random; one that cannot be used gives its place to the next.
 
     `size` is the number of pairs, infinite where only reading to the end would tell.
+    What takes such a place is a later pair of the epoch, which has its own place too.
     Raises ValueError if there are no usable columns, fewer pairs than a batch needs, or a field is out of range.
     """
 
@@ -135,8 +137,9 @@ class CaptionedImages:
         """See that the data is what the run began with, and keep what is learned about it in a JSONL file."""
         found = {"pairs": self.size} if self.pairs.indexed else {"shards": self.pairs.shards}
         if main and not record.exists():
-            record.write_text(json.dumps(found) + "\n")
-        elif main and (before := json.loads(record.read_text().splitlines()[0])) != found:
+            with whole_file(record) as part:
+                part.write_text(json.dumps(found) + "\n")
+        elif main and (before := _first_line(record)) != found:
             (kind, then), now = next(iter(before.items())), next(iter(found.values()))
             raise ValueError(
                 f"{self.pairs.name} has changed since the run began ({then} {kind} then, {now} now), so it cannot go "
@@ -144,6 +147,17 @@ class CaptionedImages:
             )
         if not self.pairs.indexed and record.exists():
             self.order.remember(record)
+
+
+def _first_line(record: Path) -> dict[str, int]:
+    """What the data was when the run began."""
+    try:
+        return json.loads(record.read_text().split("\n")[0])
+    except ValueError as error:
+        raise ValueError(
+            f"{record} is damaged, so what the data was when the run began is not known: delete that file if the data "
+            "is unchanged, or start a new run."
+        ) from error
 
 
 def images_before(recipe: Recipe, step: int) -> int:

@@ -25,7 +25,6 @@ class Text:
     pooled: Tensor
     tokens: Tensor
     mask: Tensor
-    ids: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def look(model: Tipsv2Model, batch: dict[str, Tensor], values: bool = False) -> 
 def read(model: Tipsv2Model, ids: Tensor, mask: Tensor) -> Text:
     """Captions [B, L] through the text tower."""
     out = model.text_model(input_ids=ids, attention_mask=mask)
-    return Text(pooled=out.pooler_output, tokens=out.last_hidden_state, mask=mask, ids=ids)
+    return Text(pooled=out.pooler_output, tokens=out.last_hidden_state, mask=mask)
 
 
 def look_in_parts(model: Tipsv2Model, batch: dict[str, Tensor], parts: int, values: bool = False) -> View:
