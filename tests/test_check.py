@@ -93,6 +93,15 @@ def test_the_command_draws_six_pairs_and_says_when_data_is_no_use(table, tmp_pat
         assert hint in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_tar_of_png_and_jpg_is_usable_whole(tmp_path):
+    def some_as_jpg(i, files):
+        return {"jpg" if i % 2 else "png": photos.encoded(i, "JPEG" if i % 2 else "PNG"), "txt": files["txt"]}
+
+    report = look_through(Data(source=str(photos.tar(tmp_path / "x.tar", range(4), some_as_jpg))), show=False)
+    text = str(report)
+    assert "4 rows, 4 usable pairs" in text and "read as: image from png or jpg, web from txt" in text
+
+
 def word_tokenizer(*special):
     """A word a token."""
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<unk>", "</s>", "[CLS]", "[SEP]", *special, *WORDS])}

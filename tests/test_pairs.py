@@ -230,6 +230,42 @@ def test_a_damaged_shard_costs_only_what_is_damaged(tmp_path):
     assert found[10] == "1.tar: it is damaged or cut off (not a header): the rest of it cannot be read."
 
 
+def test_a_tar_may_mix_kinds_of_images_as_a_folder_may(tmp_path):
+    """Per sample the first of jpg, webp, png, ... is the image; a png is a mask only where another image is there."""
+    kinds = [["png"], ["jpg"], ["webp"], ["jpg", "png"], ["png"]]
+
+    def write(kinds, name):
+        files = {
+            i: {k: photos.encoded(i, {"jpg": "JPEG"}.get(k, k.upper())) for k in held} for i, held in kinds.items()
+        }
+        photos.tar(tmp_path / f"{name}.tar", kinds, lambda i, _: files[i] | {"txt": b"x"})
+        (tmp_path / name).mkdir()
+        for i, held in files.items():
+            (tmp_path / name / f"{i:09}.txt").write_text("x")
+            for kind, data in held.items():
+                (tmp_path / name / f"{i:09}.{kind}").write_bytes(data)
+        return open_pairs(tmp_path / f"{name}.tar"), open_pairs(tmp_path / name)
+
+    tar, folder = write(dict(enumerate(kinds)), "mixed")
+    expected = [f"{i:09}.{held[0]}" for i, held in enumerate(kinds)]
+    assert [pair.name for pair in folder] == expected
+    assert [pair.name for pair in tar] == [f"{name} in mixed.tar" for name in expected]
+    for pairs in (tar, folder):
+        assert all(pair.open().size == (40, 30) for pair in pairs) and "mask" in pairs.mapping
+        assert [pair.mask is not None for pair in pairs] == [False, False, False, True, False]
+    assert tar.images == ("png", "jpg", "webp")
+    tar, folder = write(dict(enumerate(kinds[:3])), "none")
+    for pairs in (tar, folder):
+        assert "mask" not in pairs.mapping and [pair.mask for pair in pairs] == [None] * 3
+    late = {i: ["png"] for i in range(30)} | {30: ["jpg"], 31: ["webp", "png"]}  # after what is probed
+    assert all(pair.open() for pairs in write(late, "late") for pair in pairs)
+    chosen = open_pairs(tmp_path / "mixed.tar", {"image": "png"})
+    assert [pair.image is not None for pair in chosen] == [True, False, False, True, True]
+    masked = open_pairs(tmp_path / "mixed.tar", {"mask": "png"})
+    assert [pair.mask is not None for pair in masked] == [False, False, False, True, False]
+    assert all(pair.open() for pair in masked)
+
+
 def test_unreadable_images_say_which(tmp_path):
     path = photos.folder(tmp_path / "x", 4)
     (path / "001.png").write_bytes(b"")

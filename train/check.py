@@ -84,7 +84,8 @@ class Report:
         return ""
 
     def __str__(self) -> str:
-        mapped = ", ".join(f"{name} from {column}" for name, column in self.pairs.mapping.items())
+        columns = self.pairs.mapping | {"image": " or ".join(self.pairs.images)}
+        mapped = ", ".join(f"{name} from {column}" for name, column in columns.items())
         lines = [
             f"{self.pairs.name}: {self.rows} rows, {len(self.sizes)} usable pairs"
             + ("" if self.pairs.indexed else f", shards: {self.pairs.shards}"),
