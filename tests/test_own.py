@@ -147,7 +147,9 @@ def test_what_cannot_be_used_is_left_out_and_the_rest_goes_on_where_it_was(tmp_p
     assert (record["images"], record["left_out"], encoder.seen) == (4, 2, 4) and record["cls"]["i2t_r1"] == 1.0
     said = capsys.readouterr().err
     assert (
-        "cannot be used: 2" in said and "4.png: it is damaged or cut off" in said and "5.png: it has no caption" in said
+        "cannot be used: 2" in said
+        and "4.png: it is truncated or damaged" in said
+        and "5.png: it has no caption" in said
     )
     (data / "4.png").write_bytes(whole)
     assert evaluate(encoder, str(data), out=out, progress=False)["images"] == 5 and encoder.seen == 5

@@ -173,7 +173,7 @@ def test_columns_are_found_by_name_or_named(tmp_path):
         ("a.csv", 'image,caption\na.png,"open\nb.png,x\n', "cannot be read as csv"),
         ("a.jsonl", '{"image": "a.png", "web"\n', "cannot be read as json"),
         ("a.parquet", "no parquet", "cannot be read as parquet"),
-        ("a.tar", "no tar", "damaged or cut off"),
+        ("a.tar", "no tar", "truncated or damaged"),
         ("a.txt", "x", r"is .txt: give a folder"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_damaged_shard_costs_only_what_is_damaged(tmp_path):
     assert found[1] == (1, texts[1]) and "000000002.png in 0.tar: its .json cannot be read" in found[2]
     assert "no image" in found[4]
     assert "no image" in found[3] and found[9] == (9, texts[9]) and len(found) == 11
-    assert found[10] == "1.tar: it is damaged or cut off (not a header): the rest of it cannot be read."
+    assert found[10] == "1.tar: it is truncated or damaged (not a header): the rest of it cannot be read."
 
 
 def test_a_tar_may_mix_kinds_of_images_as_a_folder_may(tmp_path):
@@ -272,7 +272,7 @@ def test_unreadable_images_say_which(tmp_path):
     (path / "002.png").write_bytes(photos.encoded(2)[:60])
     pairs = open_pairs(path)
     (path / "003.png").unlink()
-    for number, hint in ((1, "empty"), (2, "damaged or cut off"), (3, "no file")):
+    for number, hint in ((1, "empty"), (2, "truncated or damaged"), (3, "no file")):
         with pytest.raises(ImageError, match=f"^00{number}.png: .*{hint}"):
             pairs[number].open()
     broken = photos.tar(tmp_path / "t.tar", range(2), lambda i, files: files | {"png": b"xx"})
