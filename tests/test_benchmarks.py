@@ -144,7 +144,7 @@ def spoil(root, what):
         ("empty", "the split is empty"),
         ("twice", r"holds both p3\.jpg and p3\.png"),
         ("colours", r"p3\.png holds colours"),
-        ("cut", r"p3\.png.* damaged or cut off"),
+        ("cut", r"p3\.png.* truncated or damaged"),
     ],
 )
 def test_sentences(tmp_path, what, words):

@@ -93,6 +93,52 @@ def test_the_command_draws_six_pairs_and_says_when_data_is_no_use(table, tmp_pat
         assert hint in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_numbers_that_call_for_it_are_followed_by_advice(tmp_path, monkeypatch, capsys):
+    """Of 12 captions 3 repeat one, a quarter; few pairs are few unless a limit hides how many there are."""
+    path = photos.folder(tmp_path / "x", 12)
+    report = look_through(Data(source=str(path)), show=False)
+    (few,) = report.advice
+    assert few.startswith("12 pairs are few: fine-tune") and f"advice: {few}" in str(report).splitlines()
+    for i in range(3):
+        (path / f"{i:03}.txt").write_text("picture number 11")
+    repeated, few = look_through(Data(source=str(path)), show=False).advice
+    assert repeated.startswith("25% of the web captions repeat an earlier one") and "put a floor under" in repeated
+    (path / "000.txt").write_text("another")
+    (path / "001.txt").write_text("yet another")  # 1 of 12 is no large share
+    assert len(look_through(Data(source=str(path)), show=False).advice) == 1
+    assert look_through(Data(source=str(path)), limit=5, show=False).advice == []
+    assert len(look_through(Data(source=str(path)), limit=12, show=False).advice) == 1
+    monkeypatch.setattr("train.check.FEW", 12)
+    assert look_through(Data(source=str(path)), show=False).advice == []
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""  # no bar in what is not a terminal
+    assert captured.out.splitlines()[-1] == f"6 of them are drawn in {tmp_path / 'sample.png'}"
+
+
+def test_a_truncated_jpeg_is_called_so(tmp_path):
+    path = photos.folder(tmp_path / "x", 3)
+    whole = photos.encoded(0, "JPEG")
+    for i, end in ((1, 30), (2, len(whole) // 2)):  # within the header, and behind it
+        (path / f"{i:03}.png").unlink()
+        (path / f"{i:03}.jpg").write_bytes(whole[:end])
+    problems = look_through(Data(source=str(path)), show=False).problems
+    assert [problem.split(" and ")[0] for problem in problems] == [
+        f"{i:03}.jpg: it is truncated or damaged" for i in (1, 2)
+    ]
+
+
+def test_a_tar_of_png_and_jpg_is_usable_whole(tmp_path):
+    def some_as_jpg(i, files):
+        return {"jpg" if i % 2 else "png": photos.encoded(i, "JPEG" if i % 2 else "PNG"), "txt": files["txt"]}
+
+    report = look_through(Data(source=str(photos.tar(tmp_path / "x.tar", range(4), some_as_jpg))), show=False)
+    text = str(report)
+    assert "4 rows, 4 usable pairs" in text and "read as: image from png or jpg, web from txt" in text
+
+
 def word_tokenizer(*special):
     """A word a token."""
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<unk>", "</s>", "[CLS]", "[SEP]", *special, *WORDS])}

@@ -193,7 +193,7 @@ NOISE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), d
     [
         ("empty.png", b"", "empty"),
         ("text.png", b"not a picture", "not a picture"),
-        ("half.png", "half", "damaged or cut off"),
+        ("half.png", "half", "truncated or damaged"),
         ("bomb.png", Image.new("1", (8000, 8000)), "50 million"),
     ],
 )

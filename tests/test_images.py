@@ -205,11 +205,12 @@ def test_the_source_is_left_as_it_was():
     [
         (b"", "empty"),
         (b"hello, this is text", "not a picture"),
-        (b"\x89PNG\r\n\x1a\n", "not a picture"),
+        (b"\x89PNG\r\n\x1a\n", "truncated or damaged"),
+        (b"RIFF\x00\x00\x00\x00WAVE", "not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),  # would start Ghostscript
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
-        (png(4, 4, data=b"\0" * 3), "cut off"),
-        (png(0, 5), "pic"),
+        (png(4, 4, data=b"\0" * 3), "truncated or damaged"),
+        (png(0, 5), "damaged"),
         (png(20_000, 20_000), "pixels"),
         (png(12_000, 9_000), "12000 x 9000"),
         (png(2**31 - 1, 2**31 - 1), "pixels"),

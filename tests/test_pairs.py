@@ -173,7 +173,7 @@ def test_columns_are_found_by_name_or_named(tmp_path):
         ("a.csv", 'image,caption\na.png,"open\nb.png,x\n', "cannot be read as csv"),
         ("a.jsonl", '{"image": "a.png", "web"\n', "cannot be read as json"),
         ("a.parquet", "no parquet", "cannot be read as parquet"),
-        ("a.tar", "no tar", "damaged or cut off"),
+        ("a.tar", "no tar", "truncated or damaged"),
         ("a.txt", "x", r"is .txt: give a folder"),
     ],
 )
@@ -227,7 +227,43 @@ def test_a_damaged_shard_costs_only_what_is_damaged(tmp_path):
     assert found[1] == (1, texts[1]) and "000000002.png in 0.tar: its .json cannot be read" in found[2]
     assert "no image" in found[4]
     assert "no image" in found[3] and found[9] == (9, texts[9]) and len(found) == 11
-    assert found[10] == "1.tar: it is damaged or cut off (not a header): the rest of it cannot be read."
+    assert found[10] == "1.tar: it is truncated or damaged (not a header): the rest of it cannot be read."
+
+
+def test_a_tar_may_mix_kinds_of_images_as_a_folder_may(tmp_path):
+    """Per sample the first of jpg, webp, png, ... is the image; a png is a mask only where another image is there."""
+    kinds = [["png"], ["jpg"], ["webp"], ["jpg", "png"], ["png"]]
+
+    def write(kinds, name):
+        files = {
+            i: {k: photos.encoded(i, {"jpg": "JPEG"}.get(k, k.upper())) for k in held} for i, held in kinds.items()
+        }
+        photos.tar(tmp_path / f"{name}.tar", kinds, lambda i, _: files[i] | {"txt": b"x"})
+        (tmp_path / name).mkdir()
+        for i, held in files.items():
+            (tmp_path / name / f"{i:09}.txt").write_text("x")
+            for kind, data in held.items():
+                (tmp_path / name / f"{i:09}.{kind}").write_bytes(data)
+        return open_pairs(tmp_path / f"{name}.tar"), open_pairs(tmp_path / name)
+
+    tar, folder = write(dict(enumerate(kinds)), "mixed")
+    expected = [f"{i:09}.{held[0]}" for i, held in enumerate(kinds)]
+    assert [pair.name for pair in folder] == expected
+    assert [pair.name for pair in tar] == [f"{name} in mixed.tar" for name in expected]
+    for pairs in (tar, folder):
+        assert all(pair.open().size == (40, 30) for pair in pairs) and "mask" in pairs.mapping
+        assert [pair.mask is not None for pair in pairs] == [False, False, False, True, False]
+    assert tar.images == ("png", "jpg", "webp")
+    tar, folder = write(dict(enumerate(kinds[:3])), "none")
+    for pairs in (tar, folder):
+        assert "mask" not in pairs.mapping and [pair.mask for pair in pairs] == [None] * 3
+    late = {i: ["png"] for i in range(30)} | {30: ["jpg"], 31: ["webp", "png"]}  # after what is probed
+    assert all(pair.open() for pairs in write(late, "late") for pair in pairs)
+    chosen = open_pairs(tmp_path / "mixed.tar", {"image": "png"})
+    assert [pair.image is not None for pair in chosen] == [True, False, False, True, True]
+    masked = open_pairs(tmp_path / "mixed.tar", {"mask": "png"})
+    assert [pair.mask is not None for pair in masked] == [False, False, False, True, False]
+    assert all(pair.open() for pair in masked)
 
 
 def test_unreadable_images_say_which(tmp_path):
@@ -236,7 +272,7 @@ def test_unreadable_images_say_which(tmp_path):
     (path / "002.png").write_bytes(photos.encoded(2)[:60])
     pairs = open_pairs(path)
     (path / "003.png").unlink()
-    for number, hint in ((1, "empty"), (2, "damaged or cut off"), (3, "no file")):
+    for number, hint in ((1, "empty"), (2, "truncated or damaged"), (3, "no file")):
         with pytest.raises(ImageError, match=f"^00{number}.png: .*{hint}"):
             pairs[number].open()
     broken = photos.tar(tmp_path / "t.tar", range(2), lambda i, files: files | {"png": b"xx"})

@@ -12,7 +12,7 @@ that are done can be left out by a later run with any other number.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -22,6 +22,7 @@ from tipsv2 import scenes
 from tipsv2.evaluation.record import fingerprint
 from tipsv2.pairs import Pair, Pairs, open_pairs
 
+COLUMNS = ("image", "web", "short", "detailed", "split", "subset")  # what --data-columns can name
 DRAWN = 10_000  # scenes, where nobody says how many
 
 
@@ -183,8 +184,25 @@ def open_collection(
         if columns:
             raise ValueError(f"{data} is drawn and has no columns to name: leave {', '.join(columns)} out.")
         return Collection(DrawnScenes(str(data), limit), part_size, limit)
-    where = {key: columns.pop(key) for key in ("split", "subset") if key in columns}
-    return Collection(open_pairs(data, columns, captions=captions, **where), part_size, limit)
+    return Collection(open_named(data, columns, captions), part_size, limit)
+
+
+def open_named(data: str | Path, columns: Mapping[str, str], captions: bool = True) -> Pairs:
+    """`tipsv2.pairs.open_pairs` with split and subset among the columns, as `named_columns` reads them."""
+    where = {key: columns[key] for key in ("split", "subset") if key in columns}
+    return open_pairs(data, {k: v for k, v in columns.items() if k not in where}, captions=captions, **where)
+
+
+def named_columns(given: Sequence[str]) -> dict[str, str]:
+    """["data.web=alt"] -> {"web": "alt"}. Raises ValueError for a key that is none of COLUMNS."""
+    columns = {}
+    for text in given:
+        key, _, column = text.partition("=")
+        key = key.removeprefix("data.")
+        if key not in COLUMNS or not column:
+            raise ValueError(f"--data-columns {text}: write data.KEY=COLUMN, KEY being one of {', '.join(COLUMNS)}.")
+        columns[key] = column
+    return columns
 
 
 def address(data: str | Path) -> str:

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tipsv2.collection import COLUMNS, named_columns
 from tipsv2.embed import BATCH_SIZE, SHARD_SIZE, SHARD_SIZE_PATCHES, embed
 
 if TYPE_CHECKING:
     import argparse
-
-COLUMNS = ("image", "web", "short", "detailed", "split", "subset")
 
 
 def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -71,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     """The embed command. Raises ValueError or OSError with one sentence for whoever typed it."""
     from tipsv2.encoder import load
 
-    columns, worker = _columns(options.data_columns), _worker(options.part)
+    columns, worker = named_columns(options.data_columns), _worker(options.part)
     if options.features and not options.patches:
         raise ValueError("--features says which patches are kept: give --patches, too, or leave it out.")
     encoder = load(options.model, _device(options.device), options.dtype)
@@ -107,18 +106,6 @@ def run(options: argparse.Namespace) -> None:
     )
     if lost:
         print(f"left out, since they cannot be read: {lost}, listed in {where}")
-
-
-def _columns(given: list[str]) -> dict[str, str]:
-    """["data.web=alt"] -> {"web": "alt"}."""
-    columns = {}
-    for text in given:
-        key, _, column = text.partition("=")
-        key = key.removeprefix("data.")
-        if key not in COLUMNS or not column:
-            raise ValueError(f"--data-columns {text}: write data.KEY=COLUMN, KEY being one of {', '.join(COLUMNS)}.")
-        columns[key] = column
-    return columns
 
 
 def _worker(part: str | None) -> tuple[int, int]:

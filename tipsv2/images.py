@@ -31,6 +31,8 @@ MAX_ASPECT = 4  # long side of the network's input, in short sides
 # size.
 FORMATS = tuple("PNG JPEG MPO WEBP GIF BMP DIB TIFF AVIF JPEG2000 PPM TGA PCX SGI QOI".split())
 
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")  # JPEG, PNG, GIF
+
 
 class ImageError(ValueError):
     """An image that cannot be used, in one sentence: which one, what is wrong, what to do."""
@@ -144,10 +146,22 @@ def _decode(file: io.BufferedIOBase, name: str, num_bytes: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{_start(name)} has far more than {_million(MAX_PIXELS)} pixels: make it smaller.") from None
     except Exception as error:  # decoders raise whatever they like on broken headers
+        if _begins_as_picture(file):
+            raise ImageError(_damaged(name)) from error
         raise ImageError(
             f"{_start(name)} is not a picture that can be read: use PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF."
         ) from error
     return _to_rgb(image, name)
+
+
+def _begins_as_picture(file: io.BufferedIOBase) -> bool:
+    file.seek(0)
+    start = file.read(12)
+    return start.startswith(BEGINNINGS) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
+
+
+def _damaged(name: str) -> str:
+    return f"{_start(name)} is truncated or damaged and cannot be decoded: save or upload it again."
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -155,9 +169,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
     except Exception as error:  # as above: OSError when cut off, but also SyntaxError, struct.error, zlib.error, ...
-        raise ImageError(
-            f"{_start(name)} is damaged or cut off and cannot be decoded: save or upload it again."
-        ) from error
+        raise ImageError(_damaged(name)) from error
     _check_size(*image.size, name)  # a GIF's first frame may be larger than its header says
     try:
         image = ImageOps.exif_transpose(image)

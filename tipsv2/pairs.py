@@ -95,6 +95,7 @@ class Pair:
 class Pairs:
     """`columns` as found, `mapping` of fields (image, web, short, detailed, mask) to them, and the pairs.
 
+    images: the columns that images were found in: of a tar sample the first ending in IMAGE_SUFFIXES that it holds.
     indexed: has a length and pairs by number; it is then one shard. A stream has `shards` and is read in order.
     local: its files are on this machine.
     """
@@ -121,6 +122,14 @@ class Pairs:
         seen = {k: v for k, v in seen.items() if not k.startswith("__")}
         self.columns = tuple(seen)
         self.mapping = _mapping(self.name, seen, given, captions)
+        self._endings = self.images = (self.mapping["image"],)
+        if "__key__" in rows[0] and "image" not in given:  # a tar's samples may hold different kinds
+            first = [column for column in self.images if column not in IMAGE_SUFFIXES]
+            self._endings = tuple(sorted((*first, *IMAGE_SUFFIXES), key=lambda ending: ending == given.get("mask")))
+            held = [[ending for ending in self._endings if row.get(ending) is not None] for row in rows]
+            self.images = tuple(dict.fromkeys(endings[0] for endings in held if endings))
+            if self.mapping.get("mask") == "png" and "mask" not in given and not any("png" in h[1:] for h in held):
+                del self.mapping["mask"]  # a png is a mask beside another image only
         used = {"txt", "json", *self.mapping.values()}  # txt and json become columns only when a row is expanded
         self._data = data.select_columns([c for c in data.column_names if c in used]) if self.indexed else data
         self.shards = 1 if self.indexed else data.num_shards
@@ -159,7 +168,7 @@ class Pairs:
 
     def _pair(self, row: dict, name: str) -> Pair:
         row = self._source.expand(row)
-        column = self.mapping["image"]
+        column = next((ending for ending in self._endings if row.get(ending) is not None), self.mapping["image"])
         image = self._file(row.get(column))
         if "__key__" in row:  # a tar's
             file = f"{row['__key__']}.{column}" if column in row else row["__key__"]
@@ -175,7 +184,7 @@ class Pairs:
             name,
             {role: texts for role, texts in captions.items() if texts},
             image,
-            self._file(row.get(self.mapping.get("mask"))),
+            self._file(row.get(mask)) if (mask := self.mapping.get("mask")) != column else None,
             row.get(PROBLEM) or "",
         )
 

@@ -16,6 +16,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,18 +117,27 @@ def _load(name: str, kind: str, paths: list[Path], options: dict) -> Dataset:
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what matters comes as a sentence
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
+    files = [glob.escape(str(p.resolve())) for p in paths]
     try:
-        return datasets.load_dataset(
-            kind, data_files=[glob.escape(str(p.resolve())) for p in paths], split="train", **options
-        )
+        with _silence():
+            return datasets.load_dataset(kind, data_files=files, split="train", **options)
     except (DatasetGenerationError, ValueError, OSError) as error:
         if "no data" in str(error):
             raise ValueError(f"{name} is empty: it has no row.") from error
         reason = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
         raise ValueError(f"{name} cannot be read as {kind}: {reason}.") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No bars or warnings of `datasets` in the middle of a command's own output: what matters comes as a sentence."""
+    import datasets
+
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
     finally:
         if shown:
             datasets.enable_progress_bars()
@@ -208,7 +218,7 @@ def _tar_rows(shards: list[str]) -> Iterator[dict]:
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             row = {"__key__": "", "__url__": shard}
             reason = str(error).splitlines()[0].rstrip(":")
-            row[PROBLEM] = f"it is damaged or cut off ({reason}): the rest of it cannot be read"
+            row[PROBLEM] = f"it is truncated or damaged ({reason}): the rest of it cannot be read"
         if row:
             yield row
 
@@ -263,9 +273,9 @@ def repository(name: str, split: str = "train", subset: str = "") -> Source:
     """The stream of a repository of the Hub, or of a local copy of one, as `datasets.load_dataset` reads it."""
     import datasets
 
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what matters comes as a sentence
     try:
-        data = datasets.load_dataset(name, subset or None, split=split, streaming=True)
+        with _silence():
+            data = datasets.load_dataset(name, subset or None, split=split, streaming=True)
     except Exception as error:  # anything from the network, the files or a config that must be chosen
         reason = " ".join(str(error).split())
         raise ValueError(f"{name}: {reason[:300]} (set data.subset=... and data.split=... to choose)") from error

@@ -26,6 +26,8 @@ from train.settings import PATCH, Data
 SHOWN = 6  # pairs in the picture
 NAMED = 20  # unusable images in the report
 AT_ONCE = 64  # images decoded side by side
+REPEATED = 0.1  # share of captions that repeat others, from which on it is worth a sentence
+FEW = 500  # pairs, too few to learn to see from
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Report:
     allowed: float
     rows: int = 0
     problems: list[str] = field(default_factory=list)
+    whole: bool = True  # nothing was left unread by a limit
     masks: list[str] = field(default_factory=list)  # what patch labels could not be learned from, of usable pairs
     sizes: list[tuple[int, int]] = field(default_factory=list)
     captions: dict[str, Captions] = field(default_factory=lambda: {role: Captions() for role in ROLES})
@@ -83,8 +86,27 @@ class Report:
             )
         return ""
 
+    @property
+    def advice(self) -> list[str]:
+        """What the numbers call for, a sentence each."""
+        said = []
+        for role, found in self.captions.items():
+            if found.duplicates > REPEATED * len(found.words):
+                said.append(
+                    f"{found.duplicates / len(found.words):.0%} of the {role} captions repeat an earlier one. A "
+                    "contrastive loss takes the other images of the batch for wrong: equal captions put a floor under "
+                    "it. Say what tells the images apart, or keep fewer images of a caption."
+                )
+        if self.whole and 1 < len(self.sizes) < FEW:
+            said.append(
+                f"{len(self.sizes)} pairs are few: fine-tune a trained encoder on them (python -m train finetune), do "
+                "not pretrain, and keep some images out to measure with (python -m tipsv2 evaluate retrieval)."
+            )
+        return said
+
     def __str__(self) -> str:
-        mapped = ", ".join(f"{name} from {column}" for name, column in self.pairs.mapping.items())
+        columns = self.pairs.mapping | {"image": " or ".join(self.pairs.images)}
+        mapped = ", ".join(f"{name} from {column}" for name, column in columns.items())
         lines = [
             f"{self.pairs.name}: {self.rows} rows, {len(self.sizes)} usable pairs"
             + ("" if self.pairs.indexed else f", shards: {self.pairs.shards}"),
@@ -105,6 +127,7 @@ class Report:
             lines += [f"  {problem}" for problem in problems[:NAMED]]
             if len(problems) > NAMED:
                 lines.append(f"  ... and {len(problems) - NAMED} more")
+        lines += [f"advice: {sentence}" for sentence in self.advice]
         return "\n".join(lines)
 
 
@@ -116,11 +139,13 @@ def look_through(data: Data, limit: int = 0, show: bool = True) -> Report:
     if limit < 0:
         raise ValueError(f"--limit {limit} must be 0 (all) or more.")
     pairs = open_data(data)
-    report, rng = Report(pairs, data.unreadable), random.Random(0)
-    total = len(pairs) if pairs.indexed else None
+    rng, total = random.Random(0), len(pairs) if pairs.indexed else None
+    report = Report(pairs, data.unreadable, whole=not limit or (pairs.indexed and limit >= total))
     rows = iter(pairs) if not limit else islice(pairs, limit)
     look = partial(_open, names=len(pairs.label_names))
-    bar = tqdm(total=min(total or limit, limit or total or 0) or None, unit="pair", disable=not show)
+    total = min(total or limit, limit or total or 0) or None
+    # Gone when it ends, and never in a file: the report has the place to itself.
+    bar = tqdm(total=total, unit="pair", leave=False, disable=None if show else True)
     with bar, ThreadPoolExecutor() as pool:
         for some in _chunks(rows):
             for pair, (size, problem, mask) in zip(some, pool.map(look, some), strict=True):
@@ -162,7 +187,7 @@ def _open(pair: Pair, names: int) -> tuple[tuple[int, int] | None, str, str]:
 
 
 def draw(pairs: list[Pair], out: Path) -> Path:
-    """Up to six pairs as one picture: image above, captions by role below."""
+    """Up to six pairs as one picture: image above, captions by role below. Returns where it is, from the root on."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 9), layout="constrained")
@@ -177,4 +202,4 @@ def draw(pairs: list[Pair], out: Path) -> Path:
         text = "\n".join(textwrap.fill(textwrap.shorten(line, 200), 56) for line in lines)
         below.text(0, 1, text, fontsize=9, va="top", parse_math=False)
     figure.savefig(out, dpi=100)
-    return out
+    return out.resolve()

@@ -26,9 +26,10 @@ from tipsv2.evaluation.layouts import Sample, Split
 from tipsv2.evaluation.partial import PARTIAL, Partial
 from tipsv2.evaluation.record import fingerprint, identity
 from tipsv2.evaluation.splits import BATCH_SIZE, TEXT_CHUNK
-from tipsv2.images import fit_size, open_image, to_tensor
+from tipsv2.images import ImageError, fit_size, open_image, to_tensor
 
 CLS_TOKENS = ("cls", "caption_cls")  # trained against web alt-texts, and against synthetic captions
+TRAINED_FOR = {"web": "cls", "short": "caption_cls", "detailed": "caption_cls"}  # role of captions -> its token
 SHAPES = ("aspect", "square")
 WAITING = 8 * BATCH_SIZE  # images that wait for others of their size
 CHUNK = 256  # images a file of `Partial`; there may be a million
@@ -68,12 +69,14 @@ def embed_images(
     progress: bool = True,
     desc: str = "images",
     tokens: Sequence[str] = CLS_TOKENS,
+    left_out: dict[str, str] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The CLS embeddings of the samples' images: {"cls": [N, D], "caption_cls": [N, D]}, or of `tokens` those, float32
     rows of length one.
 
-    Images that become equally large go through together. Raises ValueError for a shape that there is not, ImageError
-    naming an image that cannot be opened.
+    Images that become equally large go through together.
+    left_out: where it is given, an image that cannot be opened has no row, but its name and why in here.
+    Raises ValueError for a shape that there is not, ImageError naming an image that cannot be opened.
     """
     if shape not in SHAPES:
         raise ValueError(f"shape={shape!r} is unknown: choose {' or '.join(SHAPES)}.")
@@ -93,7 +96,14 @@ def embed_images(
             bar.update(len(names))
 
         for sample in left:
-            image = open_image(sample.image)
+            try:
+                image = open_image(sample.image)
+            except ImageError as error:
+                if left_out is None:
+                    raise
+                left_out[sample.name] = str(error)
+                bar.update()
+                continue
             fitted = fit_size(image.width, image.height, resolution, encoder.patch_size)
             size = (resolution, resolution) if shape == "square" else fitted
             waiting.setdefault(size, []).append((sample.name, to_tensor(image, size)))
@@ -103,6 +113,11 @@ def embed_images(
                 run(max(waiting, key=lambda size: len(waiting[size])))
         for size in list(waiting):
             run(size)
+    if left_out:
+        usable = [sample for sample in samples if sample.name not in left_out]
+        if not usable:
+            raise ImageError(f"none of the images can be opened. {left_out[samples[0].name]}")
+        samples = usable
     return {token: _gathered(samples, partial, token) for token in tokens}
 
 

@@ -3,8 +3,14 @@
     python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --json
     python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language de,fr
     python -m tipsv2 evaluate retrieval --data coco-karpathy:/data/coco --model google/tipsv2-b14 --out out/coco
+    python -m tipsv2 evaluate retrieval --data photos --model runs/mine
 
-Data sets on the disk (COCO, Flickr30K, DOCCI) are in `tipsv2.evaluation.captioned`; below are the bundled scenes.
+--data also takes your own captioned images, whatever `python -m train --data` takes: a folder with .txt or .json beside
+the images, a table (csv, tsv, jsonl, parquet), tars, hf:owner/name. Captions of one role are measured: short ones where
+there are some, else web (a .txt, a caption column), else detailed; --captions chooses. The same caption at several
+images is right at all of them. Images that cannot be used are left out, counted and named. A folder that is one of the
+known trees is read as such. Those (COCO, Flickr30K, DOCCI) and collections are in `tipsv2.evaluation.captioned`; below
+are the bundled scenes.
 
 Each text is compared with the CLS token that TIPSv2 trains for its kind, alt-texts CLS 1, synthetic captions CLS 2:
 web       the alt-text, CLS 1; it names a part of the scene and sometimes nothing, so 1.0 is out of reach
@@ -31,17 +37,18 @@ import numpy as np
 import torch
 
 from tipsv2 import scenes
+from tipsv2.collection import COLUMNS
 from tipsv2.evaluation import captioned, embeddings
-from tipsv2.evaluation.embeddings import embed_images, keep
+from tipsv2.evaluation.embeddings import TRAINED_FOR, embed_images, keep
 from tipsv2.evaluation.failures import Query, worst, write_queries
 from tipsv2.evaluation.layouts import SCENES, Split
+from tipsv2.evaluation.own import PREFERRED
 from tipsv2.evaluation.ranking import NEAREST, interval
 from tipsv2.evaluation.record import fingerprint
 from tipsv2.evaluation.splits import embed_texts, is_scenes, network_side, open_split
 from tipsv2.metrics import answer_ranks, chance_recall_at_k
 from tipsv2.scenes.scene import MENTIONED
 
-CAPTIONS = {"web": "cls", "short": "caption_cls", "detailed": "caption_cls"}
 NAMES = "caption_cls"
 RANKS = (1, 5, 10)
 SHOWN = "short"  # the captions whose interval and worst queries are made
@@ -51,6 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--language", dest="languages", metavar="CODES", type=_codes, default=(),
         help="scenes also by lists of names in en, de, fr, ... or all of them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--captions", choices=PREFERRED,
+        help="of your own images: which, compared with the CLS token trained for such captions unless --cls says "
+        "otherwise (default: the first of these that there are)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data-columns", dest="columns", nargs="+", metavar="data.KEY=COLUMN", default=(),
+        help=f"of your own images, where names do not say it; keys: {', '.join(COLUMNS)}",
     )  # fmt: skip
     embeddings.add_arguments(parser)
 
@@ -65,18 +81,22 @@ def evaluate(
     limit: int | None = None,
     out: Path | None = None,
     progress: bool = True,
+    captions: str | None = None,
+    columns: Sequence[str] = (),
 ) -> dict:
     """Score an encoder on retrieval among the scenes of a split, or in a data set by `captioned.evaluate`.
 
     Args:
         encoder: a `tipsv2.Encoder`.
-        data: "scenes:val" (seen drawing styles), "scenes:style" (the unseen one), or what `layouts.open_data` takes.
+        data: "scenes:val" (seen drawing styles), "scenes:style" (the unseen one), what `layouts.open_data` takes, or
+            what `own.open_own` does.
         resolution: short side in pixels the network sees; default the encoder's training resolution.
         languages: codes of `all_languages()` to make lists of names in, or ("all",); scenes only.
-        cls, shape: of data sets on the disk, default "cls" and "aspect"; a scene is square, and its captions have their
-            own CLS tokens.
+        cls, shape: of other data. Default "cls", or for anybody's own images the token that is trained for their kind
+            of captions, and "aspect"; a scene is square, and its captions have their own CLS tokens.
         limit: only the first images.
         out: keeps the embeddings and takes worst_queries.png.
+        captions, columns: of anybody's own images, see `own.open_own`.
 
     Returns: {"task", "data", "model", "resolution", "images", "captions": {"web": {...}, "short": {...},
         "detailed": {...}}, "languages": {"de": {...}, ...}, "chance": {"web": {...}, ..., "names": {...}}, "interval",
@@ -90,9 +110,13 @@ def evaluate(
     if not is_scenes(data):
         if languages:
             raise ValueError("lists of names in other languages are of the scenes only: leave --language out.")
-        return captioned.evaluate(encoder, data, resolution, cls or "cls", shape or "aspect", limit, out, progress)
+        return captioned.evaluate(
+            encoder, data, resolution, cls, shape or "aspect", limit, out, progress, captions, columns
+        )
     if cls or shape:
         raise ValueError("scenes are square and their captions have their own CLS tokens: leave --cls and --shape out.")
+    if captions or columns:
+        raise ValueError("scenes have all three captions, each measured: leave --captions and --data-columns out.")
     split, count = open_split(data, resolution, limit)
     every = [SceneSample(split, index, f"{data}/{index:06d}") for index in range(len(split))]
     samples = every[:count]
@@ -100,7 +124,7 @@ def evaluate(
     with keep(out, encoder, Split(SCENES, data, every), task="retrieval", resolution=resolution) as partial:
         images = embed_images(encoder, samples, partial, resolution, progress=progress)
     drawn = [sample.truth() for sample in samples]
-    kinds = [("captions", role, cls, [captions[role] for captions, _ in drawn]) for role, cls in CAPTIONS.items()]
+    kinds = [("captions", role, cls, [captions[role] for captions, _ in drawn]) for role, cls in TRAINED_FOR.items()]
     kinds += [("languages", code, NAMES, [list_names(shown, code) for _, shown in drawn]) for code in languages]
     embedded = embed_texts(encoder, [text for *_, written in kinds for text in written], progress=progress)
     scores: dict[str, dict] = {}

@@ -83,7 +83,7 @@ def open_data(task: str, data: str, part: str | None = None) -> Split:
     `tipsv2.evaluation.splits`.
     Raises ValueError with the expected tree and where to get the data if they are not there.
     """
-    layouts = {name: layout for name, layout in all_layouts().items() if task in layout.tasks}
+    layouts = _of(task)
     name, colon, rest = data.partition(":")
     if colon and name in all_layouts():
         if name not in layouts:
@@ -95,11 +95,30 @@ def open_data(task: str, data: str, part: str | None = None) -> Split:
         near = difflib.get_close_matches(name, [*layouts, SCENES], 1) if colon else []
         hint = f"did you mean {near[0]}:{rest}?" if near else f"give scenes:val, or LAYOUT:ROOT of {_listed(layouts)}."
         raise ValueError(f"there is no data set '{data}': {hint}")
-    fitting = [layout for layout in layouts.values() if all((root / mark).exists() for mark in layout.marks)]
+    fitting = _fitting(layouts, root)
     if len(fitting) != 1:
         what = f"could be {_listed({x.name: x for x in fitting})}" if fitting else "is none of the trees that are known"
         raise ValueError(f"'{data}' {what}: say which as LAYOUT:ROOT, of {_listed(layouts)}.")
     return _opened(fitting[0], task, root, part)
+
+
+def is_known(task: str, data: str) -> bool:
+    """Does `data` name a layout, or is it the root of a tree that one of the task's layouts fits?"""
+    name, colon, _ = data.partition(":")
+    return bool(colon and name in all_layouts() or _fitting(_of(task), Path(data).expanduser()))
+
+
+def names_of(task: str) -> str:
+    """The layouts of a task for a sentence: "coco, docci"."""
+    return _listed(_of(task))
+
+
+def _of(task: str) -> dict[str, Layout]:
+    return {name: layout for name, layout in all_layouts().items() if task in layout.tasks}
+
+
+def _fitting(layouts: dict[str, Layout], root: Path) -> list[Layout]:
+    return [layout for layout in layouts.values() if all((root / mark).exists() for mark in layout.marks)]
 
 
 def _opened(layout: Layout, task: str, root: Path, part: str | None) -> Split:
