@@ -49,6 +49,11 @@ class Look:
         return self.state in GOING
 
     @property
+    def own_data(self) -> bool:
+        """Whether it learns from somebody's images, not from drawn scenes."""
+        return self.recipe is not None and self.recipe.data.source != "scenes"
+
+    @property
     def base(self) -> str:
         """The encoder this one came from, as the command names it: a fine-tune's base or a student's teacher."""
         return (self.recipe.tuning.base or self.recipe.distillation.teacher) if self.recipe else ""
