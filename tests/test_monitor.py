@@ -129,6 +129,35 @@ def test_the_line_says_what_the_score_is_about(fields, said, own, tokenizer, tmp
     assert not (tmp_path / "run" / "samples").exists()  # no image could be shown
 
 
+@pytest.mark.parametrize(
+    "spoilt, resumed, said, named",
+    [
+        ([], False, None, 0),
+        ([4], False, "1 image could not be used: 004.png: it is empty", 1),
+        ([4, 7], False, "2 images could not be used: 00", 2),
+        (range(7), False, "7 images could not be used: 00", 5),
+        ([4], True, "at least 1 image could not be used. `train check` names them all.", 0),
+    ],
+)
+def test_the_end_tells_the_loss_and_what_could_not_be_used(
+    spoilt, resumed, said, named, own, tokenizer, tmp_path, capsys
+):
+    """An image that is met in every epoch is counted once; a run that is resumed at its end has met none."""
+    for number in spoilt:
+        (own / f"{number:03}.png").write_bytes(b"")
+    chosen = recipe(f"data.source={own}", "sample_every=0", "data.unreadable=1", "stages.*.batch_size=4")
+    train(chosen, tokenizer, tmp_path / "run", show=not resumed)
+    if resumed:
+        train(chosen, tokenizer, tmp_path / "run", resume=True, show=True)
+    out = capsys.readouterr().out
+    last = [line for line in lines(tmp_path / "run") if "loss" in line][-1]
+    assert last["unreadable"] > len(spoilt) or not spoilt
+    assert f"step 10, the last: loss {last['loss']:.3f}\n" in out
+    assert said in out if said else "could not be used" not in out
+    assert len(set(re.findall("00[0-9].png: it is empty", out))) == out.count(".png:") == named
+    assert ("names them all" in out) == (len(spoilt) > named)
+
+
 def fail(*_, **__):
     raise OSError("no space left")
 

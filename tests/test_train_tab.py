@@ -110,6 +110,21 @@ def test_the_film_says_what_it_shows(tmp_path, tab, data, kind):
     assert "mIoU on scenes</dt><dd>0.500 → 0.250" in seen["head"]
 
 
+@pytest.mark.parametrize(
+    "last, note",
+    [
+        ("step 4: patch-text mIoU on drawn scenes final 0.1, values 0.2", "ended without a word"),
+        ("step 4, the last: loss 0.750", "ended without a word"),
+        ("2 images could not be used: a.png: it is empty.", "ended without a word"),
+        ("photos is no folder.", "photos is no folder."),
+    ],
+)
+def test_what_every_run_says_is_no_reason_of_its_end(tmp_path, last, note):
+    run_folder(tmp_path, "a", short(), logged(4), log=f"finetune\n{last}\n")
+    look = train_state.look(tmp_path, "a")
+    assert look.state == "failed" and note in look.note
+
+
 def test_what_came_from_outside_is_escaped(tmp_path):
     log = "<script>alert(1)</script> is no folder"
     run_folder(tmp_path, "a", log=log)

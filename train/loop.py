@@ -9,7 +9,7 @@ import json
 import math
 import signal
 import time
-from collections import deque
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from tipsv2.encoder import native_bf16
 from tipsv2.whole import whole_file
 from train import checkpoint, distributed
 from train.data.batches import Batches, stream
+from train.data.samples import NAMED
 from train.monitor import MONITOR_SEED, Monitor, due
 from train.schedules import warmup_cosine
 from train.settings import Recipe, choose, from_dict, to_dict
@@ -111,7 +112,7 @@ def fit(
                 accelerator.log(monitor.sample(step, encoder, tokenizer, size), step=step)
 
         before = monitor.last.get("unreadable", (0, 0))[1]
-        unreadable, problems = 0, deque(maxlen=5)  # a mended, resumed run is judged anew
+        unreadable, problems = 0, Counter()  # a mended, resumed run is judged anew
         arriving = stream(batches, done, recipe.workers)
         objective.train()
         if due(recipe, done):
@@ -120,7 +121,7 @@ def fit(
             stage = recipe.stage_at(step)
             started = time.perf_counter()
             arrived = next(arriving)
-            problems.extend(arrived.pop("problems", ()))
+            problems.update(arrived.pop("problems", ()))
             batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in arrived.items()}
             missed = batch.pop("unreadable", None)
             waited = time.perf_counter() - started
@@ -155,13 +156,14 @@ def fit(
             if spoilt:
                 raise ValueError(
                     f"stopped after step {step + 1}: {unreadable} of {tried} images cannot be used, more than "
-                    f"data.unreadable={recipe.data.unreadable} allows. {' '.join(problems)} `train check` "
-                    "counts and names them. Mend them where they are, then go on with --resume."
+                    f"data.unreadable={recipe.data.unreadable} allows. {' '.join(list(problems)[:NAMED])} "
+                    "`train check` counts and names them. Mend them where they are, then go on with --resume."
                 )
             if due(recipe, step + 1):
                 sample(step + 1)
             if asked and not last:
                 raise Stopped(f"stopped after step {step + 1}; go on with --resume.")
+        monitor.end(problems)
     encoder = shards.encoder() if shards else inner.model
     if main:
         checkpoint.export(run / "model", encoder, tokenizer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,13 +23,13 @@ from tipsv2.evaluation.segmentation import score_scenes
 from tipsv2.heatmap import similarity, to_pixels
 from tipsv2.render import headed, overlay
 from tipsv2.scenes import draw
+from train.data.samples import NAMED
 from train.settings import Recipe
 from train.shown import QUERIES, Shown
 
 MONITOR_SEED = 3 * 10**12  # scenes of neither training nor the evaluation splits
 SCENES = 64
 SIDE = 224  # pixels of a square in the picture
-NAMED = 5  # unusable images that the end of a run names
 
 
 def due(recipe: Recipe, step: int) -> bool:
@@ -100,6 +100,24 @@ class Monitor:
             f"values {found['miou_values']:.3f}{self._meaning()}"
         )
         return found
+
+    def end(self, problems: Counter[str]) -> None:
+        """Say what came out: the last loss, and which images could not be used.
+
+        problems: sentence about an image -> how often this process heard it, since the run was last resumed. An image
+        is counted every time it was tried, so only where all of these were heard it is known how many images it was.
+        """
+        if "loss" in self.last:
+            self._say(f"step {self.recipe.steps}, the last: loss {self.last['loss'][1]:.3f}")
+        missed = self.last.get("unreadable", (0, 0))[1]
+        if not missed:
+            return
+        count = len(problems)
+        named = " ".join(list(problems)[:NAMED])
+        more = " `train check` names them all." if count > NAMED or problems.total() < missed else ""
+        least = "at least " if problems.total() < missed else ""
+        images = "1 image" if max(1, count) == 1 else f"{count} images"
+        self._say(f"{least}{images} could not be used{': ' if named else '.'}{named}{more}")
 
     def _meaning(self) -> str:
         """What a mIoU on drawn scenes is not, where the run learns from other images."""
