@@ -18,10 +18,16 @@ from demos.train_work import Trainer, wish_of
 
 TITLE = "Train"
 SECONDS = 1.5  # between two looks at a run that is going on
-SCENES = 4  # drawn scenes whose heatmaps a run keeps (train/monitor.py)
+SCENES = 4  # images whose heatmaps a run keeps at most (train/shown.py)
 PARTS = (
     "runs", "head", "curves", "film", "scene", "stop", "resume", "delete", "open", "ask", "told", "timer", "seen",
 )  # fmt: skip
+
+
+def scenes(look: train_state.Look) -> list[tuple[str, int]]:
+    """The choice among the images whose heatmaps a run keeps."""
+    kind = "Image" if look.own_data else "Scene"
+    return [(f"{kind} {k + 1}", k) for k in range(len(train_views.queries(look)) or SCENES)]
 
 
 class Trains:
@@ -47,7 +53,10 @@ class Trains:
         parts = dict.fromkeys(PARTS, gr.skip())
         parts |= dict(head=train_views.head(look), curves=train_charts.curves(look))
         if seen.get("film") != film:
-            parts |= dict(film=train_views.film(look, scene), scene=gr.update(visible=bool(look.samples)))
+            choices = scenes(look)
+            scene = min(scene, len(choices) - 1)
+            shown = gr.update(choices=choices, value=scene, visible=bool(look.samples))
+            parts |= dict(film=train_views.film(look, scene), scene=shown)
         if seen.get("state") != state:
             ours = bool(look.command)
             parts |= dict(
@@ -149,7 +158,7 @@ def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
         keep = gr.Button("Keep it", size="md")
     curves = gr.HTML("", js_on_load=common.script("train-curves.js"), **maybe)
     scene = gr.Radio(
-        [(f"Scene {k + 1}", k) for k in range(SCENES)], value=0, show_label=False, label="Scene", visible=False,
+        scenes(train_state.Look("", "gone")), value=0, show_label=False, label="Scene", visible=False,
         elem_classes="tips-view",
     )  # fmt: skip
     film = gr.HTML("", js_on_load=None, **maybe)

@@ -49,6 +49,11 @@ class Look:
         return self.state in GOING
 
     @property
+    def own_data(self) -> bool:
+        """Whether it learns from somebody's images, not from drawn scenes."""
+        return self.recipe is not None and self.recipe.data.source != "scenes"
+
+    @property
     def base(self) -> str:
         """The encoder this one came from, as the command names it: a fine-tune's base or a student's teacher."""
         return (self.recipe.tuning.base or self.recipe.distillation.teacher) if self.recipe else ""
@@ -218,6 +223,7 @@ def _last_words(log: str) -> str:
     last = log.rpartition("\n")[2]
     if "Traceback (most recent call last)" in log:
         return f"It crashed: {last[:300]}"
-    if not last or "parameters in the encoder" in last or "patch-text mIoU" in last:
+    usual = ("parameters in the encoder", "patch-text mIoU", ", the last: loss", "could not be used")
+    if not last or any(words in last for words in usual):
         return "It ended without a word, as it does when memory runs out: try a smaller batch or a lower resolution."
     return last[:600]

@@ -66,7 +66,7 @@ def _facts(look: Look) -> list[tuple[str, str]]:
         facts.append(("time left", duration(left) if left is not None else "–"))
     if "miou_values" in series:
         first, last = series["miou_values"][1][0], series["miou_values"][1][-1]
-        facts.append(("mIoU", f"{last:.3f}" if first == last else f"{first:.3f} → {last:.3f}"))
+        facts.append(("mIoU on scenes", f"{last:.3f}" if first == last else f"{first:.3f} → {last:.3f}"))
     return facts
 
 
@@ -79,43 +79,50 @@ def duration(seconds: float) -> str:
 
 
 def film(look: Look, scene: int = 0) -> str:
-    """The heatmaps of one drawn scene's words, a row for every time they were asked in the course of the run."""
+    """The heatmaps of one image's words, a row for every time they were asked in the course of the run."""
     if not look.samples:
         return ""
-    rows, words = [], _queries(look.samples[0].parent, scene)
+    asked = queries(look)
+    rows, words = [], asked[scene] if scene < len(asked) else []
     count = len(look.samples)
     kept = sorted({round(k * (count - 1) / max(1, min(ROWS, count) - 1)) for k in range(min(ROWS, count))})
     for path in (look.samples[k] for k in kept):
         try:
-            picture = _strip(path, path.stat().st_mtime_ns, scene)
+            picture = _strip(path, path.stat().st_mtime_ns, scene, len(asked))
         except OSError:  # deleted meanwhile
             continue
         step = int(path.stem.partition("-")[2])
         rows.append(
             f'<li><span>{step:,}</span><img src="{picture}" draggable="false" alt="Heatmaps after step {step:,}"></li>'
         )
-    titles = "".join(f'<b title="{escape(word, quote=True)}">{escape(word)}</b>' for word in ["scene", *words][:5])
+    titles = "".join(f'<b title="{escape(word, quote=True)}">{escape(word)}</b>' for word in ["image", *words][:5])
+    what = "an image it learns from" if look.own_data else "a drawn scene no run learns from"
     return (
-        '<section class="tips-film"><h3>Heatmaps of fixed words <small>on a drawn scene no run learns from, by '
+        f'<section class="tips-film"><h3>Heatmaps of fixed words <small>on {what}, by '
         f'step</small></h3><div class="titles"><span>step</span><div>{titles}</div></div>'
         f"<ol>{''.join(rows)}</ol></section>"
     )
 
 
 @functools.lru_cache(maxsize=64)
-def _strip(path: Path, when: int, scene: int) -> str:
-    """One scene's row of a sample picture (train/monitor.py: rows of five squares)."""
+def _strip(path: Path, when: int, scene: int, count: int) -> str:
+    """One image's row of a sample picture (train/monitor.py: `count` rows of five squares, with or without titles)."""
     with Image.open(path) as image:
         side = image.width // 5
-        row = min(scene, image.height // side - 1)
-        cut = image.convert("RGB").crop((0, row * side, 5 * side, (row + 1) * side))
+        rows = count or image.height // side
+        end = (min(scene, rows - 1) + 1) * image.height // rows  # the titles stand above: the film has its own
+        cut = image.convert("RGB").crop((0, end - side, 5 * side, end))
     return views.data_uri(cut.resize((5 * TILE, TILE), Image.Resampling.LANCZOS))
 
 
-def _queries(folder: Path, scene: int) -> list[str]:
+def queries(look: Look) -> list[list[str]]:
+    """What the run asks of each of its images; an empty list where it has no pictures, or nothing says it."""
+    if not look.samples:
+        return []
     try:
-        return [str(word) for word in json.loads((folder / "queries.json").read_text("utf-8"))[scene]]
-    except (OSError, ValueError, LookupError, TypeError):
+        rows = json.loads((look.samples[0].parent / "queries.json").read_text("utf-8"))
+        return [[str(word) for word in row] for row in rows]
+    except (OSError, ValueError, TypeError):
         return []
 
 

@@ -41,6 +41,7 @@ def test_named_recipes_are_within_the_bounds(name):
         ("tower.width=97", "tower.width=97 cannot be: a multiple of tower.heads=2."),
         ("tower.table=10", "a multiple of the patch size"),
         ("accumulate=0", "accumulate=0 cannot be"),
+        ("sample_every=-1", "sample_every=-1 cannot be: a whole number from 0."),
         ("web_weight=2", "from 0 to 1"),
         ("beta2=1", "beta2=1 cannot be: from 0 to below 1."),
         ("clip=nan", "clip=nan cannot be"),

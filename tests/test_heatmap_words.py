@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tipsv2.heatmap import heatmap, patch_grid, similarity, to_pixels
-from tipsv2.words import content_words, nearest_words, word_maps, words_in_context
+from tipsv2.words import content_words, nearest_words, phrases, word_maps, words_in_context
 
 
 @pytest.fixture
@@ -31,6 +31,21 @@ def picture():
 )
 def test_content_words(sentence, words):
     assert content_words(sentence) == words
+
+
+@pytest.mark.parametrize(
+    ("sentence", "found"),
+    [
+        ("A brown dog, asleep on the green\n grass.", ["brown dog", "asleep", "green grass"]),
+        ("the red car by a Red Car", ["red car"]),
+        ("dog and dog house", ["dog", "dog house"]),
+        ("of the", ["of the"]),
+        ("ein alter Hund", ["ein alter Hund"]),
+        ("🐶 … !", []),
+    ],
+)
+def test_phrases_are_the_runs_of_content_words(sentence, found):
+    assert phrases(sentence) == found
 
 
 def test_a_word_is_what_the_sentence_loses_without_it(tiny_encoder):

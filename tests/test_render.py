@@ -16,6 +16,7 @@ from tipsv2.render import (
     beside,
     color_bar,
     colorize,
+    headed,
     label_colors,
     legend,
     overlay,
@@ -186,3 +187,13 @@ def test_beside():
     assert (found[:, :2] == 10).all() and (found[:3, 5:] == 20).all()
     assert (found[:, 2:5] == 255).all() and (found[3:, 5:] == 255).all()
     assert (beside([tall]) == tall).all()
+
+
+def test_headed_puts_the_title_above_and_cuts_it():
+    blue = np.full((30, 90, 3), (0, 0, 200), np.uint8)
+    short, long = headed(blue, "a dog", 10), headed(blue, "a dog " * 40, 10)
+    for found in (short, long, headed(blue[:, :3], "a dog", 10)):
+        assert found.shape == (50, found.shape[1], 3) and (found[20:] == blue[0, 0]).all()
+        assert (found[:20, [0, -1]] == 255).all()
+    ends = [np.flatnonzero((found[:20] < 128).any((0, 2)))[-1] for found in (short, long)]
+    assert 20 < ends[0] < 50 < 75 < ends[1] < 90

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from transformers import Tipsv2Model
 
-from train import checkpoint, monitor, recipes
+from train import checkpoint, monitor, recipes, shown
 from train.loop import _optimizer, fit
 from train.objectives import Objective
 from train.objectives.towers import build
@@ -50,7 +50,7 @@ def worker(rank, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # accelerate asks for them; files bring us together
     torch.set_num_threads(1)
-    monitor.SCENES = monitor.SAMPLES = 1  # what the samples show is not looked at here
+    monitor.SCENES = shown.IMAGES = 1  # what the samples show is not looked at here
     for name, fields in CASES.items():
         for sharding in ("none", "full"):
             meet(rank, folder / name / sharding)

@@ -28,6 +28,7 @@ from demos.studio import Studio
 from demos.train import PARTS, Trains
 from demos.train_form import Wish
 from demos.train_process import Jobs
+from train.overrides import override
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -81,6 +82,47 @@ def test_the_film_is_cut_from_the_samples(tmp_path):
         strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
         assert strip.shape == (train_views.TILE, 5 * train_views.TILE, 3)
         assert tuple(strip[50, 50]) == (step, 0, 0)
+
+
+@pytest.mark.parametrize("data, kind", [("scenes", "Scene"), ("photos", "Image")])
+def test_the_film_says_what_it_shows(tmp_path, tab, data, kind):
+    """As train/monitor.py writes it: fewer images than four, and each row of squares under a row of titles."""
+    recipe = override(short(), [f"data.source={data}", "tuning.base=tiny"])
+    scored = [{"step": 0, "miou_values": 0.5}, *logged(4), {"step": 4, "miou_values": 0.25}]
+    folder = run_folder(tab.jobs.folder, "a", recipe, scored)
+    (folder / "samples").mkdir()
+    sheet = np.full((2 * 26, 80, 3), 255, np.uint8)  # two rows: ten pixels of titles above squares of sixteen
+    sheet[10:26], sheet[36:52] = (10, 0, 0), (20, 0, 0)
+    Image.fromarray(sheet).save(folder / "samples" / "step-0000000.png")
+    (folder / "samples" / "queries.json").write_text(json.dumps([["a mug"], ["a spoon", "a fork"]]))
+    look = train_state.look(tab.jobs.folder, "a")
+    for row, words in ((0, ["a mug"]), (1, ["a spoon", "a fork"])):
+        page = train_views.film(look, row)
+        assert re.findall("<b [^>]*>([^<]*)</b>", page) == ["image", *words]
+        assert ("an image it learns from" in page) == (data == "photos") != ("a drawn scene no run" in page)
+        code = re.search(r'src="data:image/png;base64,([^"]*)"', page)[1]
+        strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
+        assert (strip == (10 * (row + 1), 0, 0)).all()
+    seen = dict(zip(PARTS, tab.watch("a", 3, None, True), strict=True))  # the run looked at before had four
+    assert seen["scene"]["choices"] == [(f"{kind} 1", 0), (f"{kind} 2", 1)] and seen["scene"]["value"] == 1
+    assert "a fork" in seen["film"]
+    assert ("what is forgotten" in seen["curves"]) == (data == "photos")
+    assert "mIoU on scenes</dt><dd>0.500 → 0.250" in seen["head"]
+
+
+@pytest.mark.parametrize(
+    "last, note",
+    [
+        ("step 4: patch-text mIoU on drawn scenes final 0.1, values 0.2", "ended without a word"),
+        ("step 4, the last: loss 0.750", "ended without a word"),
+        ("2 images could not be used: a.png: it is empty.", "ended without a word"),
+        ("photos is no folder.", "photos is no folder."),
+    ],
+)
+def test_what_every_run_says_is_no_reason_of_its_end(tmp_path, last, note):
+    run_folder(tmp_path, "a", short(), logged(4), log=f"finetune\n{last}\n")
+    look = train_state.look(tmp_path, "a")
+    assert look.state == "failed" and note in look.note
 
 
 def test_what_came_from_outside_is_escaped(tmp_path):

@@ -226,10 +226,19 @@ def contact_sheet(
         scale = side / max(image.size)
         image = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BICUBIC)
         sheet.paste(image, (left + (side - image.width) // 2, top + (side - image.height) // 2))
-        while font.getlength(title) > side:
-            title = title.removesuffix("…")[:-1] + "…"
-        draw.text((left, top + side + text_size), title, fill="black", font=font, anchor="lm")
+        draw.text((left, top + side + text_size), _cut(title, side, font), fill="black", font=font, anchor="lm")
     return np.asarray(sheet)
+
+
+def headed(picture: np.ndarray, title: str, text_size: int = 14) -> np.ndarray:
+    """A picture uint8 [h, w, 3] under its title, cut to one line, on white -> uint8 [h + 2 * text_size, w, 3]."""
+    from PIL import Image, ImageDraw
+
+    head = Image.new("RGB", (picture.shape[1], 2 * text_size), "white")
+    gap, font = text_size // 3, _font(text_size)
+    title = _cut(title, head.width - 2 * gap, font)
+    ImageDraw.Draw(head).text((gap, text_size), title, fill="black", font=font, anchor="lm")
+    return np.concatenate([np.asarray(head), np.asarray(picture, np.uint8)])
 
 
 @lru_cache(maxsize=32)
@@ -255,6 +264,13 @@ def _font(size: int):
     from PIL import ImageFont
 
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _cut(title: str, width: int, font) -> str:
+    """As much of a title as `width` pixels hold."""
+    while font.getlength(title) > width and title != "…":
+        title = title.removesuffix("…")[:-1] + "…"
+    return title
 
 
 def _blend(image: np.ndarray, colors: np.ndarray, opacity: float) -> np.ndarray:

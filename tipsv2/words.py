@@ -45,6 +45,28 @@ def content_words(sentence: str) -> list[str]:
     return [word for word in words if word.lower() not in FUNCTION_WORDS] or words
 
 
+def phrases(sentence: str) -> list[str]:
+    """The runs of its content words, each once (whatever its case), in order: what a sentence names, as it names it.
+
+    A word of FUNCTION_WORDS or a sign ends a run: "a brown dog, asleep on green grass" has "brown dog", "asleep" and
+    "green grass".
+    """
+    naming = {word.lower() for word in content_words(sentence)}
+    runs: list[tuple[int, int]] = []  # start and end in the sentence
+    for found in _WORD.finditer(sentence):
+        if found[0].lower() in naming:
+            start, end = runs[-1] if runs else (0, 0)
+            if runs and sentence[end : found.start()].isspace():
+                runs[-1] = (start, found.end())
+            else:
+                runs.append(found.span())
+    first: dict[str, str] = {}
+    for start, end in runs:
+        phrase = " ".join(sentence[start:end].split())
+        first.setdefault(phrase.lower(), phrase)
+    return list(first.values())
+
+
 def words_in_context(encoder, sentence: str) -> tuple[list[str], torch.Tensor]:
     """What each content word adds to its sentence -> (N words, [N, D] float32 unit rows).
 

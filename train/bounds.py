@@ -31,9 +31,9 @@ def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
     whole = tower.width >= 1 and tower.width % max(1, tower.heads) == 0
     yield "tower.width", tower.width, whole, f"a multiple of tower.heads={tower.heads}"
     yield "tower.table", tower.table, tower.table >= PATCH and tower.table % PATCH == 0, _multiple()
-    for field in ("accumulate", "save_every", "sample_every"):
+    for field in ("accumulate", "save_every"):
         yield field, getattr(recipe, field), getattr(recipe, field) >= 1, "a whole number from 1"
-    for field in ("warmup", "workers", "milestones", "seed"):
+    for field in ("warmup", "workers", "milestones", "sample_every", "seed"):
         yield field, getattr(recipe, field), getattr(recipe, field) >= 0, "a whole number from 0"
     if recipe.data.source == "scenes":
         measured = held_out(recipe.seed * SEED_STRIDE, recipe.images)

@@ -9,7 +9,7 @@ import json
 import math
 import signal
 import time
-from collections import deque
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -22,9 +22,11 @@ from tipsv2.encoder import native_bf16
 from tipsv2.whole import whole_file, whole_folder
 from train import checkpoint, distributed
 from train.data.batches import Batches, stream
-from train.monitor import Monitor
+from train.data.samples import NAMED
+from train.monitor import MONITOR_SEED, Monitor, due
 from train.schedules import warmup_cosine
 from train.settings import Recipe, choose, from_dict, to_dict
+from train.shown import shown_images
 
 KEEPING = ("trackers", "workers", "save_every", "milestones", "sample_every")  # steps do not depend on them
 
@@ -84,7 +86,9 @@ def fit(
     else:
         objective, optimizer = accelerator.prepare(objective, optimizer)
     inner = accelerator.unwrap_model(objective)
-    stop = _StopFlag()
+    stop, shown = _StopFlag(), []
+    if main and recipe.sample_every:
+        shown = shown_images(batches.source, max(stage.size for stage in recipe.stages), MONITOR_SEED)
 
     def save(step: int) -> None:
         if main or shards:
@@ -100,15 +104,25 @@ def fit(
                 "resume with a lower learning rate or precision=fp32."
             )
 
-    with Monitor(run, recipe.steps, done, show, main) as monitor, stop:
-        before, unreadable, problems = _unreadable(run), 0, deque(maxlen=5)  # a mended, resumed run is judged anew
+    with Monitor(run, recipe, done, shown, show, main) as monitor, stop:
+
+        def sample(step: int) -> None:
+            encoder = shards.encoder() if shards else inner.model  # with shards the work of all processes
+            if main and not monitor.sampled(step):
+                size = recipe.stage_at(max(0, step - 1)).size
+                accelerator.log(monitor.sample(step, encoder, tokenizer, size), step=step)
+
+        before = monitor.last.get("unreadable", (0, 0))[1]
+        unreadable, problems = 0, Counter()  # a mended, resumed run is judged anew
         arriving = stream(batches, done, recipe.workers)
         objective.train()
+        if due(recipe, done):
+            sample(done)
         for step in range(done, recipe.steps):
             stage = recipe.stage_at(step)
             started = time.perf_counter()
             arrived = next(arriving)
-            problems.extend(arrived.pop("problems", ()))
+            problems.update(arrived.pop("problems", ()))
             batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in arrived.items()}
             missed = batch.pop("unreadable", None)
             waited = time.perf_counter() - started
@@ -143,16 +157,14 @@ def fit(
             if spoilt:
                 raise ValueError(
                     f"stopped after step {step + 1}: {unreadable} of {tried} images cannot be used, more than "
-                    f"data.unreadable={recipe.data.unreadable} allows. {' '.join(problems)} `train check` "
-                    "counts and names them. Mend them where they are, then go on with --resume."
+                    f"data.unreadable={recipe.data.unreadable} allows. {' '.join(list(problems)[:NAMED])} "
+                    "`train check` counts and names them. Mend them where they are, then go on with --resume."
                 )
-            if last or (step + 1) % recipe.sample_every == 0:
-                encoder = shards.encoder() if shards else inner.model
-                if main:
-                    accelerator.log(monitor.sample(step + 1, encoder, tokenizer, stage.size), step=step + 1)
-                del encoder
+            if due(recipe, step + 1):
+                sample(step + 1)
             if asked and not last:
                 raise Stopped(f"stopped after step {step + 1}; go on with --resume.")
+        monitor.end(problems)
     encoder = shards.encoder() if shards else inner.model
     if main:
         checkpoint.export(run / "model", encoder, tokenizer)
@@ -166,13 +178,6 @@ def _agree(terms: dict[str, torch.Tensor], asked: bool) -> tuple[dict[str, float
     numbers = distributed.total(torch.stack([*(t.detach().float() for t in terms.values()), flag]))
     *means, stops = (numbers / distributed.world()).tolist()
     return dict(zip(terms, means, strict=True)), stops > 0
-
-
-def _unreadable(run: Path) -> int:
-    """How many images could not be used up to the last line of the metrics."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((k["unreadable"] for k in map(json.loads, reversed(lines)) if "unreadable" in k), 0)
 
 
 def _trackers(names: str) -> list[str]:

@@ -212,7 +212,7 @@ class Recipe:
     workers: int = 1
     save_every: int = 500
     milestones: int = 10  # encoders of earlier steps that stay in the run, beside its two newest checkpoints
-    sample_every: int = 1000
+    sample_every: int = 1000  # steps between heatmaps and mIoU, see `train.monitor.due`; 0 for neither
 
     def needs_values(self, stage: Stage) -> bool:
         """Does a term of this stage look at value features, which cost a second way through the last block?"""
