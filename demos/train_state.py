@@ -218,6 +218,6 @@ def _last_words(log: str) -> str:
     last = log.rpartition("\n")[2]
     if "Traceback (most recent call last)" in log:
         return f"It crashed: {last[:300]}"
-    if not last or "parameters in the encoder" in last or "patch-text mIoU" in last:
+    if not last or any(usual in last for usual in ("parameters in the encoder", "training on ", "patch-text mIoU")):
         return "It ended without a word, as it does when memory runs out: try a smaller batch or a lower resolution."
     return last[:600]
