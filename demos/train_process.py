@@ -99,7 +99,7 @@ class Jobs:
             if not found.command:
                 raise ValueError(f"'{name}' was started from a terminal: resume it there, with --resume.")
             (self.folder / name / APP / "asked").unlink(missing_ok=True)
-            self._spawn(name, [*found.command, "--resume"])
+            self._spawn(name, [found.command[0], "--out", shown(self.folder / name), "--resume"])
 
     def stop(self, name: str) -> None:
         """Ask a run to save its state and stop; a second time ends it at once. Raises ValueError."""

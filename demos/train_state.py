@@ -223,7 +223,7 @@ def _last_words(log: str) -> str:
     last = log.rpartition("\n")[2]
     if "Traceback (most recent call last)" in log:
         return f"It crashed: {last[:300]}"
-    usual = ("parameters in the encoder", "patch-text mIoU", ", the last: loss", "could not be used")
+    usual = ("parameters in the encoder", "training on ", "patch-text mIoU", ", the last: loss", "could not be used")
     if not last or any(words in last for words in usual):
         return "It ended without a word, as it does when memory runs out: try a smaller batch or a lower resolution."
     return last[:600]

@@ -41,10 +41,11 @@ def amount(text):
     return float(number) * {"M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}[prefix]
 
 
-def test_a_dry_run_says_what_training_will_take(capsys, tmp_path):
-    out = ["--out", str(tmp_path / "x")]
-    recipe, said = dry(capsys, "pretrain", "--recipe", "smoke", *out, "seed=5", "precision=fp32")
-    assert recipe["seed"] == 5 and not (tmp_path / "x").exists()
+def test_a_dry_run_says_what_training_will_take(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe, said = dry(capsys, "pretrain", "--recipe", "smoke", "seed=5", "precision=fp32")
+    assert recipe["seed"] == 5 and not list(tmp_path.iterdir())
+    assert recipe["sparc"] == {"weight": 0} and recipe["tower"]["width"] == 48  # a term without weight is no more
     assert "10 steps, 80 images" in said and "drawn anew, so there are no epochs" in said
     found = re.search(rf"about {NUMBER}B: weights, gradients and moments {NUMBER}B, activations {NUMBER}B", said)
     total, state, activations = map(amount, found.groups())
@@ -52,7 +53,7 @@ def test_a_dry_run_says_what_training_will_take(capsys, tmp_path):
     assert total == pytest.approx(state + activations, rel=0.02) and state > 16 * trained * 0.95
     first, second, whole = map(amount, re.search(rf"{NUMBER}FLOP.*, {NUMBER}FLOP.* {NUMBER}FLOP in all", said).groups())
     assert first < second and whole == pytest.approx(4 * first + 6 * second, rel=0.02)
-    _, less = dry(capsys, "pretrain", "--recipe", "smoke", *out, "precision=fp32", "accumulate=8", "checkpointing=true")
+    _, less = dry(capsys, "pretrain", "--recipe", "smoke", "precision=fp32", "accumulate=8", "checkpointing=true")
     assert amount(re.search(rf"activations {NUMBER}B", less)[1]) < activations / 2
 
 
@@ -73,7 +74,17 @@ def test_a_dry_run_knows_epochs_and_processes(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out == ""  # the first process speaks for all
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert main([*command, "--dry-run"]) == 2
-    assert "cannot be shared by 3 processes" in capsys.readouterr().err
+    assert "cannot be shared by 3 processes" in capsys.readouterr().err.splitlines()[-1]
+    for variable in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(variable)
+    assert main([*command, "--dry-run", "stages.*.batch_size=12"]) == 2
+    said = capsys.readouterr()
+    assert (
+        json.loads(said.out)["stages"][1]["batch_size"] == 12 and "in all\n" in said.err
+    )  # what it would take, all the same
+    assert said.err.endswith("holds: 10 pairs. Set 'stages.*.batch_size=10' or less.\n")
+    assert main([*command, "--dry-run", "stages.1.batch_size=12"]) == 2
+    assert capsys.readouterr().err.endswith("Set stages.1.batch_size=10 or less.\n")
 
 
 def test_a_dry_run_of_a_giant_needs_no_memory(capsys, tmp_path, monkeypatch):
@@ -88,7 +99,7 @@ def test_a_dry_run_of_a_giant_needs_no_memory(capsys, tmp_path, monkeypatch):
     size = ["tower.width=1536", "tower.vision_layers=40", "tower.text_layers=12", "tower.heads=24"]
     command = ["pretrain", "--recipe", "nano", "--out", str(tmp_path / "x"), *size, "attention=sdpa"]
     _, said = dry(capsys, *command)
-    assert float(re.match(r"nano: ([\d.]+)M", said)[1]) > 1400
+    assert float(re.match(r"\nnano: ([\d.]+)M", said)[1]) > 1400
     assert sum(t.numel() for t in made if t is not None) > 1.4e9
     assert all(t.is_meta for t in made if t is not None and t.numel() > 250_000)
     assert amount(re.search(rf"moments {NUMBER}B", said)[1]) > 16 * 1.4e9
@@ -116,16 +127,21 @@ def test_a_chain_is_killed_goes_on_and_ends_as_if_it_never_was(wide, tmp_path, c
                 os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(Objective, "after_step", stopping)
-        assert main([*command, "--out", str(tmp_path / name), *more]) == 0
+        given = ["distill"] if "--resume" in more else command  # the rest is in the record
+        assert main([*given, "--out", str(tmp_path / name), *more]) == (143 if stop_in else 0)
         return steps, capsys.readouterr().err
 
     whole, said = chain("whole")
     assert whole == [0, 1, 2, 3] * 2 and "generation 2 of 2, taught by" in said
     steps, said = chain("parts", stop_in=4)  # too late to stop the first student, who is done
-    assert steps == [0, 1, 2, 3] and "stopped after generation 1; go on with --resume" in said
+    assert steps == [0, 1, 2, 3] and "stopped after generation 1; go on with: python -m train distill --out" in said
     assert not (tmp_path / "parts" / "generation-2").exists()
     steps, said = chain("parts", "--resume", stop_in=1)
-    assert steps == [0, 1] and "generation 1 of 2 is done" in said and "stopped after step 2; go on" in said
+    assert (
+        steps == [0, 1]
+        and "generation 1 of 2 is done" in said
+        and f"stopped after step 2; go on with: python -m train distill --out {tmp_path / 'parts'} --resume\n" in said
+    )
     steps, said = chain("parts", "--resume")
     assert steps == [2, 3]
     for number in (1, 2):
@@ -133,7 +149,7 @@ def test_a_chain_is_killed_goes_on_and_ends_as_if_it_never_was(wide, tmp_path, c
         models = [load_file(folder / "model" / "model.safetensors") for folder in folders]
         assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
         recipe = json.loads((folders[1] / "recipe.json").read_text())["distillation"]
-        assert recipe["generations"] == 1
+        assert recipe["generations"] == 2
         assert recipe["teacher"] == (wide if number == 1 else str(tmp_path / "parts" / "generation-1" / "model"))
         state = load_file(folders[1] / "checkpoints" / "step-0000004" / "state.safetensors")
         assert any("distillation.project" in key for key in state) == (number == 1)
@@ -143,7 +159,7 @@ def test_a_chain_is_killed_goes_on_and_ends_as_if_it_never_was(wide, tmp_path, c
     assert main([*command, "--out", str(tmp_path / "parts")]) == 2
     assert "add --resume" in capsys.readouterr().err
     assert main([*command, "--out", str(tmp_path / "parts"), "--resume", "seed=1"]) == 2
-    assert "different in seed" in capsys.readouterr().err
+    assert "another recipe: seed: 0 in" in capsys.readouterr().err
     assert main([*command, "--out", str(tmp_path / "whole" / "generation-1"), "--resume"]) == 2
     assert "no generation of a chain" in capsys.readouterr().err
 
@@ -174,7 +190,7 @@ def test_a_student_does_not_go_on_with_another_teacher(tmp_path, capsys):
     save_file({name: value + 0.1 for name, value in weights.items()}, teacher / "model.safetensors", {"format": "pt"})
     capsys.readouterr()
     assert main([*command, "--resume"]) == 2
-    assert "different in distillation.digest" in capsys.readouterr().err
+    assert "another recipe: distillation.digest: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -199,4 +215,7 @@ def test_an_interrupted_command_says_what_it_leaves(arguments, said, tmp_path, c
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "recipe.json").write_text("{}")
         assert main([*arguments, "--out", str(tmp_path / "out")]) == 130
-        assert "what was saved stands, go on with --resume." in capsys.readouterr().err
+        assert (
+            f"what was saved stands, go on with: python -m train pretrain --out {tmp_path / 'out'} --resume."
+            in capsys.readouterr().err
+        )

@@ -1,8 +1,14 @@
-"""Twenty steps are ten steps and ten more, bit for bit, for every named recipe and every way to fine-tune."""
+"""Twenty steps are ten steps and ten more, bit for bit, for every named recipe and every way to fine-tune; and what
+--resume takes from the record, lets be given anew, and refuses.
+"""
 
 import json
 import os
 import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +16,13 @@ import unimodal
 from safetensors.torch import load_file
 from small import save_teacher, small
 
-from train import checkpoint, monitor, run
+from train import checkpoint, monitor, recipes, run
+from train.__main__ import main
 from train.objectives import Objective
+from train.overrides import override
 from train.recipes import RECIPES
+from train.resume import command_line, recorded
+from train.settings import Tower, as_given, to_dict
 
 CASES = {name: (name, []) for name in RECIPES} | {
     f"finetune {part}": ("finetune", [f"tuning.part={part}", "tuning.layers=1"]) for part in ("last", "lora")
@@ -59,3 +69,111 @@ def test_twenty_steps_are_ten_and_ten(teachers, tmp_path, monkeypatch, case):
     models = [load_file(tmp_path / k / "model" / "model.safetensors") for k in ("whole", "parts")]
     assert models[0].keys() == models[1].keys()
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+QUICK = ["stages.0.steps=4", "stages.0.batch_size=4", "warmup=1", "precision=fp32", "trackers=", "workers=0"]
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_by_its_folder_alone(tiny_folder, tmp_path, capsys, monkeypatch, number, status):
+    command = ["finetune", "--base", str(tiny_folder), *QUICK, "tuning.part=lora", "tuning.rank=3", "seed=4"]
+    monkeypatch.setattr(monitor, "SCENES", 1)
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+    said = capsys.readouterr().err
+    assert "training on " in said and " in fp32; data: scenes, every one drawn anew" in said and "from step" not in said
+    after_step = Objective.after_step
+
+    def stopping(objective, done):
+        after_step(objective, done)
+        if done == 0:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Objective, "after_step", stopping)
+    assert main([*command, "--out", str(tmp_path / "parts")]) == status
+    monkeypatch.setattr(Objective, "after_step", after_step)
+    goes_on = f"stopped after step 2; go on with: python -m train finetune --out {tmp_path / 'parts'} --resume\n"
+    assert capsys.readouterr().err.endswith(goes_on)
+    assert main(["finetune", "--out", str(tmp_path / "parts"), "--resume", "save_every=3"]) == 0
+    assert "from step 2 on" in capsys.readouterr().err
+    models = [load_file(tmp_path / k / "model" / "model.safetensors") for k in ("whole", "parts")]
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+@pytest.fixture
+def stop(tmp_path):
+    """A run's folder as a base of 48 left it: its sizes and digest are in the record."""
+    given = override(recipes.get("finetune"), ["tuning.base=nano", "data.source=photos", "stages.0.steps=20"])
+    (stage,) = given.stages
+    found = replace(given, stages=(replace(stage, size=56, learning_rate=1e-3),), tower=Tower(width=48))
+    found = replace(found, tuning=replace(found.tuning, digest="0123"))
+    (tmp_path / "stop").mkdir()
+    (tmp_path / "stop" / "recipe.json").write_text(json.dumps(to_dict(found)))
+    return tmp_path / "stop", as_given(found)
+
+
+def test_what_is_not_given_is_in_the_record(stop):
+    folder, recipe = stop
+    assert recorded(folder, "finetune", []) == recipe and recipe.tower == Tower() and not recipe.tuning.digest
+    same = ["tuning.base=nano", "stages.*.steps=20", "stages.0.size=0", "stages.0.learning_rate=0"]
+    assert recorded(folder, "finetune", same, "finetune") == recipe
+    anew = ["workers=7", "trackers=", "save_every=9", "milestones=1", "sample_every=8"]
+    assert recorded(folder, "finetune", anew) == override(recipe, anew)
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (["stages.0.steps=200"], "recipe: stages.0.steps: 20 in {0}, 200 given. Leave out what differs, or"),
+        (
+            ["seed=1", "workers=3", "data.source=x"],
+            "recipe: data.source: photos in {0}, x given; seed: 0 in {0}, 1 given",
+        ),
+        (["tower.width=96"], "tower.width: 48 in {0}, 96 given"),
+        (["--recipe", "nano-styles"], "name: finetune in {0}, nano-styles given"),
+        (["--base", "other"], "tuning.base: nano in {0}, other given"),
+        (["steps=3"], "did you mean 'stages.*.steps=3'?"),
+    ],
+)
+def test_what_is_given_must_be_as_it_was(stop, capsys, given, told):
+    assert main(["finetune", "--out", str(stop[0]), "--resume", *given]) == 2
+    assert told.format(stop[0]) in capsys.readouterr().err
+
+
+def test_runs_of_other_commands_and_damaged_ones_are_refused(stop, capsys):
+    folder, _ = stop
+    assert main(["pretrain", "--out", str(folder), "--resume"]) == 2
+    assert capsys.readouterr().err.endswith(f"go on with: python -m train finetune --out {folder} --resume\n")
+    (folder / "recipe.json").write_text('{"stages": 3}')
+    assert main(["finetune", "--out", str(folder), "--resume"]) == 2
+    assert "recipe.json is damaged" in capsys.readouterr().err
+
+
+def test_a_chain_knows_how_many_students_it_has(tmp_path):
+    record = tmp_path / "generation-1" / "recipe.json"
+    record.parent.mkdir()
+    chain = override(recipes.get("nano-distill"), ["distillation.teacher=nano", "distillation.generations=3"])
+    record.write_text(json.dumps(to_dict(chain)))
+    assert recorded(tmp_path, "distill", []) == chain
+    assert recorded(tmp_path, "distill", ["distillation.generations=4"]).distillation.generations == 4
+    assert recorded(record.parent, "distill", []).distillation.generations == 1  # by itself it is an ordinary run
+    record.write_text(json.dumps(to_dict(override(chain, ["distillation.generations=1"]))))  # before they were recorded
+    with pytest.raises(ValueError, match="such as distillation.generations=3"):
+        recorded(tmp_path, "distill", [])
+
+
+def test_where_there_is_no_run_that_is_said_at_once(tmp_path):
+    code = (
+        "import sys; from train.__main__ import main\n"
+        f"assert main(['sfclip', '--out', {str(tmp_path / 'x')!r}, '--resume']) == 2\n"
+        "assert 'torch' not in sys.modules"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and "holds no run to go on with" in done.stderr, done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_command_to_go_on_can_be_typed(monkeypatch):
+    assert command_line("finetune", Path("my runs/a")) == "python -m train finetune --out 'my runs/a' --resume"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert command_line("sparc", Path("a")) == "torchrun --nproc-per-node 2 -m train sparc --out a --resume"

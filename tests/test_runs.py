@@ -200,7 +200,7 @@ def test_a_run_older_than_some_fields_goes_on_and_one_with_fields_that_are_gone_
         with pytest.raises(ValueError, match=r"recipe\.json is damaged.*choose another --out\.$"):
             fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", resume=True, show=False)
     record.write_text(json.dumps(values | {"tower": values["tower"] | {"gone": 1}, "seed": 7}))
-    with pytest.raises(ValueError, match=r"another recipe, different in (tower.gone, seed|seed, tower.gone)\."):
+    with pytest.raises(ValueError, match="is of another version and holds tower.gone, unknown"):
         fit(recipe, objective_of(recipe), tokenizer, tmp_path / "run", resume=True, show=False)
 
 

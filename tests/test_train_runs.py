@@ -225,7 +225,7 @@ def test_stop_resume_and_delete(jobs):
     jobs.resume("a")
     wait((jobs.folder / "a" / "ready").exists)
     process = train_state.process(jobs.folder / "a")
-    assert jobs.look("a").going and process.cmdline()[-1] == "--resume"
+    assert jobs.look("a").going and process.cmdline()[-4:] == ["finetune", "--out", str(jobs.folder / "a"), "--resume"]
     jobs.stop("a")
     wait(lambda: not jobs.look("a").going)
     jobs.delete("a")
@@ -288,7 +288,13 @@ def test_states_are_read_from_the_folder(tmp_path):
     run_folder(tmp_path, "half", short(), logged(2), done=True, log="stopped after step 2; go on with --resume.")
     run_folder(tmp_path, "sentence", log="\r 0%| | 0/4\nthe folder has no images; mend it. hf_abcdefghijklm\n")
     run_folder(tmp_path, "crash", short(), logged(1), log="Traceback (most recent call last):\n  x\nKeyError: 3\n")
-    run_folder(tmp_path, "killed", short(), logged(1), log="finetune: 1M parameters in the encoder, 4 steps\n")
+    run_folder(
+        tmp_path,
+        "killed",
+        short(),
+        logged(1),
+        log="finetune: 1M parameters in the encoder, 4 steps\ntraining on cpu in fp32; data: x\n",
+    )
     (run_folder(tmp_path, "asked", short(), logged(1)) / "app" / "asked").touch()
     (run_folder(tmp_path, "terminal", short(), logged(1)) / "app" / "command.json").unlink()
     seen = {name: train_state.look(tmp_path, name) for name in train_state.names(tmp_path)}

@@ -13,7 +13,8 @@
     python -m train curves runs/nano runs/nano-2 --out curves.png
 
 Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200 'stages.*.size=112' (every stage).
-pretrain, distill, finetune, sparc and sfclip take --resume (on exactly where a run stopped) and --dry-run (its cost).
+pretrain, distill, finetune, sparc and sfclip take --dry-run (what a run would be and cost) and --resume:
+python -m train finetune --out runs/mine --resume goes on exactly where that run stopped, with its own settings.
 distill ... distillation.generations=3 makes three students in a row, each the next one's teacher.
 """
 
@@ -22,183 +23,70 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
-
-from train import claims, recipes, settings
-from train.overrides import override
-
-DATA = "a folder, table (.csv .tsv .jsonl .parquet), tar shards ('shards/*.tar') or hf:owner/name, of captioned images"
-NEEDS = {  # what a command cannot do without, for its example
-    "distill": "--teacher runs/nano/model ",
-    "finetune": "--base tipsv2-nano ",
-    "sfclip": "--vision-teacher runs/nano/model --text-teacher runs/words ",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a sub-command; returns the exit status. Mistakes give one sentence on stderr and status 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, default, text in (
-        ("pretrain", "nano", "TIPSv2 pretraining: contrastive on two CLS tokens, iBOT++, DINO, head-only EMA"),
-        ("distill", "nano-distill", "patch-level distillation from a frozen teacher into a fresh vision tower"),
-        ("finetune", "finetune", "go on from a trained encoder on your own images and captions, all of it or LoRA"),
-        ("sparc", "sparc", "contrastive beside words that find their patches in each image, after SPARC"),
-        ("sfclip", "sfclip", "contrastive and masked distillation from unimodal teachers, after SF-CLIP"),
-    ):
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=f"example: python -m train {name} --recipe {default} "
-            + NEEDS.get(name, "")
-            + "--data scenes --out runs/new seed=1",
-        )
-        command.add_argument(
-            "--recipe", default=default, help=f"one of {', '.join(recipes.RECIPES)} (default {default})"
-        )
-        command.add_argument("--data", default="scenes", help=f"scenes (the bundled data set), or {DATA}")
-        command.add_argument("--out", type=Path, required=True, help="the run's folder")
-        command.add_argument("--resume", action="store_true", help="go on exactly where the run in --out stopped")
-        command.add_argument(
-            "--dry-run",
-            action="store_true",
-            help="train nothing: print the recipe and what it takes",
-        )
-        if name == "distill":
-            command.add_argument("--teacher", required=True, help="a model folder, a bundled name or a Hub id")
-        if name == "finetune":
-            command.add_argument("--base", required=True, help="a bundled name, a model folder or a Hub id")
-        if name == "sfclip":
-            command.add_argument("--vision-teacher", default="", help="a vision model; left out, so is its term")
-            command.add_argument("--text-teacher", default="", help="a text model; left out, so are its term and words")
-        command.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe")
-    _data_commands(commands)
-    scenes = commands.add_parser(
-        "scenes",
-        help="write drawn scenes as webdataset shards (jpg, json, png)",
-        epilog="example: python -m train scenes --out scenes --count 10000 --size 224",
-    )
-    scenes.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    scenes.add_argument("--count", type=int, default=1000, help="how many (default 1000)")
-    scenes.add_argument("--size", type=int, default=224, help="side in pixels (default 224)")
-    scenes.add_argument("--seed", type=int, default=0, help="first scene (default 0)")
-    scenes.add_argument("--styles", default="fluent,noto", help="drawing styles (default fluent,noto)")
-    words = commands.add_parser(
-        "textteacher",
-        help="a small multilingual text teacher for sfclip, from the bundled data's names",
-        epilog="example: python -m train textteacher --out runs/words",
-    )
-    words.add_argument("--out", type=Path, required=True, help="folder for the teacher")
-    words.add_argument("--steps", type=int, default=200, help="how many (default 200)")
-    words.add_argument("--seed", type=int, default=0, help="of its weights and texts (default 0)")
-    curves = commands.add_parser(
-        "curves",
-        help="draw the losses and the alignment of runs as one picture",
-        epilog="example: python -m train curves runs/nano runs/nano-2 --out curves.png",
-    )
-    curves.add_argument("runs", type=Path, nargs="+", help="run folders, in order")
-    curves.add_argument("--out", type=Path, default=Path("curves.png"), help="the picture (default curves.png)")
-    benchmark = commands.add_parser(
-        "benchmark",
-        help="ratios of step times on this machine: head-only EMA, precision and attention, cost of patches and images",
-        epilog="example: python -m train benchmark --json --out cost.png",
-    )
-    benchmark.add_argument("--json", action="store_true", help="print one line of JSON")
-    benchmark.add_argument("--out", type=Path, help="also draw seconds a step over patches and images as this picture")
-    reproduce = commands.add_parser(
-        "reproduce",
-        help="the papers' claims side by side on bundled scenes: hours, and it goes on where it stopped",
-        description="Train and score what is missing of the table, then write table.md and table.png.",
-        epilog=f"rows: {', '.join(row.name for row in claims.ROWS)}. "
-        "example: python -m train reproduce --out runs/table --rows ibot,ibot++ --seeds 1,2,3",
-    )
-    reproduce.add_argument("--out", type=Path, required=True, help="folder of the records, the table and the picture")
-    reproduce.add_argument("--rows", default="", help="names with commas, or 'try-*' (default all but try-*)")
-    reproduce.add_argument("--seeds", default="1,2,3", help="numbers with commas, from 1 (default 1,2,3)")
-    reproduce.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (default 2)")
-    reproduce.add_argument("--table", action="store_true", help="train nothing, write the table of what is there")
-    options, more = parser.parse_known_args(arguments)  # argparse leaves key=value after a later flag unread
-    if wrong := [a for a in more if a.startswith("-") or "=" not in a or "overrides" not in options]:
-        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
-    if more:
-        options.overrides += more
+    """Run a sub-command; returns the exit status: 0, 2 after a mistake, which gives one sentence on stderr, 130 after
+    Ctrl-C and 143 after SIGTERM, also where a training saved its state.
+    """
+    options = None
     try:
-        if options.command == "scenes":
-            from train.data.shards import write_shards
+        from train.arguments import parse  # here: Ctrl-C in the first moment is to end in a sentence, too
 
-            paths = write_shards(options.out, options.count, options.size, options.seed, options.styles.split(","))
-            print(f"{options.count} scenes of {options.size} px in {options.out}, shards: {len(paths)}")
-        elif options.command == "textteacher":
-            from train.multilingual import train_teacher
-
-            for name, share in train_teacher(options.out, options.steps, options.seed).items():
-                print(f"{name}: {share:.3f} of the translations are nearest to their own English name")
-        elif options.command == "curves":
-            from train.curves import plot
-
-            print(plot(options.runs, options.out))
-        elif options.command == "benchmark":
-            from train import benchmark as measure
-
-            found = measure.run()
-            print(json.dumps(found) if options.json else json.dumps(found, indent=2))
-            if options.out:
-                measure.plot(found, options.out)
-        elif options.command == "reproduce":
-            _reproduce(options)
-        elif options.command == "check":
-            _check(options)
-        elif options.command == "caption":
-            _caption(options)
-        else:
-            _train(options)
+        options = parse(sys.argv[1:] if arguments is None else arguments, __doc__)
+        return _do(options)
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted at once; {_going_on(options)}.", file=sys.stderr)
         return 130
+
+
+def _do(options: argparse.Namespace) -> int:
+    if options.command == "scenes":
+        from train.data.shards import write_shards
+
+        paths = write_shards(options.out, options.count, options.size, options.seed, options.styles.split(","))
+        print(f"{options.count} scenes of {options.size} px in {options.out}, shards: {len(paths)}")
+    elif options.command == "textteacher":
+        from train.multilingual import train_teacher
+
+        for name, share in train_teacher(options.out, options.steps, options.seed).items():
+            print(f"{name}: {share:.3f} of the translations are nearest to their own English name")
+    elif options.command == "curves":
+        from train.curves import plot
+
+        print(plot(options.runs, options.out))
+    elif options.command == "benchmark":
+        from train import benchmark as measure
+
+        found = measure.run()
+        print(json.dumps(found) if options.json else json.dumps(found, indent=2))
+        if options.out:
+            measure.plot(found, options.out)
+    elif options.command == "reproduce":
+        _reproduce(options)
+    elif options.command == "check":
+        _check(options)
+    elif options.command == "caption":
+        _caption(options)
+    else:
+        return _train(options)
     return 0
 
 
-def _going_on(options: argparse.Namespace) -> str:
+def _going_on(options: argparse.Namespace | None) -> str:
     """What an interrupted command leaves, and how one goes on."""
-    if options.command in ("reproduce", "scenes", "caption"):
+    command = options.command if options else ""
+    if command in ("reproduce", "scenes", "caption"):
         return "what is finished stands, go on with the same command"
     out = getattr(options, "out", None)
     if out and any(out.glob("**/recipe.json")):  # without a checkpoint --resume starts from the beginning
-        return "what was saved stands, go on with --resume"
+        from train.resume import command_line
+
+        return f"what was saved stands, go on with: {command_line(command, out)}"
     return "nothing was saved, so start again"
-
-
-def _data_commands(commands) -> None:
-    check = commands.add_parser(
-        "check",
-        help="look through images with captions before training on them",
-        description="Count, statistics, what cannot be used, how columns are read, and six pairs as one picture.",
-        epilog="example: python -m train check photos/captions.csv --out sample.png data.web=alt_text",
-    )
-    check.add_argument("data", help=DATA)
-    check.add_argument("--out", type=Path, default=Path("sample.png"), help="the picture (default sample.png)")
-    check.add_argument("--limit", type=int, default=0, help="look at the first so many only (default all)")
-    check.add_argument("overrides", nargs="*", metavar="key=value", help="fields of data: data.web=COLUMN")
-    caption = commands.add_parser(
-        "caption",
-        help="write short and detailed captions with a vision-language model",
-        description="Adds the captions that are missing; stopped and started again, it goes on.",
-        epilog="example: python -m train caption photos --model HuggingFaceTB/SmolVLM-256M-Instruct --out all.jsonl",
-    )
-    caption.add_argument("data", help=DATA)
-    caption.add_argument("--model", required=True, help="folder or Hub id of an image-text-to-text model")
-    caption.add_argument("--out", type=Path, required=True, help="the table to write (.jsonl)")
-    caption.add_argument("--short", default="", help="the prompt for short captions")
-    caption.add_argument("--detailed", default="", help="the prompt for detailed captions")
-    caption.add_argument("--batch-size", type=int, default=8, help="images at once (default 8)")
-    caption.add_argument("--max-tokens", type=int, default=128, help="longest caption (default 128)")
-    caption.add_argument("overrides", nargs="*", metavar="key=value", help="fields of data: data.image=COLUMN")
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -213,7 +101,11 @@ def _reproduce(options: argparse.Namespace) -> None:
     print(tables.write(options.out))
 
 
-def _data(options: argparse.Namespace) -> settings.Data:
+def _data(options: argparse.Namespace):
+    """The fields of data, as settings.Data."""
+    from train import settings
+    from train.overrides import override
+
     none = settings.Recipe(name="none", command=options.command, stages=())
     return override(none, [f"data.source={options.data}", *options.overrides]).data
 
@@ -244,29 +136,45 @@ def _caption(options: argparse.Namespace) -> None:
 
 
 def _teachers(options: argparse.Namespace) -> list[str]:
-    """The fields of `sfclip` that the flags set: a teacher that is not given leaves its part out."""
-    if not (options.vision_teacher or options.text_teacher):
-        raise ValueError("sfclip needs --vision-teacher, --text-teacher or both.")
-    without_vision = ["sfclip.vision_weight=0"] if not options.vision_teacher else []
-    without_text = ["sfclip.text_weight=0", "sfclip.words=own"] if not options.text_teacher else []
-    names = [f"sfclip.{kind}_teacher={getattr(options, f'{kind}_teacher')}" for kind in ("vision", "text")]
-    return names + without_vision + without_text
+    """The fields of `sfclip` that the flags set: a teacher that is not given leaves its part out of a new run."""
+    given = {kind: getattr(options, f"{kind}_teacher") for kind in ("vision", "text")}
+    fields = [f"sfclip.{kind}_teacher={name}" for kind, name in given.items() if name]
+    if options.resume:
+        return fields
+    without_vision = ["sfclip.vision_weight=0"] if not given["vision"] else []
+    without_text = ["sfclip.text_weight=0", "sfclip.words=own"] if not given["text"] else []
+    return fields + without_vision + without_text
 
 
-def _train(options: argparse.Namespace) -> None:
-    given = [f"data.source={options.data}"]
-    if options.command == "distill":
-        given.append(f"distillation.teacher={options.teacher}")
+def _train(options: argparse.Namespace) -> int:
+    from train import recipes
+    from train.arguments import TRAINING
+    from train.overrides import override
+    from train.resume import recorded
+
+    flags = {"data": "data.source", "teacher": "distillation.teacher", "base": "tuning.base"}
+    given = [f"{key}={value}" for flag, key in flags.items() if (value := getattr(options, flag, None)) is not None]
     if options.command == "sfclip":
         given += _teachers(options)
-    if options.command == "finetune":
-        given.append(f"tuning.base={options.base}")
-    recipe = override(recipes.get(options.recipe), given + options.overrides)
+    given += options.overrides
+    name = options.recipe or TRAINING[options.command][0]
+    recipe = recipes.get(name)  # a name that there is not is a mistake in any case
     if recipe.command != options.command:
-        raise ValueError(f"recipe {recipe.name} is for `python -m train {recipe.command}`, not {options.command}.")
-    from train import run  # torch and transformers take seconds to import; --help and mistakes above need neither
+        raise ValueError(f"recipe {name} is for `python -m train {recipe.command}`, not {options.command}.")
+    if options.resume:
+        recipe = recorded(options.out, options.command, given, options.recipe or "")
+    else:
+        recipe = override(recipe, given)
+    # torch and transformers take seconds to import; --help and the mistakes above need neither
+    if options.dry_run:
+        from train import dry_run
 
-    run.start(recipe, options.out, options.resume, options.dry_run)
+        dry_run.report(recipe, options.out, options.resume)
+        return 0
+    from train import run
+
+    stopped = run.start(recipe, options.out, options.resume)
+    return 128 + stopped if stopped else 0
 
 
 if __name__ == "__main__":

@@ -58,6 +58,9 @@ def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
         value = getattr(recipe.self_distillation, field)
         yield f"self_distillation.{field}", value, 0 <= value <= 1, "from 0 to 1"
     yield "patch_labels.temperature", recipe.patch_labels.temperature, recipe.patch_labels.temperature > 0, "above 0"
+    students, taught = recipe.distillation.generations, recipe.distillation.weight
+    chain = "a whole number from 1, and above 1 only where a student has a teacher (distillation.weight)"
+    yield "distillation.generations", students, students == 1 or (students > 1 and taught > 0), chain
     yield "weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "0 or more"
     yield "beta2", recipe.beta2, 0 <= recipe.beta2 < 1, "from 0 to below 1"
     yield "web_weight", recipe.web_weight, 0 <= recipe.web_weight <= 1, "from 0 to 1"

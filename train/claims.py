@@ -164,17 +164,6 @@ def without_paths(text: str) -> dict:
     return json.loads(re.sub(r'"(?:[^"]*/)?work/', '"', text))
 
 
-def as_given(recipe: Recipe) -> Recipe:
-    """The recipe without what a run finds by itself: a base's sizes, and digests of weights."""
-    return replace(
-        recipe,
-        tower=Tower() if recipe.tuning.base else recipe.tower,
-        tuning=replace(recipe.tuning, digest=""),
-        distillation=replace(recipe.distillation, digest=""),
-        sfclip=replace(recipe.sfclip, vision_digest="", text_digest=""),
-    )
-
-
 def recipe_of(row: Row, seed: int, work: Path) -> Recipe:
     """The row's recipe for a seed, its teachers and its start in `work`. A seed has its own scenes, the same ones in
     every row that goes on from the start.

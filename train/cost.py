@@ -1,6 +1,6 @@
 """What a recipe costs before it runs: parameters, arithmetic and memory, from the sizes of its towers.
 
-    python -m train pretrain --recipe nano --out runs/nano --dry-run
+    python -m train pretrain --recipe nano --dry-run
 
 Matrix products only, 2 operations a multiply-add, backward twice the forward (Kaplan et al., arXiv 2001.08361, Sec.
 2.1); activations counted as in Korthikanti et al., arXiv 2205.05198, Sec. 4.1. `python -m train benchmark` checks the

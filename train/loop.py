@@ -5,9 +5,9 @@ A run is a folder: recipe.json, metrics.jsonl, checkpoints/ (exact resume), mode
 
 from __future__ import annotations
 
-import json
 import math
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,20 +19,23 @@ from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from transformers import AutoTokenizer
 
 from tipsv2.encoder import native_bf16
-from tipsv2.whole import whole_file, whole_folder
+from tipsv2.whole import whole_folder
 from train import checkpoint, distributed
 from train.data.batches import Batches, stream
 from train.data.samples import NAMED
 from train.monitor import MONITOR_SEED, Monitor, due
+from train.resume import claim_folder
 from train.schedules import warmup_cosine
-from train.settings import Recipe, choose, from_dict, to_dict
+from train.settings import Recipe, choose
 from train.shown import shown_images
-
-KEEPING = ("trackers", "workers", "save_every", "milestones", "sample_every")  # steps do not depend on them
 
 
 class Stopped(Exception):
-    """Ctrl-C or SIGTERM: the run saved its state and can be resumed."""
+    """Ctrl-C or SIGTERM: the run saved its state and can be resumed. `number` is the signal's."""
+
+    def __init__(self, step: int, number: int):
+        super().__init__(f"stopped after step {step}")
+        self.number = number
 
 
 def fit(
@@ -89,6 +92,10 @@ def fit(
     stop, shown = _StopFlag(), []
     if main and recipe.sample_every:
         shown = shown_images(batches.source, max(stage.size for stage in recipe.stages), MONITOR_SEED)
+    if main and show:
+        goes_on = f" from step {done} on" if done else ""
+        numbers = "fp32" if precision == "no" else precision
+        print(f"training on {accelerator.device} in {numbers}{goes_on}; {batches.extent()}", file=sys.stderr)
 
     def save(step: int) -> None:
         if main or shards:
@@ -101,7 +108,7 @@ def fit(
             bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
             raise FloatingPointError(
                 f"step {step + 1}: {bad} is not finite. The state before this step is saved in {run}; "
-                "resume with a lower learning rate or precision=fp32."
+                "begin a new run with a lower learning rate or precision=fp32."
             )
 
     with Monitor(run, recipe, done, shown, show, main) as monitor, stop:
@@ -163,7 +170,7 @@ def fit(
             if due(recipe, step + 1):
                 sample(step + 1)
             if asked and not last:
-                raise Stopped(f"stopped after step {step + 1}; go on with --resume.")
+                raise Stopped(step + 1, stop.asked or signal.SIGTERM)  # SIGTERM: what a launcher sends the others
         monitor.end(problems)
     encoder = shards.encoder() if shards else inner.model
     if main:
@@ -172,7 +179,7 @@ def fit(
     return run / "model"
 
 
-def _agree(terms: dict[str, torch.Tensor], asked: bool) -> tuple[dict[str, float], bool]:
+def _agree(terms: dict[str, torch.Tensor], asked: int) -> tuple[dict[str, float], bool]:
     """The terms as floats, averaged over processes, and whether any process was asked to stop: all act alike."""
     flag = terms["loss"].new_tensor(float(asked), dtype=torch.float32)
     numbers = distributed.total(torch.stack([*(t.detach().float() for t in terms.values()), flag]))
@@ -224,63 +231,11 @@ def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
     )
 
 
-def claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
-    """Make the run's folder, or see that this recipe may go on in it."""
-    record = run / "recipe.json"
-    values = json.loads(json.dumps(to_dict(recipe)))
-    if not record.exists():
-        if run.exists() and any(found.name != "app" for found in run.iterdir()):  # app/: the explorer's notes and data
-            raise ValueError(f"{run} is not empty and holds no run; choose another --out.")
-        run.mkdir(parents=True, exist_ok=True)
-        with whole_file(record) as part:
-            part.write_text(json.dumps(values, indent=2) + "\n")
-        return
-    if not resume:
-        raise ValueError(f"{run} already holds a run; add --resume to go on with it, or choose another --out.")
-    try:
-        before = json.loads(record.read_text())
-        if not isinstance(before, dict):
-            raise ValueError("no recipe")
-        # fields that are newer than the run: their defaults
-        before = json.loads(json.dumps(to_dict(from_dict(before))))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{record} is damaged, so what this run was is not known: put it back, or choose another --out."
-        ) from error
-    except TypeError:
-        pass  # fields that are gone: they are named below
-    else:
-        _forget_unknown(before, values)
-    if changed := [field for field in _differing(before, values) if field not in KEEPING]:
-        raise ValueError(
-            f"{run} was made by another recipe, different in {', '.join(changed)}. Resume with the same settings."
-        )
-
-
-def _forget_unknown(before: dict, now: dict) -> None:
-    """Drop digests of teachers that one of the two does not know: an older run, or teachers that were not opened."""
-    for family in ("distillation", "sfclip"):
-        for key in [key for key in now[family] if key.endswith("digest")]:
-            if "" in (before[family][key], now[family][key]):
-                before[family][key] = now[family][key] = ""
-
-
-def _differing(before: dict, now: dict, prefix: str = "") -> list[str]:
-    """The fields, nested ones with dots, whose values are not what they were."""
-    found = []
-    for key in {**now, **before}:
-        one, other = before.get(key), now.get(key)
-        if one != other:
-            nested = isinstance(one, dict) and isinstance(other, dict)
-            found += _differing(one, other, f"{prefix}{key}.") if nested else [prefix + key]
-    return found
-
-
 class _StopFlag:
     """Turns Ctrl-C and SIGTERM into a flag the loop reads between steps; a second Ctrl-C interrupts at once."""
 
     def __init__(self):
-        self.asked = False
+        self.asked = 0  # the signal's number
 
     def __enter__(self) -> _StopFlag:
         self._old = {}
@@ -298,4 +253,4 @@ class _StopFlag:
     def _ask(self, number, frame) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked = number

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from train.claims import LANGUAGES, ROWS, SIZE, SPLITS, Row, as_given, recipe_of, settings_of, without_paths
-from train.settings import choose, from_dict
+from train.claims import LANGUAGES, ROWS, SIZE, SPLITS, Row, recipe_of, settings_of, without_paths
+from train.settings import as_given, choose, from_dict
 
 KEPT_LINES = 60  # of a run's log
 

@@ -5,8 +5,6 @@ python -m train distill --recipe nano-distill --teacher tipsv2-nano --out runs/c
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import signal
 import socket
@@ -23,16 +21,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Tipsv2Model
 import tipsv2
 from tipsv2 import scenes
 from tipsv2.weights import digest_of
-from train import cost
 from train.bounds import check
-from train.cost import in_units
-from train.data.batches import Batches
 from train.data.samples import open_data
 from train.distributed import rank, total, world
-from train.loop import Stopped, chosen_precision, claim_folder, fit
+from train.loop import Stopped, fit
 from train.objectives import Objective
 from train.objectives.towers import build
-from train.settings import PATCH, Data, Recipe, to_dict
+from train.resume import claim_folder, command_line
+from train.settings import PATCH, Data, Recipe
 from train.teachers import Teachers, open_teachers
 from train.tokenizer import train_tokenizer
 from train.tuning import open_base
@@ -42,48 +38,35 @@ TOKENIZER_PAIRS = 20_000  # the captions of at most so many train the tokenizer
 TOKENIZER_SEED = 9 * 10**11
 
 
-def start(recipe: Recipe, out: Path, resume: bool = False, dry_run: bool = False, show: bool = True) -> None:
-    """Train `recipe` into `out`; with `show`, say how it goes. Raises ValueError for anything a user can mend.
+def start(recipe: Recipe, out: Path, resume: bool = False, show: bool = True) -> int:
+    """Train `recipe` into `out`; with `show`, say how it goes. Returns 0, or the number of the signal that stopped it.
 
-    `dry_run` prints the resolved recipe (JSON, stdout) and what it will cost (stderr), and leaves nothing behind.
+    Raises ValueError for anything a user can mend.
     """
     check(recipe)
-    count = recipe.distillation.generations
-    if count < 1 or (count > 1 and not recipe.distillation.weight):
-        raise ValueError(
-            f"distillation.generations={count}: a whole number from 1, and above 1 only where a student has a teacher "
-            "(distillation.weight, as in python -m train distill)."
-        )
-    if resume and not any(path.is_file() for path in (out / "recipe.json", out / "generation-1" / "recipe.json")):
-        raise ValueError(
-            f"{out} holds no run to go on with: name the run's folder, or leave --resume out to start one."
-        )
-    if dry_run:
-        _dry_run(recipe, out, resume, show)
-    elif count == 1:
-        _train(recipe, out, resume, show)
-    else:
-        _chain(recipe, out, resume, show)
+    if recipe.distillation.generations > 1:
+        return _chain(recipe, out, resume, show)
+    return _train(recipe, out, out, resume, show)
 
 
-def _train(recipe: Recipe, out: Path, resume: bool, show: bool) -> bool:
-    """One run; whether it came to its end."""
-    parts = prepare(recipe, out, resume)
-    _say(show, _size(parts))
+def _train(recipe: Recipe, folder: Path, out: Path, resume: bool, show: bool) -> int:
+    """One run in `folder`, which --out names or which is a part of that; returns as `start`."""
+    parts = prepare(recipe, folder, resume)
+    say(size_of(parts), show)
     try:
-        folder = fit(parts.recipe, parts.objective, parts.tokenizer, out, resume, show)
+        model = fit(parts.recipe, parts.objective, parts.tokenizer, folder, resume, show)
     except Stopped as stopped:
-        _say(show, str(stopped))
-        return False
-    _say(show, f"the encoder is in {folder}: python app.py --model {folder}")
-    return True
+        say(f"{stopped}; go on with: {command_line(recipe.command, out)}", show)
+        return stopped.number
+    say(f"the encoder is in {model}: python app.py --model {model}", show)
+    return 0
 
 
-def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> None:
+def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> int:
     """Students in a row, each with the one before as its teacher: out/generation-1, out/generation-2, ...
 
     Each is the ordinary run of its teacher, with the same seed. One that has its model is not trained again.
-    Raises ValueError where `out` holds something else, or a generation was made by another recipe.
+    Returns as `start`. Raises ValueError where `out` holds something else, or another recipe made a generation.
     """
     if out.is_dir() and (strange := [path.name for path in out.iterdir() if not path.name.startswith("generation-")]):
         raise ValueError(f"{out} holds {strange[0]}, which is no generation of a chain; choose another --out.")
@@ -93,20 +76,23 @@ def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> None:
     with _Heard() as heard:
         for number in range(1, count + 1):
             folder = out / f"generation-{number}"
-            student = replace(recipe, distillation=replace(recipe.distillation, teacher=teacher, generations=1))
+            student = replace(recipe, distillation=replace(recipe.distillation, teacher=teacher))
             if (folder / "model").is_dir():
                 claim_folder(student, folder, resume)
-                _say(show, f"generation {number} of {count} is done")
+                say(f"generation {number} of {count} is done", show)
             else:
-                _say(show, f"generation {number} of {count}, taught by {teacher}")
-                if not _train(student, folder, resume, show):
-                    return
-                if _any(heard.asked()) and number < count:
-                    _say(show, f"stopped after generation {number}; go on with --resume.")
-                    return
+                say(f"generation {number} of {count}, taught by {teacher}", show)
+                if stopped := _train(student, folder, out, resume, show):
+                    return stopped
+                stopped = heard.number()
+                if _any(stopped > 0) and number < count:
+                    goes_on = command_line(recipe.command, out)
+                    say(f"stopped after generation {number}; go on with: {goes_on}", show)
+                    return stopped or signal.SIGTERM
             teacher = str(folder / "model")
     if world() > 1:
         torch.distributed.destroy_process_group()
+    return 0
 
 
 def _any(here: bool) -> bool:
@@ -130,12 +116,13 @@ class _Heard:
         for end in self._ends:
             end.close()
 
-    def asked(self) -> bool:
+    def number(self) -> int:
+        """Of the signal that came, or 0."""
         try:
             numbers = self._ends[0].recv(1 << 16)  # a byte a signal
         except BlockingIOError:
-            return False
-        return signal.SIGINT in numbers or signal.SIGTERM in numbers
+            return 0
+        return next((number for number in (signal.SIGINT, signal.SIGTERM) if number in numbers), 0)
 
 
 @dataclass(frozen=True)
@@ -149,7 +136,7 @@ class Parts:
     unimodal: Teachers
 
 
-def prepare(recipe: Recipe, out: Path, resume: bool = False, empty: bool = False) -> Parts:
+def prepare(recipe: Recipe, out: Path | None, resume: bool = False, empty: bool = False) -> Parts:
     """Open or make everything a run needs; with `empty`, what is new has shapes and no values (torch's meta device)."""
     torch.manual_seed(recipe.seed)
     model = teacher = None
@@ -183,7 +170,8 @@ def prepare(recipe: Recipe, out: Path, resume: bool = False, empty: bool = False
     return Parts(recipe, objective, tokenizer, teacher, unimodal)
 
 
-def _size(parts: Parts) -> str:
+def size_of(parts: Parts) -> str:
+    """How much there is to learn, in how many steps."""
     recipe, objective = parts.recipe, parts.objective
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     kept = sum(p.numel() for name, p in objective.model.named_parameters() if ".lora_" not in name)
@@ -193,55 +181,7 @@ def _size(parts: Parts) -> str:
     )
 
 
-def _dry_run(recipe: Recipe, out: Path, resume: bool, show: bool) -> None:
-    """Print the recipe as it would be recorded; say its size, epochs, memory and arithmetic, and what is wrong with it.
-
-    The processes have not met yet: how many there are is what the launcher says.
-    """
-    parts, processes = prepare(recipe, out, resume, empty=True), int(os.environ.get("WORLD_SIZE", 1))
-    recipe = parts.recipe
-    batches = Batches(recipe, parts.tokenizer, rank(), processes)
-    if rank() == 0:
-        print(json.dumps(to_dict(recipe), indent=2))
-    _say(show, _size(parts))
-    _say(show, _epochs(recipe, batches))
-    unimodal = [teacher.model for teacher in (parts.unimodal.vision, parts.unimodal.text) if teacher]
-    frozen = unimodal + ([parts.teacher] if parts.teacher else [])
-    precision = "fp32" if chosen_precision(recipe.precision) == "no" else chosen_precision(recipe.precision)
-    need = cost.memory(replace(recipe, precision=precision), parts.objective, processes, frozen)
-    at, each = recipe.stages[need.stage], f" a process, of {processes}" if processes > 1 else ""
-    teachers = f"teachers {in_units(need.teachers, 'B')}, " if need.teachers else ""
-    _say(
-        show,
-        f"memory: about {in_units(need.total, 'B')}{each}: weights, gradients and moments {in_units(need.state, 'B')}, "
-        f"{teachers}activations {in_units(need.activations, 'B')} in {precision} "
-        f"(stage {need.stage}: {at.batch_size // processes} images of {at.size} px)",
-    )
-    towers = cost.towers(parts.objective.model)
-    steps = [
-        stage.batch_size
-        / processes
-        * (cost.operations(recipe, stage, *towers) + cost.teaching(recipe, stage, parts.teacher, parts.unimodal))
-        for stage in recipe.stages
-    ]
-    whole = sum(work * stage.steps for work, stage in zip(steps, recipe.stages, strict=True))
-    by_stage = ", ".join(f"{in_units(work, 'FLOP')} (stage {k})" for k, work in enumerate(steps))
-    _say(show, f"arithmetic of a step{each}: {by_stage}; {in_units(whole, 'FLOP')} in all")
-    if (count := recipe.distillation.generations) > 1:
-        _say(show, f"all that for each of {count} generations, the first one's teacher apart")
-
-
-def _epochs(recipe: Recipe, batches: Batches) -> str:
-    """How often the data is gone through, where its size is known."""
-    if batches.drawn:
-        return "data: scenes, every one drawn anew, so there are no epochs"
-    name = batches.source.pairs.name
-    if batches.source.size == math.inf:
-        return f"data: {name}, read as a stream: how many epochs that is only reading it would tell"
-    return f"data: {name}, {batches.source.size:,} pairs, {recipe.images / batches.source.size:.1f} epochs"
-
-
-def _say(show: bool, text: str) -> None:
+def say(text: str, show: bool = True) -> None:
     """One process speaks for all."""
     if show and rank() == 0:
         print(text, file=sys.stderr)

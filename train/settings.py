@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 SEED_STRIDE = 10**9  # scenes per recipe seed; runs with different seeds see different scenes
 PATCH = 14  # pixels; the batches' masks, labels and grids count in these
@@ -264,3 +264,14 @@ def from_dict(values: dict) -> Recipe:
         if dataclasses.is_dataclass(kind) and name in values:  # an older record may lack a family, or fields of it
             values[name] = kind(**values[name])
     return Recipe(**values | {"stages": tuple(Stage(**s) for s in values["stages"])})
+
+
+def as_given(recipe: Recipe) -> Recipe:
+    """The recipe without what a run finds by itself: a base's sizes, and digests of weights."""
+    return replace(
+        recipe,
+        tower=Tower() if recipe.tuning.base else recipe.tower,
+        tuning=replace(recipe.tuning, digest=""),
+        distillation=replace(recipe.distillation, digest=""),
+        sfclip=replace(recipe.sfclip, vision_digest="", text_digest=""),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -60,6 +61,15 @@ class Batches(Dataset):
     def images_before(self, step: int) -> int:
         """How many images the steps before `step` consumed."""
         return images_before(self.recipe, step)
+
+    def extent(self) -> str:
+        """What the data are and how often they are gone through, where their size is known."""
+        if self.drawn:
+            return "data: scenes, every one drawn anew, so there are no epochs"
+        name, size = self.source.pairs.name, self.source.size
+        if size == math.inf:
+            return f"data: {name}, read as a stream: how many epochs that is only reading it would tell"
+        return f"data: {name}, {size:,} pairs, {self.recipe.images / size:.1f} epochs"
 
     def too_many(self, unreadable: int, tried: int) -> bool:
         """Whether more of the `tried` images than data.unreadable allows could not be used, once they are enough."""

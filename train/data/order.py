@@ -9,6 +9,7 @@ later than others. With another number of processes a resumed run on a table goe
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -77,7 +78,7 @@ class StreamOrder:
         while True:
             length = self._length(stage, epoch)
             if length is not None and length < share:
-                raise ValueError(too_large(stage, batch_size, self.pairs.name, length, self.world))
+                raise ValueError(too_large({stage: batch_size}, self.pairs.name, length, self.world))
             if length is not None and step >= length // share:
                 step -= length // share
                 epoch += 1
@@ -144,12 +145,18 @@ class StreamOrder:
                     file.write("\n" + json.dumps({"shard": shard, "pairs": size}))  # never on from half a line
 
 
-def too_large(stage: int, batch_size: int, name: str, length: int, world: int) -> str:
-    """What is wrong with a batch of more pairs than there are."""
+def too_large(stages: dict[int, int], name: str, length: int, world: int = 1, every: bool = False) -> str:
+    """What is wrong with batches of more pairs than there are. stages: number -> batch size of each that is.
+
+    every: whether these are all stages of the recipe, so that one assignment mends them.
+    """
     if length == 1 and world == 1:
         return f"{name} holds one pair only, and a pair is learned by contrast with others: give at least two."
     whose = "" if world == 1 else f" for each of {world} processes"
+    found = ", ".join(f"stages.{stage}.batch_size={size}" for stage, size in stages.items())
+    keys = ["stages.*"] if every and len(stages) > 1 else [f"stages.{stage}" for stage in stages]
+    mended = " ".join(shlex.quote(f"{key}.batch_size={length * world}") for key in keys)
     return (
-        f"stages.{stage}.batch_size={batch_size} is more than {name} holds: {length} pairs{whose}. "
-        f"Set stages.{stage}.batch_size={length * world} or less."
+        f"{found} {'is' if len(stages) == 1 else 'are'} more than {name} holds: {length} pairs{whose}. "
+        f"Set {mended} or less."
     )

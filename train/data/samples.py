@@ -90,9 +90,10 @@ class CaptionedImages:
             )
         if self.pairs.indexed:
             self.size = len(self.pairs)
-            for number, stage in enumerate(recipe.stages):
-                if stage.batch_size > self.size:
-                    raise ValueError(too_large(number, stage.batch_size, self.pairs.name, self.size, 1))
+            large = {k: stage.batch_size for k, stage in enumerate(recipe.stages) if stage.batch_size > self.size}
+            if large:
+                every = len(large) == len(recipe.stages)
+                raise ValueError(too_large(large, self.pairs.name, self.size, every=every))
             self.order = TableOrder(self.pairs, recipe.seed, rank, world)
         else:
             self.size = math.inf
