@@ -10,7 +10,7 @@
     python -m train caption photos --model HuggingFaceTB/SmolVLM-256M-Instruct --out captions.jsonl
     python -m train scenes --out scenes --count 10000 --size 224
     python -m train reproduce --out runs/table
-    python -m train curves runs/nano runs/nano-2 --out curves.png
+    python -m train curves runs/nano runs/sparc --out curves.png
 
 Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200 'stages.*.size=112' (every stage).
 pretrain, distill, finetune, sparc and sfclip take --resume (on exactly where a run stopped) and --dry-run (its cost).
@@ -97,9 +97,10 @@ def main(arguments: list[str] | None = None) -> int:
     curves = commands.add_parser(
         "curves",
         help="draw the losses and the alignment of runs as one picture",
-        epilog="example: python -m train curves runs/nano runs/nano-2 --out curves.png",
+        epilog="example: python -m train curves runs/nano runs/sparc --out curves.png",
     )
-    curves.add_argument("runs", type=Path, nargs="+", help="run folders, in order")
+    curves.add_argument("runs", type=Path, nargs="+", help="run folders")
+    curves.add_argument("--chain", action="store_true", help="end to end, for runs that go on from one another")
     curves.add_argument("--out", type=Path, default=Path("curves.png"), help="the picture (default curves.png)")
     benchmark = commands.add_parser(
         "benchmark",
@@ -139,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "curves":
             from train.curves import plot
 
-            print(plot(options.runs, options.out))
+            print(plot(options.runs, options.out, options.chain))
         elif options.command == "benchmark":
             from train import benchmark as measure
 
