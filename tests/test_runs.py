@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,6 +121,20 @@ def test_a_signal_to_the_whole_group_saves(tmp_path, number):
     said = run.communicate(timeout=60)[1]
     assert said.startswith("said: stopped after step"), said
     assert int(checkpoint.latest(tmp_path / "run").name.split("-")[1]) > 2
+
+
+def test_a_killed_worker_is_a_sentence(tmp_path):
+    run = drive(tmp_path / "run", fields=["save_every=2", "stages.0.steps=100000"])
+    deadline = time.monotonic() + 120
+    while checkpoint.latest(tmp_path / "run") is None and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    found = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in map(int, found)}
+    workers = [pid for pid, command in commands.items() if b"-c\0\nimport resource" in command]  # no resource tracker
+    os.kill(workers[0], signal.SIGKILL)
+    said = run.communicate(timeout=60)[1]
+    assert said.startswith("said: a process that reads or draws the data was lost (DataLoader worker"), said
+    assert "--resume" in said and "Traceback" not in said
 
 
 def test_kill_9_then_resume_gives_the_same_weights(tmp_path):

@@ -10,7 +10,7 @@
     python -m train caption photos --model HuggingFaceTB/SmolVLM-256M-Instruct --out captions.jsonl
     python -m train scenes --out scenes --count 10000 --size 224
     python -m train reproduce --out runs/table
-    python -m train curves runs/nano runs/nano-2 --out curves.png
+    python -m train curves runs/nano runs/sparc --out curves.png
 
 Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200 'stages.*.size=112' (every stage).
 pretrain, distill, finetune, sparc and sfclip take --dry-run (what a run would be and cost) and --resume:
@@ -57,7 +57,7 @@ def _do(options: argparse.Namespace) -> int:
     elif options.command == "curves":
         from train.curves import plot
 
-        print(plot(options.runs, options.out))
+        print(plot(options.runs, options.out, options.chain))
     elif options.command == "benchmark":
         from train import benchmark as measure
 

@@ -196,9 +196,10 @@ def _plain_commands(commands) -> None:
         "curves",
         help="draw the losses and the alignment of runs as one picture",
         description="Draw every loss, and how well patches fit words, over the images that the runs have seen.",
-        epilog="example: python -m train curves runs/nano runs/nano-2 --out curves.png",
+        epilog="example: python -m train curves runs/nano runs/sparc --out curves.png",
     )
-    curves.add_argument("runs", type=Path, nargs="+", help="run folders, in order")
+    curves.add_argument("runs", type=Path, nargs="+", help="run folders")
+    curves.add_argument("--chain", action="store_true", help="end to end, for runs that go on from one another")
     curves.add_argument("--out", type=Path, default=Path("curves.png"), help="the picture (default curves.png)")
     benchmark = commands.add_parser(
         "benchmark",

@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -111,7 +113,7 @@ def fit(
                 "begin a new run with a lower learning rate or precision=fp32."
             )
 
-    with Monitor(run, recipe, done, shown, show, main) as monitor, stop:
+    with Monitor(run, recipe, done, shown, show, main) as monitor, stop, _killed_workers():
 
         def sample(step: int) -> None:
             encoder = shards.encoder() if shards else inner.model  # with shards the work of all processes
@@ -231,8 +233,22 @@ def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
     )
 
 
+@contextmanager
+def _killed_workers() -> Iterator[None]:
+    """A worker that was killed as a sentence; torch raises it wherever the training happens to be."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            f"a process that reads or draws the data was lost ({str(error).splitlines()[0].rstrip('. ')}), as happens "
+            "where memory runs out: fewer workers need less. Go on from the last checkpoint with --resume."
+        ) from error
+
+
 class _StopFlag:
-    """Turns Ctrl-C and SIGTERM into a flag the loop reads between steps; a second Ctrl-C interrupts at once."""
+    """Turns Ctrl-C and SIGTERM into a flag the loop reads between steps; Ctrl-C after that interrupts at once."""
 
     def __init__(self):
         self.asked = 0  # the signal's number
@@ -251,6 +267,6 @@ class _StopFlag:
             signal.signal(number, handler)
 
     def _ask(self, number, frame) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:  # a scheduler may send SIGTERM twice
             raise KeyboardInterrupt
-        self.asked = number
+        self.asked = self.asked or number
