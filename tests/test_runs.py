@@ -123,6 +123,7 @@ def test_a_signal_to_the_whole_group_saves(tmp_path, number):
     assert int(checkpoint.latest(tmp_path / "run").name.split("-")[1]) > 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
 def test_a_killed_worker_is_a_sentence(tmp_path):
     run = drive(tmp_path / "run", fields=["save_every=2", "stages.0.steps=100000"])
     deadline = time.monotonic() + 120
