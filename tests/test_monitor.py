@@ -186,3 +186,11 @@ def test_a_sample_a_run_died_in_is_made_on_resume(step, tokenizer, tmp_path, mon
     monkeypatch.setattr(monitor, "score_scenes", fail)
     resume()  # all is there: nothing is scored twice
     assert scored(tmp_path / "parts") == [0, 5, 10]
+
+
+def test_images_larger_than_any_scene_are_sampled(own, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "LARGEST", 50)
+    drawn, draw = [], monitor.draw
+    monkeypatch.setattr(monitor, "draw", lambda seed, side: drawn.append(side) or draw(seed, side))
+    train(recipe(f"data.source={own}", "sample_every=1000"), tokenizer, tmp_path / "run")
+    assert set(drawn) == {42} and scored(tmp_path / "run")[-1] == 10

@@ -22,9 +22,10 @@ from tipsv2.encoder import Encoder
 from tipsv2.evaluation.segmentation import score_scenes
 from tipsv2.heatmap import similarity, to_pixels
 from tipsv2.render import headed, overlay
-from tipsv2.scenes import draw
+from tipsv2.scenes import LARGEST, draw
+from tipsv2.whole import whole_file
 from train.data.samples import NAMED
-from train.settings import Recipe
+from train.settings import PATCH, Recipe
 from train.shown import QUERIES, Shown
 
 MONITOR_SEED = 3 * 10**12  # scenes of neither training nor the evaluation splits
@@ -90,7 +91,8 @@ class Monitor:
         training = model.training
         encoder = Encoder(info, model.eval(), tokenizer)
         self._picture(step, encoder)
-        scenes = [draw(MONITOR_SEED + i, size) for i in range(SCENES)]
+        side = min(size, LARGEST // PATCH * PATCH)  # own images may be larger than scenes can be drawn
+        scenes = [draw(MONITOR_SEED + i, side) for i in range(SCENES)]
         scores = score_scenes(encoder, scenes, candidates=("present",), progress=False)
         found = {f"miou_{kind}": scores[kind]["miou_present"] for kind in ("final", "values")}
         self._write({"step": step, **found})  # last: it says that the sample is whole
@@ -172,5 +174,6 @@ def _kept_lines(path: Path, step: int) -> list[dict]:
     texts = [text for text in path.read_text().splitlines() if text.endswith("}")]  # a killed run may leave half a line
     lines = [(text, json.loads(text)) for text in texts]
     kept = [(text, line) for text, line in lines if line["step"] <= step]
-    path.write_text("".join(text + "\n" for text, _ in kept))
+    with whole_file(path) as part:  # a kill here must not cost the log
+        part.write_text("".join(text + "\n" for text, _ in kept))
     return [line for _, line in kept]
