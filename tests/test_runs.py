@@ -47,7 +47,7 @@ try:
 except (OSError, Stopped) as error:
     sys.exit(f"said: {error}")
 """
-FIELDS = ["precision=fp32", "tower.vocabulary=400", "sample_every=1000", "trackers="]
+FIELDS = ["precision=fp32", "tower.vocabulary=400", "sample_every=0", "trackers="]
 
 
 @pytest.fixture(scope="module")
