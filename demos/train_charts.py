@@ -38,7 +38,7 @@ def curves(look: Look) -> str:
     measured = [(name.removeprefix("miou_"), *series[name]) for name in sorted(series) if name.startswith("miou_")]
     if measured:
         forgets = look.own_data and look.base
-        what = "of 64 drawn scenes" + (": what is forgotten" if forgets else "")
+        what = "of drawn scenes" + (": what is forgotten" if forgets else "")
         charts.append(chart("Patch-text mIoU", what, measured, last))
     return f'<section class="tips-curves">{"".join(charts)}</section>'
 

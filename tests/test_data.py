@@ -19,6 +19,7 @@ from tipsv2 import scenes
 from train import checkpoint, monitor, recipes
 from train.__main__ import main
 from train.data.batches import Batches, stream
+from train.data.samples import CaptionedImages
 from train.data.views import global_crop, random_window
 from train.loop import Stopped, fit
 from train.objectives import Objective
@@ -227,6 +228,16 @@ def test_four_steps_and_four_more_are_eight(tmp_path, tokenizer, kind):
     assert (whole[7]["unreadable"] > 0) == (kind == "folder")
     first, second = (load_file(checkpoint.latest(tmp_path / r) / "state.safetensors") for r in ("whole", "parts"))
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_damaged_record_of_the_data_is_named(tmp_path):
+    source = CaptionedImages(recipe(photos.folder(tmp_path / "x", 16)), 0, 1)
+    record = tmp_path / "data.jsonl"
+    source.remember(record, main=True)
+    source.remember(record, main=True)  # unchanged
+    record.write_text("")
+    with pytest.raises(ValueError, match=r"data.jsonl is damaged.*delete that file"):
+        source.remember(record, main=True)
 
 
 def test_a_run_on_spoilt_data_saves_and_stops(tmp_path, tokenizer):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from train import checkpoint, recipes
 from train.data.batches import Batches
-from train.loop import fit
+from train.loop import _StopFlag, fit
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.overrides import override
@@ -121,6 +121,17 @@ def test_a_signal_to_the_whole_group_saves(tmp_path, number):
     said = run.communicate(timeout=60)[1]
     assert said.startswith("said: stopped after step"), said
     assert int(checkpoint.latest(tmp_path / "run").name.split("-")[1]) > 2
+
+
+def test_only_ctrl_c_interrupts_a_run_that_is_about_to_save():
+    """A scheduler may send SIGTERM twice."""
+    with _StopFlag() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)  # where the interpreter hears it
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")

@@ -50,7 +50,7 @@ def _set(node, path: list[str], value: str, key: str):
     if kind is bool:
         return replace(node, **{head: choose(key, value.lower(), "true", "false") == "true"})
     if kind not in (int, float, str):
-        inner = f"0.{'steps'}=100" if isinstance(current, tuple) else f"{dataclasses.fields(current)[0].name}=..."
+        inner = "0.steps=100" if isinstance(current, tuple) else f"{dataclasses.fields(current)[0].name}=..."
         raise ValueError(f"{key} holds several fields; set one of them, for example {key}.{inner}")
     try:
         return replace(node, **{head: kind(value)})
