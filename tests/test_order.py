@@ -76,7 +76,7 @@ def test_a_stream_resumes_in_its_shard_and_in_the_same_order(tmp_path):
         assert seen(StreamOrder(pairs, 3, 0, 1, buffer=4), 0, [step], 4, 4) == [shown[step]]
     known = record.read_text()
     record.write_text(known[: known.index("}", 40) - 3])  # as a killed run may leave it
-    for _ in range(2):  # what is learned again is not written on from half a line
+    for _ in range(2):  # what is learned again is first written on from half a line
         resumed, opened = StreamOrder(pairs, 3, 0, 1, buffer=4), []
         resumed.remember(record)
         seen(resumed, 0, range(9), 4, 4)

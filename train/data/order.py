@@ -62,7 +62,7 @@ class StreamOrder:
         for line in record.read_text().splitlines():
             try:
                 known = json.loads(line)
-            except ValueError:  # half a line of a killed run
+            except ValueError:  # half a line of a killed run, and what was then written on it: learned again
                 continue
             if "shard" in known:
                 self.sizes[known["shard"]] = known["pairs"]
@@ -142,7 +142,7 @@ class StreamOrder:
             self.sizes[shard] = size
             if self._record:
                 with self._record.open("a") as file:  # a short line is written whole, whoever else writes
-                    file.write("\n" + json.dumps({"shard": shard, "pairs": size}))  # never on from half a line
+                    file.write(json.dumps({"shard": shard, "pairs": size}) + "\n")
 
 
 def too_large(stages: dict[int, int], name: str, length: int, world: int = 1, every: bool = False) -> str:
