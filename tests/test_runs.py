@@ -113,7 +113,8 @@ def drive(run, resume="new", limit=0, fields=(), **options):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_saves(tmp_path, number):
     """What a terminal's Ctrl-C and a cluster's scheduler send also reaches the workers."""
-    run = drive(tmp_path / "run", fields=["save_every=1000", "stages.0.steps=100000"], start_new_session=True)
+    long = ["save_every=1000", "stages.0.steps=100000", "stages.0.batch_size=128"]  # a step that a worker's end reaches
+    run = drive(tmp_path / "run", fields=long, start_new_session=True)
     log, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") > 2) and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
