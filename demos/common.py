@@ -207,17 +207,17 @@ def _thumbnails(shown: tuple[Example, ...]) -> str:
 
 def strip_html(studio: Studio, model: str | None) -> str:
     """The examples that suit this model, as a strip."""
-    return _thumbnails(tuple(examples(studio.info(model).source)))
+    return _thumbnails(tuple(examples(studio.info(model).knows)))
 
 
 def first_queries(studio: Studio, limit: int | None = None) -> list[str]:
     """The queries of the example that the page opens with."""
-    return list(pick_example(studio, None, 0).queries)[:limit] if examples(studio.info().source) else []
+    return list(pick_example(studio, None, 0).queries)[:limit] if examples(studio.info().knows) else []
 
 
 def pick_example(studio: Studio, model: str | None, index: int) -> Example:
     """The example behind a click on the strip. Raises ValueError if there is no such one."""
-    shown = examples(studio.info(model).source)
+    shown = examples(studio.info(model).knows)
     if not 0 <= index < len(shown):
         raise ValueError("This example is gone: reload the page.")
     return shown[index]

@@ -10,7 +10,8 @@ import numpy as np
 
 from demos import common, views
 from demos.studio import Seen, Studio
-from tipsv2.catalogue import BUNDLED, PAIR, is_cached
+from tipsv2 import bundled
+from tipsv2.catalogue import is_cached
 
 if TYPE_CHECKING:
     from tipsv2.alignment import Comparison
@@ -136,12 +137,12 @@ def sights(both: Both) -> str:
 
 
 def opening(studio: Studio, model: str | None) -> tuple[str, str, str]:
-    """-> (A, B, features of B) to open with: where nothing but the bundled encoder was asked for, the bundled teacher
-    and its student; else the page's model and its `partner`.
+    """-> (A, B, features of B) to open with: where nothing but the default encoder was asked for, `bundled.pair`; else
+    the page's model and its `partner`.
     """
     name = studio.info(model).name
-    if studio.opening == (BUNDLED,) == (name,) and {*PAIR} <= {info.name for info in studio.offer.infos()}:
-        return *PAIR, "values"
+    if studio.opening == (bundled.default(),) == (name,) and (both := bundled.pair()):
+        return *both, "values"
     return name, *partner(studio, model)
 
 

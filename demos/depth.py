@@ -18,6 +18,7 @@ from demos.examples import Example, examples
 from demos.exports import export_row
 from demos.loading import FETCHING
 from demos.page import Page
+from tipsv2.bundled import PHOTOGRAPHS
 from tipsv2.images import open_image
 
 TITLE = "Depth"
@@ -119,7 +120,7 @@ def resolutions(training: int, patch_size: int) -> dict:
 
 def photographs() -> list[Example]:
     """The examples: photographs whatever encoder the page has, since that is what the heads were taught with."""
-    return examples("hub")
+    return examples((PHOTOGRAPHS,))
 
 
 @functools.cache

@@ -1,50 +1,20 @@
-"""Images to start with: drawn scenes for encoders trained on them, photographs for everything else.
+"""Images to start with: photographs and drawn scenes, each for the encoders that know such pictures.
 
-Scenes lie in assets/examples with a sidecar, examples.json: [{"file", "queries", "classes", "for"}], for: "scenes" or
-"photos".
-Photographs are those inside the scikit-image wheel (skimage/data, public domain or CC0, see its README); they are read
-from the installed package without importing it and nothing is downloaded.
+They lie in assets/examples with a sidecar, examples.json: [{"file", "for", "queries", "absent", "classes", ...}], for:
+"photographs" or "drawings". Their licences are in LICENSES.md beside it.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
-MAX_EXAMPLES = 8
+from tipsv2.bundled import DRAWINGS, PHOTOGRAPHS
 
-# File in skimage/data, what to look for, classes to tell apart.
-_PHOTOS = (
-    ("chelsea.png", ("a cat's eye", "nose", "whiskers", "ear"), ("cat", "blanket", "wall")),
-    (
-        "astronaut.png",
-        ("a smiling woman", "orange space suit", "space shuttle", "American flag"),
-        ("woman's face", "hair", "orange space suit", "helmet", "space shuttle", "American flag", "wall"),
-    ),
-    (
-        "coffee.png",
-        ("espresso", "spoon", "red saucer", "wooden table"),
-        ("coffee", "cup", "spoon", "saucer", "wooden table"),
-    ),
-    (
-        "motorcycle_left.png",
-        ("motorcycle", "wheel", "wooden bench", "cardboard box"),
-        ("motorcycle", "bench", "shelf", "cardboard box", "floor", "door"),
-    ),
-    (
-        "rocket.jpg",
-        ("rocket", "lattice tower", "night sky", "bright lights"),
-        ("rocket", "tower", "sky", "light", "ground"),
-    ),
-    (
-        "camera.png",
-        ("a man", "camera", "tripod", "tall building"),
-        ("man", "camera", "tripod", "building", "grass", "sky"),
-    ),
-)
+FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
+MAX_EXAMPLES = 12
 
 
 @dataclass(frozen=True)
@@ -53,26 +23,24 @@ class Example:
 
     path: Path
     queries: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()  # those of the queries that the image does not show
     classes: tuple[str, ...] = ()
-    kind: str = "scenes"  # "scenes" | "photos"
+    kind: str = DRAWINGS  # or PHOTOGRAPHS
     seed: int | None = None  # of a scene, which with its styles tells its labels: tipsv2.scenes.draw
     styles: tuple[str, ...] = ()
 
 
-def examples(source: str, folder: Path = FOLDER) -> list[Example]:
-    """The examples that suit a model from this source (`ModelInfo.source`), at most MAX_EXAMPLES.
-
-    "bundled" has seen drawn scenes only, "hub" photographs; a local folder may be either and gets some of both.
+def examples(knows: Collection[str], folder: Path = FOLDER) -> list[Example]:
+    """The examples that suit an encoder which knows these kinds of pictures (`ModelInfo.knows`), MAX_EXAMPLES at most:
+    photographs first. One of which nobody has said what it knows gets some of both, scenes first, since those are
+    what encoders are trained on here; one whose kind is not there gets what there is.
     """
-    scenes, photos = [], _photos()
-    for example in _from_folder(folder):
-        (scenes if example.kind == "scenes" else photos).append(example)
-    if source == "bundled":
-        chosen = scenes or photos
-    elif source == "hub":
-        chosen = photos or scenes
+    found = _from_folder(folder)
+    photographs, scenes = ([each for each in found if each.kind == kind] for kind in (PHOTOGRAPHS, DRAWINGS))
+    if not knows:
+        chosen = scenes[: max(MAX_EXAMPLES // 2, MAX_EXAMPLES - len(photographs))] + photographs
     else:
-        chosen = scenes[: max(MAX_EXAMPLES // 2, MAX_EXAMPLES - len(photos))] + photos
+        chosen = [each for each in photographs + scenes if each.kind in knows] or found
     return chosen[:MAX_EXAMPLES]
 
 
@@ -83,9 +51,11 @@ def _from_folder(folder: Path) -> list[Example]:
     for entry in _sidecar(folder / "examples.json"):
         path = files.pop(str(entry.get("file")), None)
         if path is not None:
-            words = {name: tuple(map(str, entry.get(name) or ())) for name in ("queries", "classes", "styles")}
+            words = {
+                name: tuple(map(str, entry.get(name) or ())) for name in ("queries", "absent", "classes", "styles")
+            }
             seed = entry["seed"] if isinstance(entry.get("seed"), int) else None
-            kind = "photos" if entry.get("for") == "photos" else "scenes"
+            kind = PHOTOGRAPHS if entry.get("for") == PHOTOGRAPHS else DRAWINGS
             found.append(Example(path, **words, kind=kind, seed=seed))
     return found + [Example(path) for path in files.values()]
 
@@ -96,15 +66,3 @@ def _sidecar(path: Path) -> list[dict]:
     except (OSError, ValueError):
         return []
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-
-
-def _photos() -> list[Example]:
-    package = importlib.util.find_spec("skimage")
-    if package is None or not package.submodule_search_locations:
-        return []
-    folder = Path(package.submodule_search_locations[0]) / "data"
-    return [
-        Example(folder / name, queries, classes, "photos")
-        for name, queries, classes in _PHOTOS
-        if (folder / name).is_file()
-    ]

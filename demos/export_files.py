@@ -29,7 +29,7 @@ def slug(text: str) -> str:
 
 
 def stem(taken: Taken) -> str:
-    """tipsv2-nano_heatmap_cat: the model, what it is, the image."""
+    """opentips-nano_heatmap_cat: the model, what it is, the image."""
     model, image = taken.model.rstrip("/\\").replace("\\", "/").rpartition("/")[2], Path(taken.image).stem
     return "_".join(part for part in map(slug, (model, taken.name, image)) if part) or "tipsv2"
 

@@ -5,12 +5,14 @@ Sizes: N maps, h x w patches, D embedding width, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demos import common
 from demos.layer_memory import LayerMemory
 from demos.studio import Seen, Studio
+from tipsv2.bundled import DRAWINGS
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +143,7 @@ class Asker:
 
         encoder = self.studio.encoder(question.model)
         words = common.texts((question.vocabulary or "").split(","), "word", MAX_VOCABULARY) or vocabulary(
-            encoder.info.source
+            encoder.info.knows
         )
         return nearest_words(answer.grid[answer.patch(question)], encoder, words, count)
 
@@ -178,15 +180,16 @@ def templates_of(question: Question) -> str | tuple[str, ...]:
     return tuple(dict.fromkeys(lines.values()))
 
 
-def vocabulary(source: str) -> list[str]:
-    """The words to tell patches in, for an encoder from this source (`ModelInfo.source`)."""
-    if source == "bundled":
-        from tipsv2.scenes import names
-
-        return list(dict.fromkeys([*names(), *COLOURS]))
+def vocabulary(knows: Collection[str]) -> list[str]:
+    """The words to tell patches in, for an encoder which knows these kinds of pictures (`ModelInfo.knows`): the names
+    of the drawn scenes, of the benchmarks' photographs, or both; of photographs where nobody has said.
+    """
     from tipsv2.prompts import CLASS_LISTS
+    from tipsv2.scenes import names
 
-    return list(dict.fromkeys([*(name for names in CLASS_LISTS.values() for name in names), *COLOURS]))
+    photographed = [name for listed in CLASS_LISTS.values() for name in listed] if {*knows} != {DRAWINGS} else []
+    drawn = names() if DRAWINGS in knows else []
+    return list(dict.fromkeys([*photographed, *drawn, *COLOURS]))
 
 
 def region(question: Question, values: torch.Tensor, size: tuple[int, int]) -> Regions:

@@ -98,7 +98,8 @@ class Loading:
     @answered
     def models(self) -> list[dict]:
         """The encoders on offer: name (what the other endpoints take as `model`), title, parameters, training
-        resolution in pixels, download size in MB, where it is, and whether it is in memory.
+        resolution in pixels, download size in MB, which kinds of pictures it knows ([] where nobody has said), where
+        it is, and whether it is in memory.
         """
         return [
             {
@@ -107,6 +108,7 @@ class Loading:
                 "parameters": info.parameters,
                 "resolution": info.resolution,
                 "download_mb": info.download_mb,
+                "knows": list(info.knows),
                 "where": where(info),
                 "loaded": self.studio.shelf.loaded(info.name) is not None,
             }
@@ -151,7 +153,9 @@ def downloading_html(title: str, done: int, total: int) -> str:
 
 
 def status_html(studio: Studio, model: str | None, failure: str = "") -> str:
-    """Which model answers, what it was trained on and at which resolution, device and dtype, in one line."""
+    """Which model answers: its size, resolution, device and dtype, which pictures it knows and what it was trained on,
+    in one line.
+    """
     if model is None:
         return views.status(studio.info().title, [failure], "failed")
     encoder = studio.shelf.loaded(model)
@@ -163,6 +167,7 @@ def status_html(studio: Studio, model: str | None, failure: str = "") -> str:
         f"{info.parameters} parameters" if info.parameters != "unknown" else "",
         f"trained at {info.resolution} px",
         f"{encoder.device}, {str(encoder.dtype).removeprefix('torch.')}" if encoder else "",
+        f"knows {' and '.join(info.knows)}" if info.knows else "",
         {"folder": "a local folder", "run": "a training run"}.get(info.source, info.trained_on),
     ]
     return views.status(info.title, [fact for fact in facts if fact])

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tipsv2 import bundled
 from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, available, fetch, find
 
 LOCAL = ("folder", "run")
@@ -35,6 +36,7 @@ class Offer:
 
     def info(self, name: str) -> ModelInfo:
         """name: of an encoder on offer, or "run@step" for one of its checkpoints. Raises ModelError on any other."""
+        name = bundled.current_name(name)
         run, at, step = name.rpartition("@")
         if at and step.isdecimal() and int(step) in self.checkpoints(run):
             place = self.checkpoints(run)[int(step)]

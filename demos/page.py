@@ -105,8 +105,8 @@ def picker(studio: Studio, label: str, **options) -> gr.Dropdown:
     are, and refuses in a sentence.
     """
     classes = [options.pop("elem_classes", ""), "tips-menu"]
-    shown = dict(value=studio.first, label=label, filterable=False, elem_classes=classes)
-    menu = gr.Dropdown(studio.choices(), **shown, **options)
+    shown = dict(value=studio.first, label=label, filterable=False, elem_classes=classes) | options
+    menu = gr.Dropdown(studio.choices(), **shown)
     menu.preprocess = lambda name: None if name is None else str(name)
     menu.api_info = lambda: {"type": "string", "description": "name of an encoder on offer"}
     return menu

@@ -91,7 +91,7 @@ def endpoints(trainer: Trainer) -> None:
     name = gr.Textbox(label="name", **hidden)
     inputs = [
         gr.Textbox("", label="name", **hidden),
-        gr.Textbox("tipsv2-nano", label="base", **hidden),
+        gr.Textbox("opentips-nano", label="base", **hidden),
         gr.Textbox("full", label="recipe", **hidden),
         gr.Textbox("scenes", label="data", **hidden),
         gr.File(label="zipped", **hidden),

@@ -1,6 +1,6 @@
 """Behind the Train tab: what a visitor chose -> the arguments of `python -m train`, with sane limits. No gradio.
 
-command(Wish(name="dogs", base="tipsv2-nano", data="hub", hub="owner/name"), studio, jobs, allowed)
+command(Wish(name="dogs", base="opentips-nano", data="hub", hub="owner/name"), studio, jobs, allowed)
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Wish:
     """The form. data: "scenes" | "zip" | "hub" | "folder"; rate and size 0: the recipe's own."""
 
     name: str
-    base: str = "tipsv2-nano"
+    base: str = "opentips-nano"
     kind: str = "full"
     data: str = "scenes"
     hub: str = ""

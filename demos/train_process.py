@@ -1,7 +1,7 @@
 """Behind the Train tab: runs as processes of their own that outlive the app; started, stopped, resumed and deleted.
 
     jobs = Jobs(Path("runs"))
-    jobs.start("dogs", ["finetune", "--base", "tipsv2-nano", ...], zipped="dogs.zip")
+    jobs.start("dogs", ["finetune", "--base", "opentips-nano", ...], zipped="dogs.zip")
 
 One run at a time: whoever starts one holds a lock file meanwhile, also against other apps on the same folder.
 """

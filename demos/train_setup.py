@@ -11,6 +11,8 @@ from demos.common import toasted
 from demos.page import Page
 from demos.train_form import KINDS, SCRATCH, SIZES
 from demos.train_work import Trainer, wish_of
+from tipsv2 import bundled
+from tipsv2.bundled import NANO
 
 HUB_HINT = "owner/name of a data set of images with captions"
 ZIP_HINT = "NAME.txt beside NAME.jpg, or one table with the columns file_name and caption."
@@ -107,7 +109,9 @@ def form(page: Page, trainer: Trainer) -> Form:
     """Build the form inside the current column, with its own events."""
     fills, html = Fills(trainer), dict(apply_default_css=False, js_on_load=None, elem_classes="tips-under")
     start = gr.Radio([("An encoder", "encoder"), ("From scratch", SCRATCH)], value="encoder", label="Start from")
-    base = page.picker("Base")
+    # A first run learns scenes on a CPU: of the bundled encoders the small one is for that.
+    first = NANO if page.studio.opening == (bundled.default(),) else page.studio.first
+    base = page.picker("Base", value=first)
     known = train_form.WITH_BASE
     kind = gr.Radio([(KINDS[key].title, key) for key in known], value=known[0], label="What learns")
     recipe = train_form.usual(known[0])

@@ -14,7 +14,7 @@ from demos.train_form import SCRATCH, Wish
 from demos.train_process import ROOT, Jobs
 from demos.train_state import Look
 from demos.train_views import NOT_HERE
-from tipsv2.catalogue import BUNDLED
+from tipsv2.bundled import NANO
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost", "testclient")
 
@@ -88,7 +88,7 @@ class Trainer:
         if look.state != "done":
             raise ValueError(f"'{look.name}' is not done: there is no encoder of it yet.")
         made = self.studio.add(self.jobs.folder / look.name)
-        base = look.base or BUNDLED
+        base = look.base or NANO
         folder = Path(ROOT, base)
         return [self.studio.add(folder) if folder.is_dir() else self.studio.info(base).name, made]
 

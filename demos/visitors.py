@@ -2,7 +2,7 @@
 take, does the server's memory stay where it was? Talks to a running explorer through gradio_client, as anybody could.
 
 python -m demos.visitors --visitors 20 --queries 10 --rounds 3                    starts an app of its own
-python -m demos.visitors --url http://127.0.0.1:7860 --model tipsv2-nano --pid 4242
+python -m demos.visitors --url http://127.0.0.1:7860 --model opentips-nano --pid 4242
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = argparse.ArgumentParser(prog="python -m demos.visitors", description=__doc__.partition("\n\n")[0])
     flags.add_argument("--url", help="an explorer that is running (default: start one)")
     flags.add_argument("--pid", type=int, help="with --url: its process, to watch its memory")
-    flags.add_argument("--model", default="tipsv2-nano", help="the encoder it opens with (default: %(default)s)")
+    flags.add_argument("--model", default="opentips-nano", help="the encoder it opens with (default: %(default)s)")
     flags.add_argument("--device", default="cpu", help="for an app started here, and for the expected answers")
     for name, value in (("visitors", 20), ("queries", 10), ("rounds", 3)):
         flags.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")

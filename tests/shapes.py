@@ -2,7 +2,7 @@
 
 python tests/shapes.py photos/train 50
 python tests/shapes.py photos/val 50 1000
-python -m train finetune --base tipsv2-nano --data photos/train --out runs/mine
+python -m train finetune --base opentips-nano --data photos/train --out runs/mine
 """
 
 from __future__ import annotations

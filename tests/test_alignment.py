@@ -257,7 +257,7 @@ def test_compare_writes_a_picture_and_says_the_sentence(tiny_folder, tiny_encode
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (dict(models="tipsv2-nano"), "two encoders"),
+        (dict(models="opentips-nano"), "two encoders"),
         (dict(models="a,b,c"), "two encoders"),
         (dict(out="here.gz"), "--out is a picture"),
         (dict(image="nowhere.png"), "There is no file 'nowhere.png'"),

@@ -21,7 +21,7 @@ def tokenizer():
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_named_recipes_are_within_the_bounds(name):
     recipe = recipes.get(name)
-    bounds.check(override(recipe, ["tuning.base=tipsv2-nano"] if recipe.command == "finetune" else []))
+    bounds.check(override(recipe, ["tuning.base=opentips-nano"] if recipe.command == "finetune" else []))
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_what_is_held_out_is_where_it_is_drawn():
 
 
 def test_a_distilled_grid_is_of_whole_patches():
-    recipe = override(recipes.get("nano-distill"), ["distillation.teacher=tipsv2-nano"])
+    recipe = override(recipes.get("nano-distill"), ["distillation.teacher=opentips-nano"])
     bounds.check(override(recipe, ["stages.0.teacher_size=224"]))
     with pytest.raises(ValueError, match="teacher_size=100 cannot be: 0, or a multiple of the patch size"):
         bounds.check(override(recipe, ["stages.0.teacher_size=100"]))
 
 
 def test_a_base_has_a_size_and_a_rate_of_its_own():
-    recipe = override(recipes.get("finetune"), ["tuning.base=tipsv2-nano", "stages.0.size=0"])
+    recipe = override(recipes.get("finetune"), ["tuning.base=opentips-nano", "stages.0.size=0"])
     bounds.check(override(recipe, ["stages.0.learning_rate=0"]))
     with pytest.raises(ValueError, match="or 0 for the base's own"):
         bounds.check(override(recipe, ["stages.0.size=15"]))

@@ -17,8 +17,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from tipsv2 import catalogue, download
-from tipsv2.catalogue import BUNDLED, DPT, HUB, PAIR, ModelError, available, fetch, find, is_cached
+from tipsv2 import bundled, download
+from tipsv2.bundled import NANO
+from tipsv2.catalogue import DPT, HUB, ModelError, available, fetch, find, is_cached
 from tipsv2.encoder import load
 
 ROOT = Path(__file__).parent.parent
@@ -105,20 +106,20 @@ def test_names_with_heads():
 
 def test_available_starts_with_the_bundled_one():
     infos = available()
-    assert infos[0].name == BUNDLED and infos[0].source == "bundled" and infos[0].download_mb == 0
+    assert infos[0].name == bundled.default() and infos[0].source == "bundled" and infos[0].download_mb == 0
     assert [info.name for info in infos if info.source != "bundled"] == list(HUB)
 
 
 def test_every_bundled_folder_is_offered_and_the_pair_only_if_it_is_there(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "MODELS_FOLDER", tmp_path)
-    assert [info.name for info in available()] == [BUNDLED, *HUB]
+    monkeypatch.setattr(bundled, "MODELS_FOLDER", tmp_path)
+    assert [info.name for info in available()] == [NANO, *HUB]
     with pytest.raises(ModelError, match="no model or folder 'tips-nano'"):
         find("tips-nano")
-    for name in ("zebra", "tips-nano-student", BUNDLED, "tips-nano"):
+    for name in ("zebra", "tips-nano-student", NANO, "tips-nano"):
         shutil.copytree(tiny_folder, tmp_path / name)
     (tmp_path / "half").mkdir()  # no config.json: no encoder
     infos = available()
-    assert [info.name for info in infos] == [BUNDLED, *PAIR, "zebra", *HUB]
+    assert [info.name for info in infos] == [NANO, *bundled.PAIRS[NANO], "zebra", *HUB]
     assert all(is_cached(info) and info == find(info.name) for info in infos[:4])
     assert {info.source for info in infos[:4]} == {"bundled"} and len({info.title for info in infos[:4]}) == 4
     assert "TIPS" in find("tips-nano").trained_on and find("tips-nano").width == 48
@@ -137,19 +138,17 @@ def test_folder(tiny_folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["tipsv2-nanno", "tipsv2_b14", "", "   ", "a/b/c", "../nowhere", "google/..", "x" * 300]
+    "name", ["opentips-nanno", "tipsv2_b14", "", "   ", "a/b/c", "../nowhere", "google/..", "x" * 300]
 )
 def test_unknown_names(name):
     with pytest.raises(ModelError) as error:
         find(name)
-    assert "tipsv2-" in sentence(error)
+    assert "tips-" in sentence(error) or "tipsv2-" in sentence(error)
 
 
 @pytest.mark.parametrize("name", ["runs/mine/model", "nope"])
 def test_what_is_unlike_any_name_is_told_what_there_is(name):
-    with pytest.raises(
-        ModelError, match=f"no model or folder '{name}': give a folder, a Hub id, or one of tipsv2-nano"
-    ):
+    with pytest.raises(ModelError, match=f"no model or folder '{name}': give a folder, a Hub id, or one of opentips-"):
         find(name)
 
 
@@ -164,22 +163,22 @@ def test_weight_files_are_not_folders():
 
 
 def test_auto_takes_the_bundled_one_unless_b14_is_cached(hub_cache, tiny_folder):
-    assert find("auto").name == BUNDLED and not is_cached(find("tipsv2-b14"))
+    assert find("auto").name == bundled.default() and not is_cached(find("tipsv2-b14"))
     snapshot = lay_out(hub_cache, tiny_folder)
     assert find("auto").name == "tipsv2-b14" and is_cached(find("auto"))
     assert load("auto").info.width == 48
     (snapshot / "model.safetensors").unlink()  # as an interrupted download leaves it
-    assert find("auto").name == BUNDLED and not is_cached(find("tipsv2-b14"))
+    assert find("auto").name == bundled.default() and not is_cached(find("tipsv2-b14"))
 
 
 def test_auto_loads_the_bundled_folder(hub_cache, tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "MODELS_FOLDER", tmp_path)
-    assert not is_cached(find(BUNDLED))
+    monkeypatch.setattr(bundled, "MODELS_FOLDER", tmp_path)
+    assert not is_cached(find(NANO))
     with pytest.raises(ModelError, match="does not exist"):
         load("auto")
-    shutil.copytree(tiny_folder, tmp_path / BUNDLED)
+    shutil.copytree(tiny_folder, tmp_path / NANO)
     encoder = load("auto")
-    assert encoder.info.name == BUNDLED and encoder.info.source == "bundled" and encoder.info.width == 48
+    assert encoder.info.name == NANO and encoder.info.source == "bundled" and encoder.info.width == 48
 
 
 def test_hub_cache_from_the_environment(tiny_folder, tmp_path):
@@ -298,13 +297,15 @@ def test_without_a_network_a_sentence_within_five_seconds(hub_cache, hub, failur
     with pytest.raises(ModelError) as error:
         load("google/tipsv2-b14")
     assert time.monotonic() - start < 30  # a busy machine, but not the Hub's minute
-    assert "google/tipsv2-b14" in sentence(error) and BUNDLED in sentence(error) and "reached" in sentence(error)
+    assert (
+        "google/tipsv2-b14" in sentence(error) and bundled.default() in sentence(error) and "reached" in sentence(error)
+    )
 
 
 def test_offline_variable(hub_cache):
     with pytest.raises(ModelError) as error:  # conftest sets HF_HUB_OFFLINE
         load("google/tipsv2-b14")
-    assert "HF_HUB_OFFLINE" in sentence(error) and BUNDLED in sentence(error)
+    assert "HF_HUB_OFFLINE" in sentence(error) and bundled.default() in sentence(error)
 
 
 def test_unknown_and_gated_repositories(hub_cache, hub):
@@ -327,7 +328,7 @@ def test_a_connection_lost_on_the_way(hub_cache, hub, tiny_folder):
     hub(lose)
     with pytest.raises(ModelError) as error:
         load("tipsv2-b14", progress=False)
-    assert "stopped" in sentence(error) and BUNDLED in sentence(error)
+    assert "stopped" in sentence(error) and bundled.default() in sentence(error)
     hub(whole)
     assert load("tipsv2-b14", progress=False).info.width == 48
 

@@ -115,7 +115,7 @@ def test_oracle_is_perfect_and_noise_is_at_chance():
 
 
 def test_nano_equals_scikit_learn_on_its_embeddings():
-    encoder, count = load("tipsv2-nano", device="cpu", dtype="float32"), 40
+    encoder, count = load("opentips-nano", device="cpu", dtype="float32"), 40
     record = evaluate(encoder, "scenes:val", templates="none", limit=count, progress=False)
     assert json.loads(json.dumps(record)) == record and record["images"] == count
     pictures = [Image.fromarray(draw_example(i // 2, ("fluent", "noto")[i % 2], 224).image) for i in range(count)]

@@ -19,13 +19,15 @@ from demos.compare import Compares
 from demos.compare_api import Endpoints
 from demos.compare_sides import look, measure, partner
 from demos.studio import Studio
-from tipsv2 import catalogue
-from tipsv2.catalogue import BUNDLED, PAIR, ModelError
+from tipsv2 import bundled
+from tipsv2.bundled import NANO, S14
+from tipsv2.catalogue import ModelError
 from tipsv2.images import ImageError
 
 WORDS = ["dog", "grass"]
 SAME = dict(model_a=None, features_a="values", model_b=None, features_b="final", resolution=0)
-OTHER = SAME | dict(model_b=BUNDLED, features_b="values")
+OTHER = SAME | dict(model_b=NANO, features_b="values")
+TEACHER, STUDENT = bundled.PAIRS[NANO]
 
 
 class Visitor:
@@ -84,7 +86,7 @@ def test_the_page_shows_what_the_library_finds(studio, picture, mask, sides):
     encoders = studio.encoder(sides["model_a"]), studio.encoder(sides["model_b"])
     kinds = sides["features_a"], sides["features_b"]
     maps = [heatmap(each, picture, WORDS, features=kind) for each, kind in zip(encoders, kinds, strict=True)]
-    names = ("tiny", BUNDLED) if sides is OTHER else ("tiny (values)", "tiny (final layer)")
+    names = ("tiny", NANO) if sides is OTHER else ("tiny (values)", "tiny (final layer)")
     expected = compare_maps(*maps, WORDS, names, [None, mask])
     page, note = draw(studio, picture, mask=mask, masked="grass", sides=sides)
     assert unescape(re.search(r'class="verdict"[^>]*>(.*?)</p>', page).group(1)) == expected.sentence
@@ -249,12 +251,12 @@ def test_another_query_gets_a_mask_of_its_own(picture, mask):
 
 
 def test_the_side_opposite(studio, tiny_folder, tmp_path, monkeypatch):
-    assert partner(studio, None) == (BUNDLED, "values")
-    monkeypatch.setattr(catalogue, "MODELS_FOLDER", tmp_path)
-    shutil.copytree(tiny_folder, tmp_path / BUNDLED)
-    alone = Studio(BUNDLED, device="cpu")
+    assert partner(studio, None) == (bundled.default(), "values")
+    monkeypatch.setattr(bundled, "MODELS_FOLDER", tmp_path)
+    shutil.copytree(tiny_folder, tmp_path / NANO)
+    alone = Studio(NANO, device="cpu")
     monkeypatch.setattr("demos.compare_sides.is_cached", lambda info: False)
-    assert partner(alone, None) == (BUNDLED, "final")
+    assert partner(alone, None) == (NANO, "final")
     monkeypatch.setattr("demos.compare_sides.is_cached", lambda info: info.name == "tipsv2-b14")
     assert partner(alone, None) == ("tipsv2-b14", "values")
 
@@ -262,46 +264,57 @@ def test_the_side_opposite(studio, tiny_folder, tmp_path, monkeypatch):
 @pytest.fixture
 def with_a_pair(tiny_folder, tmp_path, monkeypatch):
     """Three bundled encoders, the teacher and its student among them."""
-    monkeypatch.setattr(catalogue, "MODELS_FOLDER", tmp_path)
-    for name in (BUNDLED, *PAIR):
+    monkeypatch.setattr(bundled, "MODELS_FOLDER", tmp_path)
+    for name in (NANO, TEACHER, STUDENT):
         shutil.copytree(tiny_folder, tmp_path / name)
 
 
 def test_a_page_opens_with_the_bundled_teacher_against_its_student(with_a_pair, tiny_folder, picture):
-    handlers = Compares(Studio(BUNDLED, device="cpu"))
-    pick_a, model_a, pick_b, model_b, features_b, *_ = handlers.arrive(BUNDLED, picture, None)
-    assert (pick_a, model_a, pick_b, model_b, features_b) == (PAIR[0], PAIR[0], PAIR[1], PAIR[1], "values")
-    page, _ = handlers.draw(picture, PAIR[0], "values", PAIR[1], "values", 0, WORDS, "none", None, "", "z", Visitor())
-    assert f"<b>A</b> {PAIR[0]}" in page and f"<b>B</b> {PAIR[1]}" in page
-    assert handlers.arrive("tipsv2-nano", picture, PAIR[1])[:3] == (BUNDLED, BUNDLED, gr.skip())  # chosen by somebody
+    handlers = Compares(Studio(NANO, device="cpu"))
+    pick_a, model_a, pick_b, model_b, features_b, *_ = handlers.arrive(NANO, picture, None)
+    assert (pick_a, model_a, pick_b, model_b, features_b) == (TEACHER, TEACHER, STUDENT, STUDENT, "values")
+    page, _ = handlers.draw(picture, TEACHER, "values", STUDENT, "values", 0, WORDS, "none", None, "", "z", Visitor())
+    assert f"<b>A</b> {TEACHER}" in page and f"<b>B</b> {STUDENT}" in page
+    assert handlers.arrive("tipsv2-nano", picture, STUDENT)[:3] == (NANO, NANO, gr.skip())  # chosen by somebody
     asked_for = Compares(Studio(str(tiny_folder), device="cpu"))
     assert asked_for.arrive("tiny", picture, None)[:2] == ("tiny", "tiny")
-    two = Compares(Studio([BUNDLED, str(tiny_folder)], device="cpu"))
-    assert two.arrive(BUNDLED, picture, None)[1:4:2] == (BUNDLED, "tiny")
+    two = Compares(Studio([NANO, str(tiny_folder)], device="cpu"))
+    assert two.arrive(NANO, picture, None)[1:4:2] == (NANO, "tiny")
+
+
+def test_the_pair_is_one_that_knows_what_the_default_encoder_knows(with_a_pair, tiny_folder, tmp_path, picture):
+    shutil.copytree(tiny_folder, tmp_path / S14)
+    assert bundled.default() == S14 and bundled.pair() is None  # its teacher is not there
+    assert Compares(Studio("auto", device="cpu")).arrive(None, picture, None)[1:5:2] == (S14, NANO)
+    teacher, student = bundled.PAIRS[S14]
+    shutil.copytree(tiny_folder, tmp_path / teacher)
+    handlers = Compares(Studio("auto", device="cpu"))
+    assert handlers.arrive(None, picture, None)[:5] == (teacher, teacher, student, student, "values")
+    assert Compares(Studio(NANO, device="cpu")).arrive(None, picture, None)[1] == NANO  # asked for
 
 
 def test_a_pair_that_does_not_fit_leaves_the_pages_model(with_a_pair, picture, monkeypatch):
-    handlers = Compares(Studio(BUNDLED, device="cpu"))
+    handlers = Compares(Studio(NANO, device="cpu"))
     real = handlers.studio.shelf._load
 
     def damaged(info):
-        if info.name in PAIR:
+        if info.name in bundled.PAIRS[NANO]:
             raise ModelError(f"{info.name} cannot be read: get it again.")
         return real(info)
 
     monkeypatch.setattr(handlers.studio.shelf, "_load", damaged)
     with pytest.warns(UserWarning, match="cannot be read"):
-        found = handlers.arrive(BUNDLED, picture, None)
-    assert found[:5] == (BUNDLED, BUNDLED, BUNDLED, BUNDLED, "final")
+        found = handlers.arrive(NANO, picture, None)
+    assert found[:5] == (NANO, NANO, NANO, NANO, "final")
 
 
 def test_the_pages_model_becomes_a(studio, picture):
     handlers = Compares(studio)
     _, model_a, _, model_b, features_b, field, image, strip = handlers.arrive(studio.first, None, None)
-    assert (model_a, model_b, features_b) == (studio.first, BUNDLED, "values")
+    assert (model_a, model_b, features_b) == (studio.first, bundled.default(), "values")
     assert field == image and "<button" in strip
-    _, model_a, *others, strip = handlers.arrive(BUNDLED, picture, studio.first)
-    assert model_a == BUNDLED and others == [gr.skip()] * 5
+    _, model_a, *others, strip = handlers.arrive(NANO, picture, studio.first)
+    assert model_a == NANO and others == [gr.skip()] * 5
 
 
 def test_the_api_answers_and_refuses_in_sentences(studio, picture, mask, tmp_path):

@@ -114,11 +114,11 @@ def test_files_to_folder_to_files_keeps_every_bit(tmp_path, kind):
 
 def test_folder_to_files_to_folder_keeps_every_bit(tmp_path, capsys):
     """The bundled encoder through the command line, tokenizer included: it is the same encoder afterwards."""
-    assert main(["convert", "tipsv2-nano", str(tmp_path / "nano")]) == 0
+    assert main(["convert", "opentips-nano", str(tmp_path / "nano")]) == 0
     printed = capsys.readouterr().out
     assert "vision 92 of 92 keys, text 28 of 28 keys" in printed and "--heads 3" in printed
     files = [str(tmp_path / f"nano_{part}.npz") for part in ("vision", "text")]
-    bundled = DATA.parents[1] / "assets" / "models" / "tipsv2-nano"
+    bundled = DATA.parents[1] / "assets" / "models" / "opentips-nano"
     assert main(["convert", *files, str(tmp_path / "out"), "--heads", "3", "--tokenizer", str(bundled)]) == 0
     for name in ("config.json", "preprocessor_config.json"):
         first, second = (json.loads((folder / name).read_text()) for folder in (bundled, tmp_path / "out"))
@@ -128,7 +128,7 @@ def test_folder_to_files_to_folder_keeps_every_bit(tmp_path, capsys):
                 config.get(tower, {}).pop("dtype", None)
         assert first == second
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (bundled / "tokenizer.json").read_bytes()
-    before, after = (load(name, "cpu", "float32", fast=False) for name in ("tipsv2-nano", tmp_path / "out"))
+    before, after = (load(name, "cpu", "float32", fast=False) for name in ("opentips-nano", tmp_path / "out"))
     state = after.model.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in before.model.state_dict().items())
     assert torch.equal(before.encode_text(["a gear"]), after.encode_text(["a gear"]))

@@ -9,6 +9,7 @@ import html
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,10 @@ from demos.heatmap import Heatmaps
 from demos.heatmap_api import Endpoints
 from demos.heatmap_work import Question, patch_at
 from demos.launch import parser
+from demos.loading import status_html
 from demos.studio import KEEP_IMAGES, MAX_PATCHES, Studio
+from tipsv2 import bundled
+from tipsv2.bundled import DRAWINGS, PHOTOGRAPHS
 from tipsv2.images import fit_size
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -281,29 +285,53 @@ def test_no_image_gets_more_patches_than_affordable(size, resolution):
 
 
 def test_examples_follow_the_sidecar_and_tolerate_its_absence(tmp_path):
-    assert examples.examples("bundled", tmp_path / "nowhere")  # photographs instead
+    assert examples.examples((DRAWINGS,), tmp_path / "nowhere") == []
     for name in ("b.png", "a.jpg"):
         NOISE.save(tmp_path / name)
-    assert [each.path.name for each in examples.examples("bundled", tmp_path)] == ["a.jpg", "b.png"]
+    assert [each.path.name for each in examples.examples((DRAWINGS,), tmp_path)] == ["a.jpg", "b.png"]
     entries = [
-        {"file": "b.png", "queries": ["a dog"], "classes": ["dog", "sky"], "for": "scenes"},
+        {"file": "b.png", "queries": ["a dog"], "classes": ["dog", "sky"], "for": "drawings"},
         {"file": "lost.png"},
     ]
     (tmp_path / "examples.json").write_text(json.dumps(entries))
-    first, second = examples.examples("bundled", tmp_path)
+    first, second = examples.examples((DRAWINGS,), tmp_path)
     assert (first.path.name, first.queries, first.classes) == ("b.png", ("a dog",), ("dog", "sky"))
     assert second.path.name == "a.jpg"
     (tmp_path / "examples.json").write_text("{broken")
-    assert len(examples.examples("bundled", tmp_path)) == 2
+    assert len(examples.examples((DRAWINGS,), tmp_path)) == 2
 
 
-def test_photographs_come_with_scikit_image_and_do_not_import_it():
-    code = (
-        "import sys; from demos.examples import examples; from PIL import Image\n"
-        "found = examples('hub'); assert len(found) >= 6 and all(e.kind == 'photos' and e.queries for e in found)\n"
-        "[Image.open(e.path).load() for e in found]; assert 'skimage' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+def test_every_encoder_gets_examples_it_knows():
+    def kinds(*knows):
+        return [each.kind for each in examples.examples(knows)]
+
+    photographs, scenes = kinds(PHOTOGRAPHS), kinds(DRAWINGS)
+    assert {*photographs} == {PHOTOGRAPHS} and {*scenes} == {DRAWINGS} and len(photographs) >= 6 and len(scenes) >= 6
+    both = kinds(PHOTOGRAPHS, DRAWINGS)
+    assert both == (photographs + scenes)[: examples.MAX_EXAMPLES] and both[-4:] == [DRAWINGS] * 4
+    unknown = kinds()
+    assert unknown[0] == DRAWINGS and unknown[-1] == PHOTOGRAPHS and len(unknown) == examples.MAX_EXAMPLES
+
+
+def test_photographs_are_small_licensed_and_asked_for_one_thing_that_is_not_there():
+    licences = (examples.FOLDER / "LICENSES.md").read_text("utf-8")
+    for example in examples.examples((PHOTOGRAPHS,)):
+        assert f"| `{example.path.name}` |" in licences and example.path.stat().st_size < 200_000
+        with Image.open(example.path) as image:
+            assert min(image.size) >= 300
+        assert len(example.absent) == 1 and example.queries[-1:] == example.absent and len(example.queries) >= 3
+        assert len(example.classes) >= 2 and not {*example.absent} & {*example.classes}
+
+
+def test_a_page_opens_on_a_photograph_where_the_encoder_knows_some(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundled, "MODELS_FOLDER", tmp_path)
+    for name, kind in ((bundled.NANO, DRAWINGS), (bundled.S14, PHOTOGRAPHS)):
+        shutil.copytree(tiny_folder, tmp_path / name)
+        studio = Studio("auto", device="cpu")
+        assert studio.first == name and common.pick_example(studio, None, 0).kind == kind
+        assert common.first_queries(studio) == list(common.pick_example(studio, name, 0).queries)
+        assert f"knows {' and '.join(bundled.about(name).knows)}" in status_html(studio, name)
+    assert common.pick_example(studio, "tipsv2-nano", 0).kind == DRAWINGS
 
 
 def test_examples_are_taken_whole(studio):

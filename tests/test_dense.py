@@ -225,8 +225,8 @@ def test_a_stride_that_leaves_gaps_is_refused():
 def test_pixels_are_not_rounded_to_bfloat16():
     """Of what bfloat16 costs the worst patch, the rounding of the pixels is the most: it is spared."""
     pixels = torch.from_numpy(draw(2, 448).image / np.float32(255)).permute(2, 0, 1)[None]
-    plain = tipsv2.load("tipsv2-nano", device="cpu", dtype="float32", fast=False)
-    ours = tipsv2.load("tipsv2-nano", device="cpu", dtype="bfloat16")
+    plain = tipsv2.load("opentips-nano", device="cpu", dtype="float32", fast=False)
+    ours = tipsv2.load("opentips-nano", device="cpu", dtype="bfloat16")
     exact, rounded, found = (
         encoder.encode_pixels(given, only=("patches",))["patches"]
         for encoder, given in ((plain, pixels), (plain, pixels.bfloat16()), (ours, pixels))

@@ -255,7 +255,7 @@ def test_bfloat16_is_near_and_float16_is_refused(folder, image):
     [
         ("tipsv2-b14", "take tipsv2-b14-dpt"),
         ("google/tipsv2-g14", "take tipsv2-g14-dpt"),
-        ("tipsv2-nano", "take tipsv2-b14-dpt"),
+        ("opentips-nano", "take tipsv2-b14-dpt"),
         ("tipsv2-l14-dtp", "did you mean tipsv2-l14-dpt"),
         ("nowhere/at/all", "no model or folder"),
         ("google/tipsv2-b14-dpt", "folder of a copy"),  # conftest sets HF_HUB_OFFLINE
@@ -350,7 +350,7 @@ def test_panels_of_one_head_and_of_a_large_image(tmp_path):
     ("arguments", "words"),
     [
         (["nowhere.png"], "no file 'nowhere.png'"),
-        (["{image}", "--model", "tipsv2-nano"], "take tipsv2-b14-dpt"),
+        (["{image}", "--model", "opentips-nano"], "take tipsv2-b14-dpt"),
         (["{image}", "--model", "{folder}", "--colormap", "nope"], "colormap 'nope'"),
         (["{image}", "--model", "{folder}", "--resolution", "-1"], "resolution"),
         (["{image}", "--model", "{folder}", "--out", "{image}/x.png"], "image.png"),

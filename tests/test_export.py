@@ -25,7 +25,7 @@ PHRASES = ["a banana", "A small GEAR at the bottom left", "犬"]
 
 @pytest.fixture(scope="module")
 def nano():
-    return tipsv2.load("tipsv2-nano", "cpu", "float32")
+    return tipsv2.load("opentips-nano", "cpu", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def nano_onnx(tmp_path_factory):
     for name in NEEDED:
         pytest.importorskip(name)
     out = tmp_path_factory.mktemp("exported") / "nano"
-    assert main(["export", "tipsv2-nano", str(out)]) == 0
+    assert main(["export", "opentips-nano", str(out)]) == 0
     return out
 
 

@@ -25,14 +25,15 @@ from demos.exports import Taken
 from demos.inside import Insides
 from demos.studio import Studio
 from tipsv2 import projection
-from tipsv2.catalogue import BUNDLED, find
+from tipsv2.bundled import NANO
+from tipsv2.catalogue import find
 from tipsv2.rle import decode
 
 ROOT = Path(__file__).resolve().parent.parent
 BLANK = np.zeros((4, 6, 3), np.uint8)
-INSIDE = dict(view="pca", layer=0, model=BUNDLED, features="final", resolution=112, red=1, green=3, blue=2)
+INSIDE = dict(view="pca", layer=0, model=NANO, features="final", resolution=112, red=1, green=3, blue=2)
 INSIDE |= dict(foreground=False, k=3, words=["dog"], colors="pca", neighbors=5, gap="bridge")
-COMPARE = dict(model_a=BUNDLED, features_a="values", model_b=BUNDLED, features_b="final", resolution=112)
+COMPARE = dict(model_a=NANO, features_a="values", model_b=NANO, features_b="final", resolution=112)
 COMPARE |= dict(queries=["a dog", 'it\'s "red"'], templates="tips9", mask=None, masked="", scale="z")
 
 
@@ -42,7 +43,7 @@ def taken(**changes):
 
 @pytest.fixture(scope="module")
 def studio():
-    return Studio(BUNDLED, device="cpu")
+    return Studio(NANO, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_a_folder_outside_is_named_without_its_path(tiny_folder, monkeypatch):
     for found in (info, find("tiny")):
         assert snippets.model_name(found) == "tiny" and snippets.load(found) == 'encoder = load("tiny")'
     assert snippets.model_name(find("tipsv2-b14")) == "google/tipsv2-b14"
-    assert snippets.load(find(BUNDLED), "a") == f'a = load("{BUNDLED}")'
+    assert snippets.load(find(NANO), "a") == f'a = load("{NANO}")'
 
 
 def test_a_run_outside_is_called_after_itself(tiny_folder, tmp_path, monkeypatch):
@@ -263,7 +264,7 @@ def test_a_map_is_taken_once_it_is_drawn(studio, folder, monkeypatch):
     given = INSIDE | dict(view="map", words=["a dog", "$x$"])
     with pytest.raises(ValueError, match="Draw the map"):
         inside_export.take(tab, str(folder / "image.png"), *given.values())
-    seen, grid, layer = tab.patches(str(folder / "image.png"), 0, BUNDLED, "final", 112, "local")
+    seen, grid, layer = tab.patches(str(folder / "image.png"), 0, NANO, "final", 112, "local")
     places = np.random.default_rng(0).normal(size=(*grid.shape[:2], 2)), np.ones((2, 2))
     tab.memory.keep_map("local", seen, (layer, "final", ("a dog", "$x$"), 5, "bridge"), places)
     for colors in ("pca", "pixels"):
@@ -289,7 +290,7 @@ def test_compare_gives_both_sides(studio, folder):
     assert each.arrays["maps"].shape == (2, 2, 90, 120) and not each.masks
     np.testing.assert_allclose(each.arrays["patches_b"], studio.encoder().encode_image(each.image, 112).patches)
     np.testing.assert_allclose(each.arrays["difference"].mean(axis=(1, 2)), 0, atol=1e-4)
-    assert export_files.stem(each) == "tipsv2-nano_compare_image"
+    assert export_files.stem(each) == "opentips-nano_compare_image"
     mask = np.zeros((45, 60), bool)
     mask[:20] = True
     judged = compared(studio, folder, mask=mask, masked="a dog")

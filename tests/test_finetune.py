@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from transformers import Tipsv2Model
 import tipsv2
 from tipsv2 import scenes
 from tipsv2.evaluation.retrieval import rank_both_ways, recalls
+from tipsv2.images import preprocessor_settings
 from tipsv2.pairs import open_pairs
 from train import checkpoint, losses, monitor, recipes, settings, tuning
 from train.__main__ import main
@@ -111,6 +113,22 @@ def test_lora_is_merged_into_a_plain_folder(tiny_folder, tmp_path):
     assert (seen - base).abs().max() > 0.1
     found = tipsv2.load(folder, device="cpu").encode_image(scenes.draw(0, 56).image)
     assert found.patches.shape == (4, 4, 48)
+
+
+def test_a_base_in_half_precision_learns_in_whole_and_at_its_own_size(tiny_folder, tmp_path):
+    base = tmp_path / "half"
+    shutil.copytree(tiny_folder, base)
+    Tipsv2Model.from_pretrained(tiny_folder).half().save_pretrained(base)
+    (base / "preprocessor_config.json").write_text(json.dumps(preprocessor_settings(112)))
+    recipe, objective, _ = opened(quick(base))
+    assert (recipe.stages[0].size, recipe.tower.table) == (112, 56)
+    assert {parameter.dtype for parameter in objective.model.parameters()} == {torch.float32}
+    model = run(quick(base, "stages.0.steps=1", "stages.0.batch_size=2"), tmp_path / "run")
+    assert {value.dtype for value in load_file(model / "model.safetensors").values()} == {torch.float32}
+    assert json.loads((model / "config.json").read_text())["dtype"] == "float32"
+    assert tipsv2.find(model).resolution == 112
+    small = run(quick(base, "stages.0.steps=1", "stages.0.batch_size=2", "stages.0.size=28"), tmp_path / "small")
+    assert tipsv2.find(small).resolution == 28  # what it was last trained at
 
 
 def test_lora_can_keep_to_some_layers(tiny_folder):
@@ -222,7 +240,7 @@ def test_a_checkpoint_as_base_is_the_run_as_it_was_then(tiny_folder, tmp_path):
         (["tower.width=96"], "leave tower"),
         (["distillation.weight=1"], "train distill"),
         (["sfclip.words=teacher"], "keeps its own"),
-        (["tuning.base=tipsv2-nanno"], "did you mean tipsv2-nano"),
+        (["tuning.base=opentips-nanno"], "did you mean opentips-nano"),
         (["patch_labels.weight=1", "patch_labels.features=last"], "choose values or final or both"),
         (["patch_labels.weight=1", "patch_labels.temperature=0"], "above 0"),
     ],
@@ -417,8 +435,8 @@ def test_fine_tuning_on_fifty_pictures_improves_retrieval(tmp_path, capsys):
         ranks = rank_both_ways(torch.nn.functional.normalize(images, dim=-1), texts, np.eye(50, dtype=bool))
         return recalls(ranks)
 
-    before = retrieval("tipsv2-nano")
-    command = ["finetune", "--base", "tipsv2-nano", "--data", str(tmp_path / "train"), "--out", str(tmp_path / "run")]
+    before = retrieval("opentips-nano")
+    command = ["finetune", "--base", "opentips-nano", "--data", str(tmp_path / "train"), "--out", str(tmp_path / "run")]
     assert main([*command, "stages.0.size=56", "stages.0.steps=80", "workers=0", "precision=fp32"]) == 0
     after = retrieval(tmp_path / "run" / "model")
     with capsys.disabled():
@@ -429,8 +447,8 @@ def test_fine_tuning_on_fifty_pictures_improves_retrieval(tmp_path, capsys):
 
 def test_the_command_line_says_what_is_wrong_and_dry_runs(tiny_folder, tmp_path, capsys):
     out = ["--out", str(tmp_path / "x")]
-    assert main(["finetune", "--base", "tipsv2-nanno", *out]) == 2
-    assert "did you mean tipsv2-nano" in capsys.readouterr().err
+    assert main(["finetune", "--base", "opentips-nanno", *out]) == 2
+    assert "did you mean opentips-nano" in capsys.readouterr().err
     assert main(["finetune", "--base", str(tiny_folder), "--recipe", "nano", *out]) == 2
     assert "train pretrain" in capsys.readouterr().err
     assert main(["finetune", "--base", str(tiny_folder), "--dry-run", *out, "tuning.part=lora"]) == 0

@@ -20,6 +20,7 @@ from demos.heatmap import Heatmaps, as_sentence, default_threshold
 from demos.heatmap_api import Endpoints
 from demos.heatmap_work import MAX_TEMPLATES, Question, layer_number, templates_of, vocabulary
 from demos.studio import Studio
+from tipsv2.bundled import DRAWINGS, PHOTOGRAPHS
 from tipsv2.heatmap import heatmap, patch_similarity, to_pixels
 from tipsv2.regions import at_share, find_regions
 from tipsv2.words import word_maps
@@ -196,9 +197,10 @@ def test_nearest_words_of_a_patch(tab, picture):
 
 
 def test_every_kind_of_encoder_has_a_vocabulary():
-    scenes, photographs = vocabulary("bundled"), vocabulary("hub")
+    scenes, photographs = vocabulary((DRAWINGS,)), vocabulary((PHOTOGRAPHS,))
     assert {"grass", "banana", "red"} <= set(scenes) and {"person", "road", "red"} <= set(photographs)
-    assert len(scenes) == len(set(scenes)) > 300 and vocabulary("folder") == photographs
+    assert len(scenes) == len(set(scenes)) > 300 and vocabulary(()) == photographs
+    assert {*vocabulary((PHOTOGRAPHS, DRAWINGS))} == {*scenes, *photographs}
 
 
 def test_windows_look_closer_and_tell_their_price(tab, picture):

@@ -19,7 +19,8 @@ from huggingface_hub import constants
 
 from demos.loading import Loading, status_html
 from demos.studio import Studio
-from tipsv2.catalogue import BUNDLED, ModelError, find, is_cached
+from tipsv2.bundled import NANO
+from tipsv2.catalogue import ModelError, find, is_cached
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_abcdefghijklmnop"
@@ -181,12 +182,12 @@ def test_the_last_choice_of_a_menu_wins_however_long_the_one_before_it_takes(hub
     beside = loading.fetch("tipsv2-b14", "2", Visitor())  # another menu of the page
     elsewhere = loading.fetch("tipsv2-b14", "1", Visitor("b"))
     until(lambda: all("of 780 MB" in next(each)[0] for each in (first, beside, elsewhere)))
-    *_, (_, _, wanted, failed) = loading.fetch(BUNDLED, "1", Visitor())
-    assert (wanted, failed) == (BUNDLED, None) and loading.load(wanted, "tiny")[1] == BUNDLED
+    *_, (_, _, wanted, failed) = loading.fetch(NANO, "1", Visitor())
+    assert (wanted, failed) == (NANO, None) and loading.load(wanted, "tiny")[1] == NANO
     # no toast, nothing to load, no word in the line; the button stays for the download beside it
     assert list(first) == [(gr.skip(), gr.update(visible=True), gr.skip(), gr.skip())]
-    assert loading.load(None, BUNDLED, None) == (gr.skip(), gr.skip(), None)
-    assert loading.status(BUNDLED, None, None) == gr.skip()
+    assert loading.load(None, NANO, None) == (gr.skip(), gr.skip(), None)
+    assert loading.status(NANO, None, None) == gr.skip()
     hub.gate.set()
     for still in (beside, elsewhere):
         *_, (_, _, wanted, failed) = still
@@ -258,7 +259,7 @@ def test_only_the_menu_downloads(hub, tiny_folder):
 def test_programs_list_and_load(hub, tiny_folder):
     loading = Loading(Studio(str(tiny_folder), device="cpu"))
     before = {each["name"]: each for each in loading.models()}
-    assert before["tipsv2-b14"]["where"] == "downloads 780 MB" and before[BUNDLED]["where"] == "bundled"
+    assert before["tipsv2-b14"]["where"] == "downloads 780 MB" and before[NANO]["where"] == "bundled"
     assert loading.get("tipsv2-b14", Visitor())["device"] == "cpu"
     after = {each["name"]: each for each in loading.models()}
     assert (after["tipsv2-b14"]["where"], after["tipsv2-b14"]["loaded"]) == ("on this machine", True)
@@ -275,7 +276,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_one_before(tiny_folder, monkey
 
     monkeypatch.setattr("tipsv2.encoder.load", damaged)
     with pytest.warns(UserWarning, match="cannot be read"):
-        menu, model, failed = loading.load(BUNDLED, "tiny")
+        menu, model, failed = loading.load(NANO, "tiny")
     assert (menu, model) == ("tiny", "tiny") and "<b>tiny</b>" in loading.status(model, failed)
 
 
@@ -303,7 +304,7 @@ def test_a_menu_says_size_resolution_and_where(tiny_folder, monkeypatch):
     assert labels["tipsv2-b14"] == "TIPSv2 B/14 · 86M+110M · 448 px · downloads 780 MB"
     assert labels["tipsv2-l14"] == "TIPSv2 L/14 · 303M+184M · 448 px · on this machine"
     assert labels["tiny"].startswith("tiny · ") and labels["tiny"].endswith("k · 56 px · local folder")
-    assert labels[BUNDLED].startswith("TIPSv2 nano (bundled) · ")
+    assert labels[NANO].startswith("OpenTIPS nano (bundled) · ")
 
 
 class TestInABrowser:
@@ -341,15 +342,15 @@ class TestInABrowser:
         hub.gate.clear()
         page = visit()
         menu, name = page.locator(".tips-model input"), page.locator(".tips-status b")
-        for title in ("TIPSv2 B/14", "TIPSv2 nano"):
+        for title in ("TIPSv2 B/14", "OpenTIPS nano"):
             menu.click()
             page.get_by_role("option", name=title).click()
             if title == "TIPSv2 B/14":
                 expect(page.locator(".tips-download progress")).to_be_visible()
-        expect(name).to_have_text("TIPSv2 nano (bundled)")
+        expect(name).to_have_text("OpenTIPS nano (bundled)")
         hub.gate.set()
         page.wait_for_timeout(1500)
-        expect(name).to_have_text("TIPSv2 nano (bundled)")
+        expect(name).to_have_text("OpenTIPS nano (bundled)")
         expect(menu).to_have_value(re.compile("nano"))
         expect(page.locator(".toast-body")).to_have_count(0)
         expect(page.get_by_role("button", name="Cancel")).to_have_count(0)

@@ -19,7 +19,8 @@ from demos.launch import parser
 from demos.page import picker
 from demos.settings import num_bytes
 from demos.studio import Studio
-from tipsv2.catalogue import BUNDLED, ModelError, available, find
+from tipsv2.bundled import NANO
+from tipsv2.catalogue import ModelError, available, find
 
 
 @pytest.fixture
@@ -81,8 +82,8 @@ def test_folders_of_one_name_get_names_of_their_own(tmp_path, runs, finish, tiny
     assert offered(studio) == ["tiny", "tiny-2", "dog"]
     assert studio.encoder("tiny-2") is not studio.encoder("tiny")
     studio.remove("tiny-2")
-    studio.remove(BUNDLED)  # only folders come and go
-    assert offered(studio) == ["tiny", "dog"] and studio.choices()[0][1] == BUNDLED
+    studio.remove(NANO)  # only folders come and go
+    assert offered(studio) == ["tiny", "dog"] and NANO in [name for _, name in studio.choices()]
     assert studio.add(other) == "tiny-2"
 
 
@@ -132,21 +133,21 @@ def test_a_shared_page_is_public(given, public, monkeypatch, tmp_path):
     for lasting in ("few_arenas", "own_folder"):  # they would change this process for all tests after this one
         monkeypatch.setattr(launch, lasting, lambda: None)
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # as run() does, but taken back
-    launch.run(["heatmap"], argv=["--model", BUNDLED, "--runs", str(tmp_path), *given])
+    launch.run(["heatmap"], argv=["--model", NANO, "--runs", str(tmp_path), *given])
     assert seen[0].public is public and seen[0].training
 
 
 def test_what_is_no_name_is_one_sentence(runs, finish):
     finish("dog")
-    studio = Studio(BUNDLED, runs=runs)
+    studio = Studio(NANO, runs=runs)
     for name in ("dog@²", "dog@", "@1", picker(studio, "A").preprocess(5), picker(studio, "A").preprocess(["dog"])):
         with pytest.raises(ModelError, match="not on offer here"):
             studio.info(name)
 
 
 def test_several_models_open_in_their_order(tiny_folder):
-    studio = Studio([str(tiny_folder), BUNDLED, str(tiny_folder)])
-    assert studio.first == "tiny" and studio.opening == ("tiny", BUNDLED)
+    studio = Studio([str(tiny_folder), NANO, str(tiny_folder)])
+    assert studio.first == "tiny" and studio.opening == ("tiny", NANO)
 
 
 class TestInABrowser:
@@ -156,7 +157,7 @@ class TestInABrowser:
     def url(self, serving, finish, runs, tiny_folder, monkeypatch):
         def tab(page):
             names = gr.State(None)
-            for label, given in (("Compare them", ["dog", BUNDLED]), ("Ask it", ["dog"]), ("Nothing", [])):
+            for label, given in (("Compare them", ["dog", NANO]), ("Ask it", ["dog"]), ("Nothing", [])):
                 event = gr.Button(label).click(lambda given=given: given, None, names)
                 page.open_in(event, "inside" if label == "Ask it" else "compare", names)
             done = gr.Button("Finish").click(lambda: [page.studio.add(finish("dog")), None][1], None, None)

@@ -158,7 +158,7 @@ def test_dry_run_sends_nothing(mine, hub, tmp_path, capsys, monkeypatch):
 
 
 def test_the_bundled_encoder_brings_its_licence():
-    files, _ = prepare("tipsv2-nano", "owner/nano")
+    files, _ = prepare("opentips-nano", "owner/nano")
     text = files["README.md"].decode()
     assert ModelCard(text).data.license == "apache-2.0" and "never seen a photograph" in text
     assert "recipe.json" not in files and "## Training" not in text

@@ -137,7 +137,7 @@ def test_lists_name_what_shows_in_every_language(val):
 
 
 def test_nano_equals_a_loop_over_its_embeddings():
-    encoder, count = load("tipsv2-nano", device="cpu", dtype="float32"), 24
+    encoder, count = load("opentips-nano", device="cpu", dtype="float32"), 24
     record = evaluate(encoder, "scenes:val", languages=("en", "zh"), limit=count, progress=False)
     assert json.loads(json.dumps(record)) == record and record["images"] == count and record["resolution"] == 224
     split = scenes.split("val", 224)

@@ -24,6 +24,7 @@ from demos.segmentation_export import take
 from demos.segmentation_truth import Truth, placed
 from demos.segmentation_work import MAX_CLASSES, ask, legend, rows, split
 from demos.studio import Studio
+from tipsv2.bundled import DRAWINGS
 from tipsv2.label_maps import BACKGROUND, IGNORED, agreement, resize_labels
 from tipsv2.segmentation import segment
 
@@ -193,7 +194,7 @@ def test_a_truth_follows_its_names_into_another_list(truth):
 def test_examples_bring_their_true_masks(tab):
     from tipsv2 import scenes
 
-    shown = examples("bundled")
+    shown = examples((DRAWINGS,))
     assert len(shown) == 6
     for example in shown[3:5]:  # the two that are drawn fastest
         scene = scenes.draw(example.seed, 448, example.styles)

@@ -11,7 +11,8 @@ import pytest
 
 from demos import shelf
 from demos.studio import Studio
-from tipsv2.catalogue import BUNDLED, HUB, ModelError, find, num_parameters
+from tipsv2.bundled import NANO
+from tipsv2.catalogue import HUB, ModelError, find, num_parameters
 
 
 def weights(folder):
@@ -47,7 +48,7 @@ def test_what_does_not_fit_is_said_before_it_is_read(three, monkeypatch):
     with pytest.raises(ModelError, match="two needs 1 MB of memory, 1 MB are free for it beside tiny: start"):
         studio.encoders("tiny", "two")
     assert in_memory(studio) == ["tiny"]
-    nano = weights(find(BUNDLED).location)
+    nano = weights(find(NANO).location)
     poor = Studio(["tipsv2-g14", three[0]], device="cpu", memory=nano // 2)
     monkeypatch.setattr("tipsv2.encoder.load", lambda *given, **rest: pytest.fail("it was read"))
     with pytest.raises(
@@ -55,7 +56,7 @@ def test_what_does_not_fit_is_said_before_it_is_read(three, monkeypatch):
     ):
         list(poor.fetch("tipsv2-g14", "a"))  # before the download
     with pytest.raises(ModelError, match="larger --memory"):
-        poor.encoder(BUNDLED)
+        poor.encoder(NANO)
 
 
 def test_nobody_goes_before_a_download_is_there(three, monkeypatch):

@@ -181,8 +181,8 @@ def test_without_training_the_command_is_all_there_is(tab, tmp_path):
     for refused in (lambda: off.start(Wish("a", None), None, None), lambda: off.look("a")):
         with pytest.raises(ValueError, match="switched off"):
             refused()
-    given = off.command(Wish("", "tipsv2-nano", "lora", "folder", folder="photos"))
-    said = "finetune --recipe finetune --base tipsv2-nano --data photos --out runs/mine tuning.part=lora"
+    given = off.command(Wish("", "opentips-nano", "lora", "folder", folder="photos"))
+    said = "finetune --recipe finetune --base opentips-nano --data photos --out runs/mine tuning.part=lora"
     assert " ".join(given).startswith(said)
 
 

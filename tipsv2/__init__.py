@@ -1,7 +1,7 @@
 """TIPSv2 encoders and what one can see with them.
 
     import tipsv2
-    encoder = tipsv2.load()                              # or "tipsv2-nano", "google/tipsv2-b14", a folder
+    encoder = tipsv2.load()                              # or "opentips-nano", "google/tipsv2-b14", a folder
     found = encoder.encode_image("dog.jpg")              # ImageFeatures: cls, caption_cls, patches, values, size
     text = encoder.encode_text(["a dog", "grass"])       # [2, D] unit rows
     tipsv2.segment(encoder, "dog.jpg", ["dog", "grass"])

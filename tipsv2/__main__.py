@@ -2,16 +2,16 @@
 
 python -m tipsv2 heatmap dog.jpg "a dog" "grass" --out out
 python -m tipsv2 segment dog.jpg --classes "dog,grass,sky" --out out
-python -m tipsv2 compare dog.jpg --models tipsv2-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png
+python -m tipsv2 compare dog.jpg --models opentips-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png
 python -m tipsv2 depth room.jpg --model google/tipsv2-b14-dpt --out room_depth.png
-python -m tipsv2 features dog.jpg --model tipsv2-nano --out features.png
-python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
-python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language de,fr
+python -m tipsv2 features dog.jpg --model opentips-nano --out features.png
+python -m tipsv2 evaluate segmentation --data scenes:val --model opentips-nano --json
+python -m tipsv2 evaluate retrieval --data scenes:val --model opentips-nano --language de,fr
 python -m tipsv2 embed photos --out embedded --captions
 python -m tipsv2 search embedded "a dog on grass" --out dogs.png
 python -m tipsv2 convert VISION.npz TEXT.npz FOLDER --tokenizer tokenizer.model
 python -m tipsv2 convert runs/mine/model official/mine
-python -m tipsv2 export tipsv2-nano exported
+python -m tipsv2 export opentips-nano exported
 python -m tipsv2 push runs/mine owner/mine --licence apache-2.0 --dry-run
 """
 
@@ -183,7 +183,7 @@ def run_segment(options: argparse.Namespace) -> None:
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", default="auto", help="auto, tipsv2-nano, google/tipsv2-b14, a folder, ... (default: auto)"
+        "--model", default="auto", help="auto, opentips-nano, google/tipsv2-b14, a folder, ... (default: auto)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")

@@ -7,7 +7,7 @@ Sizes: N queries, H x W pixels of the image.
 
     from tipsv2 import load
     from tipsv2.alignment import compare
-    compare(load("tipsv2-nano"), load("google/tipsv2-b14"), "dog.jpg", ["a dog", "grass"]).sentence
+    compare(load("opentips-nano"), load("google/tipsv2-b14"), "dog.jpg", ["a dog", "grass"]).sentence
 """
 
 from __future__ import annotations

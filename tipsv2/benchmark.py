@@ -1,7 +1,7 @@
 """python -m tipsv2 benchmark: what inference costs here, beside the straightforward path and the machine's own peak.
 
     python -m tipsv2 benchmark
-    python -m tipsv2 benchmark --models tipsv2-nano --turns 9 --json
+    python -m tipsv2 benchmark --models opentips-nano --turns 9 --json
 
 The straightforward path is plain transformers (tipsv2/straightforward.py). Both take turns (A B A B ...), medians over
 the turns, so that a busy machine slows both. `of_matrix_rate` is the work of a forward pass per second, over the rate
@@ -45,10 +45,10 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "benchmark",
         run,
         "Measure encoding, segmentation, text, queries and memory beside the straightforward path. Takes minutes.",
-        "benchmark --models tipsv2-nano --turns 9 --json",
+        "benchmark --models opentips-nano --turns 9 --json",
     )
     parser.add_argument(
-        "--models", default=f"{RANDOM},tipsv2-nano", help=f"names, folders or {RANDOM} (default: %(default)s)"
+        "--models", default=f"{RANDOM},opentips-nano", help=f"names, folders or {RANDOM} (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
 
     names = [name.strip() for name in options.models.split(",") if name.strip()]
     if options.turns < 1 or not names:
-        raise ValueError("give at least one model and one turn: --models tipsv2-nano --turns 5.")
+        raise ValueError("give at least one model and one turn: --models opentips-nano --turns 5.")
     found = {}
     with tqdm(total=len(names) * STEPS, unit="part", desc="benchmark") as bar:
         for name in names:
@@ -131,7 +131,8 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
     """A model as `tipsv2.load` gives it, and in plain transformers; B/14 in size with random weights for `RANDOM`."""
     import torch
 
-    from tipsv2.catalogue import HUB, MODELS_FOLDER, fetch, find
+    from tipsv2.bundled import MODELS_FOLDER, NANO
+    from tipsv2.catalogue import HUB, fetch, find
     from tipsv2.encoder import Encoder, for_inference, load, pick_device, pick_dtype
     from tipsv2.straightforward import Straightforward
     from tipsv2.weights import read_model, read_tokenizer
@@ -141,7 +142,7 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
         where = pick_device(device)
         torch.manual_seed(0)
         model = random_model().to(where, pick_dtype(dtype, where))
-        ours = Encoder(HUB["tipsv2-b14"], model, read_tokenizer(MODELS_FOLDER / "tipsv2-nano", 32000))
+        ours = Encoder(HUB["tipsv2-b14"], model, read_tokenizer(MODELS_FOLDER / NANO, 32000))
         for_inference(model)
         torch.manual_seed(0)
         plain = random_model()

@@ -17,23 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-MODELS_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"  # one folder for each bundled encoder
-BUNDLED = "tipsv2-nano"  # the one that answers where nothing else was asked for
-PAIR = ("tips-nano", "tips-nano-student")  # a teacher and its student, to be compared
-TOLD = {  # of the bundled encoders: title, what it was trained on
-    BUNDLED: (
-        "TIPSv2 nano (bundled)",
-        "Drawn scenes of about 300 things on nine surfaces (tipsv2.scenes); it has never seen a photograph.",
-    ),
-    PAIR[0]: (
-        "TIPS nano, teacher (bundled)",
-        "The same drawn scenes by the older recipe, TIPS: larger, iBOT on masked patches, full EMA.",
-    ),
-    PAIR[1]: (
-        "TIPS nano, student (bundled)",
-        "The same drawn scenes; it learned the value features of tips-nano's patches.",
-    ),
-}
+from tipsv2 import bundled
+
 AUTO_HUB = "tipsv2-b14"  # what "auto" takes when it is already on this machine
 CHECKPOINT = "state.safetensors"  # in checkpoints/step-<number>/ of a run
 DPT_TYPE = "tipsv2_dpt"  # model_type of vision encoders with DPT heads; an encoder's is "tipsv2"
@@ -57,6 +42,7 @@ class ModelInfo:
     trained_on: str  # one sentence
     download_mb: int  # 0 if local
     licence: str
+    knows: tuple[str, ...] = ()  # kinds of pictures, of bundled.PHOTOGRAPHS and DRAWINGS; () where nobody has said
 
 
 def _hub(name: str, size: str, parameters: str, width: int, download_mb: int) -> ModelInfo:
@@ -71,6 +57,7 @@ def _hub(name: str, size: str, parameters: str, width: int, download_mb: int) ->
         trained_on="116 million web images with their alt-texts and synthetic captions (WebLI), by Google DeepMind.",
         download_mb=download_mb,
         licence="Apache-2.0",
+        knows=(bundled.PHOTOGRAPHS,),
     )
 
 
@@ -96,16 +83,16 @@ DPT = {  # the same vision encoders with heads and without text, for tipsv2.dpt
 
 
 def find(name: str | Path) -> ModelInfo:
-    """Resolve a name: "auto" (tipsv2-b14 if already downloaded, else the bundled tipsv2-nano), a bundled name, a Hub
-    family or DPT name with or without "google/", any other Hub "owner/name", or the path of a model folder, of a run or
-    of a finished run's checkpoint.
+    """Resolve a name: "auto" (tipsv2-b14 if already downloaded, else `bundled.default`), a bundled name, today's or an
+    old one, a Hub family or DPT name with or without "google/", any other Hub "owner/name", or the path of a model
+    folder, of a run or of a finished run's checkpoint.
 
     Touches neither the network nor the weights. Raises ModelError with the near names on anything else.
     """
-    text = str(name).strip()
+    text = bundled.current_name(str(name).strip())
     if text == "auto":
-        return HUB[AUTO_HUB] if is_cached(HUB[AUTO_HUB]) else find(BUNDLED)
-    if text in bundled():
+        return HUB[AUTO_HUB] if is_cached(HUB[AUTO_HUB]) else find(bundled.default())
+    if text in bundled.names():
         return _bundled(text)
     if info := (HUB | DPT).get(text.removeprefix("google/")):
         return info
@@ -138,15 +125,7 @@ def _is_hub_id(text: str) -> bool:
 
 def available() -> list[ModelInfo]:
     """The encoders a menu should offer: the bundled ones first, then the Hub family from small to large."""
-    return [*map(_bundled, bundled()), *HUB.values()]
-
-
-def bundled() -> list[str]:
-    """The names of the encoders that come with the project: BUNDLED, and every other folder of assets/models with a
-    config.json, in the order of TOLD and then of the alphabet.
-    """
-    there = {config.parent.name for config in MODELS_FOLDER.glob("*/config.json")} | {BUNDLED}
-    return [*(name for name in TOLD if name in there), *sorted(there - {*TOLD})]
+    return [*map(_bundled, bundled.names()), *HUB.values()]
 
 
 def is_cached(info: ModelInfo) -> bool:
@@ -234,10 +213,22 @@ def vision_sizes(config: dict) -> tuple[int, int]:
     return (width if isinstance(width, int) else 0), (resolution if isinstance(resolution, int) else 0)
 
 
+def resolution_of(folder: Path, config: dict) -> int:
+    """The short side in pixels at which a model folder's encoder is at its best, 0 where it does not say: `size` in
+    preprocessor_config.json, else the training resolution in config.json, which is that of its position table.
+    """
+    try:
+        sides = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))["size"].values()
+        side = min(sides)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        side = 0
+    return side if type(side) is int and side > 0 else vision_sizes(config)[1]
+
+
 def _bundled(name: str) -> ModelInfo:
-    title, trained_on = TOLD.get(name, (f"{name} (bundled)", "Drawn scenes (tipsv2.scenes), see its model card."))
-    given = dict(title=title, source="bundled", trained_on=trained_on, licence="Apache-2.0")
-    return replace(_folder(MODELS_FOLDER / name), name=name, **given)
+    about = bundled.about(name)
+    given = dict(title=about.title or f"{name} (bundled)", trained_on=about.trained_on, knows=about.knows)
+    return replace(_folder(bundled.MODELS_FOLDER / name), name=name, source="bundled", licence="Apache-2.0", **given)
 
 
 def _is_run(folder: Path) -> bool:
@@ -260,7 +251,6 @@ def _folder(path: Path) -> ModelInfo:
         config = read_config(path)
     except ModelError:
         config = {}  # a menu lists it all the same; loading it says what is wrong
-    width, resolution = vision_sizes(config)
     run = path.parent if path.name == "model" and _is_run(path.parent) else None
     name = (run or path).resolve().name
     return ModelInfo(
@@ -269,8 +259,8 @@ def _folder(path: Path) -> ModelInfo:
         source="run" if run else "folder",
         location=str(path),
         parameters=_rounded(num_parameters(path)),
-        width=width,
-        resolution=resolution,
+        width=vision_sizes(config)[0],
+        resolution=resolution_of(path, config),
         trained_on=f"By the run in {run}, see its recipe.json." if run else "Unknown: a local folder.",
         download_mb=0,
         licence="yours",

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from tipsv2.catalogue import BUNDLED, DPT, ModelError, ModelInfo
+from tipsv2 import bundled
+from tipsv2.catalogue import DPT, ModelError, ModelInfo
 
 HUB_PATTERNS = ("*.json", "*.safetensors", "tokenizer*")
 REACH_SECONDS = 4.0  # to learn whether the Hub answers at all
@@ -28,7 +29,11 @@ def download(info: ModelInfo, progress: bool | Callable[[int, int], None] = True
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    instead = "give the folder of a copy" if info.name in DPT else f"the bundled encoder {BUNDLED} needs no download"
+    instead = (
+        "give the folder of a copy"
+        if info.name in DPT
+        else f"the bundled encoder {bundled.default()} needs no download"
+    )
     if constants.HF_HUB_OFFLINE:
         raise ModelError(f"{info.location} is not on this machine and HF_HUB_OFFLINE is set: {instead}.")
     # A thread of its own, since neither a name server that never answers nor the Hub's retries obey a request's

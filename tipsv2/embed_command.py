@@ -35,7 +35,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write, or to go on with")
     parser.add_argument(
-        "--model", default="auto", help="auto, tipsv2-nano, google/tipsv2-b14, a folder, ... (default: auto)"
+        "--model", default="auto", help="auto, opentips-nano, google/tipsv2-b14, a folder, ... (default: auto)"
     )
     parser.add_argument("--patches", action="store_true", help="also keep the patch grids, in float16")
     parser.add_argument(

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from tipsv2 import text_cache
-from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, fetch, find, read_config, vision_sizes
+from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, fetch, find, read_config, resolution_of, vision_sizes
 from tipsv2.cpu import speed_up
 from tipsv2.dense import OUTPUTS, ExactPixels, layer_features, vision_features
 from tipsv2.images import by_size, fit_size, open_image, to_tensor
@@ -69,7 +69,7 @@ class Encoder:
 
     def encode_image(self, image, resolution: int | None = None) -> ImageFeatures:
         """image: anything `tipsv2.images.open_image` takes.   resolution: short side in pixels that the network sees,
-        the aspect ratio kept; by default the training resolution. Raises ImageError.
+        the aspect ratio kept; by default the encoder's own, `info.resolution`. Raises ImageError.
         """
         return self.encode_images([image], resolution)[0]
 
@@ -216,7 +216,7 @@ def load(
     """
     info = find(name)
     folder = fetch(info, progress)
-    info = _with_sizes(info, read_config(folder))
+    info = _with_sizes(info, folder)
     where = pick_device(device)
     model = read_model(folder, pick_dtype(dtype, where))
     if info.source == "checkpoint":
@@ -270,9 +270,10 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     return names[dtype]
 
 
-def _with_sizes(info: ModelInfo, config: dict) -> ModelInfo:
-    """`info` with what only the folder's own configuration knows for sure."""
-    width, resolution = vision_sizes(config)
+def _with_sizes(info: ModelInfo, folder: Path) -> ModelInfo:
+    """`info` with what only the folder's own configuration knows for sure. Raises ModelError if it is none."""
+    config = read_config(folder)
+    width, resolution = vision_sizes(config)[0], resolution_of(folder, config)
     return replace(info, width=width or info.width, resolution=resolution or info.resolution or 448)
 
 

@@ -1,6 +1,6 @@
 """An encoder as ONNX or torch.export programs, checked against this project's own numbers; the export command.
 
-python -m tipsv2 export tipsv2-nano exported                     # vision.onnx, text.onnx, tokenizer, README.md
+python -m tipsv2 export opentips-nano exported                     # vision.onnx, text.onnx, tokenizer, README.md
 python -m tipsv2 export google/tipsv2-b14 exported --format torch --size 448
 """
 
@@ -269,7 +269,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "export",
         run,
         "Write an encoder's two towers as ONNX or torch.export programs, with tokenizer and description.",
-        "export tipsv2-nano exported\n  python -m tipsv2 export tipsv2-b14 exported --format torch --size 336x448",
+        "export opentips-nano exported\n  python -m tipsv2 export tipsv2-b14 exported --format torch --size 336x448",
     )
     parser.add_argument("model", help="a name, a folder or a run")
     parser.add_argument("out", help="folder to write")

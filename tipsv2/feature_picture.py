@@ -1,6 +1,6 @@
 """What is inside an image's patches as one picture: principal components, clusters, norms; the features command.
 
-python -m tipsv2 features dog.jpg --model tipsv2-nano --out features.png
+python -m tipsv2 features dog.jpg --model opentips-nano --out features.png
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "features",
         run,
         "Show an image's patches as principal components, clusters and norms, side by side.",
-        "features dog.jpg --model tipsv2-nano --out features.png",
+        "features dog.jpg --model opentips-nano --out features.png",
     )
     parser.add_argument("image", help="a picture")
     parser.add_argument("--out", default="features.png", metavar="FILE", help="picture to write (default: %(default)s)")
@@ -81,7 +81,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--features", choices=("values", "final"), default="final", help="(default: %(default)s)")
     parser.add_argument("--resolution", type=int, help="short side that the network sees (default: as trained)")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the clusters' colours (default: %(default)s)")
-    parser.add_argument("--model", default="auto", help="auto, tipsv2-nano, google/tipsv2-b14, a folder, ...")
+    parser.add_argument("--model", default="auto", help="auto, opentips-nano, google/tipsv2-b14, a folder, ...")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
 

@@ -1,6 +1,6 @@
 """A comparison as one picture: both encoders' maps, what B sees more or less of, the sentence; the compare command.
 
-python -m tipsv2 compare dog.jpg --models tipsv2-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png
+python -m tipsv2 compare dog.jpg --models opentips-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "compare",
         run,
         "Compare two encoders: their maps of a picture side by side, or their scores on a data set class by class.",
-        'compare dog.jpg --models tipsv2-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png\n'
+        'compare dog.jpg --models opentips-nano,google/tipsv2-b14 --queries "dog,grass" --out compare.png\n'
         '  python -m tipsv2 compare dog.jpg --models A,B --queries "dog,grass" --masks dog_mask.png,none\n'
         "  python -m tipsv2 compare --models A B --data scenes:val --out out/a_b",
     )

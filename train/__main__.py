@@ -2,7 +2,7 @@
 
     python -m train pretrain --recipe nano --data scenes --out runs/nano
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
-    python -m train finetune --base tipsv2-nano --data photos --out runs/mine
+    python -m train finetune --base opentips-nano --data photos --out runs/mine
     python -m train textteacher --out runs/words
     python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
     python -m train sparc --data scenes --out runs/sparc

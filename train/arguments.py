@@ -1,6 +1,6 @@
 """The command line of python -m train: its commands and their flags, and what to write for what they do not know.
 
-options = parse(["finetune", "--base", "tipsv2-nano", "--out", "runs/mine", "tuning.part=lora"])
+options = parse(["finetune", "--base", "opentips-nano", "--out", "runs/mine", "tuning.part=lora"])
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TRAINING = {  # command -> its usual recipe, what it does
 }
 NEEDS = {  # what a command cannot do without, for its examples
     "distill": " --teacher runs/nano/model",
-    "finetune": " --base tipsv2-nano",
+    "finetune": " --base opentips-nano",
     "sfclip": " --vision-teacher runs/nano/model --text-teacher runs/words",
 }
 FIELDS = {  # three that suit one's own photos

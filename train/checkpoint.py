@@ -145,12 +145,13 @@ def _entries(objective: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator
             yield f"optimizer.{names[parameter]}.{key}", torch.as_tensor(value)
 
 
-def export(folder: Path, model, tokenizer) -> Path:
+def export(folder: Path, model, tokenizer, side: int = 0) -> Path:
     """Write `model` as a plain transformers folder: config, safetensors, tokenizer, preprocessor settings.
 
+    side: the pixels it is to be shown images at, those it was last trained at; 0: those of its position table.
     LoRA's updates are added to the weights, inherited words folded into a plain token embedding.
     """
-    side = model.config.vision_config.image_size
+    side = side or model.config.vision_config.image_size
     with whole_folder(folder) as part, folded(model), quiet():
         model.save_pretrained(part, state_dict=plain_state(model))
         tokenizer.save_pretrained(part)

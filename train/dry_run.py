@@ -1,6 +1,6 @@
 """What a run would be, before it is one: its recipe, size, epochs, memory and arithmetic, and what is wrong with it.
 
-python -m train finetune --base tipsv2-nano --data photos --dry-run
+python -m train finetune --base opentips-nano --data photos --dry-run
 """
 
 from __future__ import annotations

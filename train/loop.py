@@ -176,7 +176,7 @@ def fit(
         monitor.end(problems)
     encoder = shards.encoder() if shards else inner.model
     if main:
-        checkpoint.export(run / "model", encoder, tokenizer)
+        checkpoint.export(run / "model", encoder, tokenizer, recipe.stages[-1].size)
     accelerator.end_training()
     return run / "model"
 

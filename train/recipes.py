@@ -97,7 +97,7 @@ def nano_distill() -> Recipe:
     size is the row values-1 of `python -m train reproduce`.
 
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
-    python -m train distill --recipe nano-distill --teacher tipsv2-nano --out runs/chain distillation.generations=3
+    python -m train distill --recipe nano-distill --teacher opentips-nano --out runs/chain distillation.generations=3
 
     The second makes three students in a row, each the next one's teacher, in runs/chain/generation-1 and so on.
     """
@@ -151,7 +151,7 @@ def tips_nano_student() -> Recipe:
 def finetune() -> Recipe:
     """A trained encoder goes on with your images and captions, at its own image size.
 
-    python -m train finetune --recipe finetune --base tipsv2-nano --data photos --out runs/mine
+    python -m train finetune --recipe finetune --base opentips-nano --data photos --out runs/mine
     python -m train finetune --base google/tipsv2-b14 --data photos --out runs/mine tuning.part=lora
 
     On 50 drawn pictures (tests/shapes.py) of 56 px in 80 steps, among 50 others: R@1 0.04 -> 0.15, R@5 0.12 -> 0.54,

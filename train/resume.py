@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tipsv2.bundled import OLD_NAMES
 from tipsv2.whole import whole_file
 from train.overrides import override, paths
 from train.settings import Recipe, as_given, from_dict, to_dict
@@ -97,7 +98,9 @@ def _read(record: Path) -> Recipe:
 
 def _refuse_others(run: Path, before: Recipe, now: Recipe) -> None:
     """Raises ValueError with every field, nested ones with dots, that is not what it was, and both its values."""
-    old, new = _leaves(to_dict(before)), _leaves(to_dict(now))
+    old, new = (
+        {key: OLD_NAMES.get(value, value) for key, value in _leaves(to_dict(each)).items()} for each in (before, now)
+    )
     changed = [
         key
         for key in {**old, **new}

@@ -1,6 +1,6 @@
 """From a recipe to a finished run, or a chain of them: tokenizer, towers (new, or a base's), objective, the loop.
 
-python -m train distill --recipe nano-distill --teacher tipsv2-nano --out runs/chain distillation.generations=3
+python -m train distill --recipe nano-distill --teacher opentips-nano --out runs/chain distillation.generations=3
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 from transformers.image_processing_base import ImageProcessingMixin
 
-from tipsv2.catalogue import MODELS_FOLDER, bundled
+from tipsv2 import bundled
 from tipsv2.weights import quiet
 from train.settings import Sfclip
 
@@ -200,8 +200,9 @@ def _open(name: str, field: str, kind: str, takes: str) -> nn.Module:
 
 def _place(name: str) -> str:
     """Where transformers finds `name`: an absolute path wherever that is what was meant, else a Hub id."""
-    if name in bundled():
-        return str(MODELS_FOLDER / name)
+    name = bundled.current_name(name)
+    if name in bundled.names():
+        return str(bundled.MODELS_FOLDER / name)
     path = Path(name).expanduser()
     looks_like_a_path = path.is_dir() or path.is_absolute() or name.startswith(".") or len(path.parts) != 2
     return str(path.resolve()) if looks_like_a_path else name

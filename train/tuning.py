@@ -1,7 +1,7 @@
 """Fine-tuning: a trained encoder as the start of a run, and which part of it learns.
 
-    python -m train finetune --base tipsv2-nano --data photos --out runs/mine
-    python -m train finetune --base tipsv2-nano --data photos --out runs/mine tuning.part=last tuning.towers=vision
+    python -m train finetune --base opentips-nano --data photos --out runs/mine
+    python -m train finetune --base opentips-nano --data photos --out runs/mine tuning.part=last tuning.towers=vision
     python -m train finetune --base google/tipsv2-b14 --data photos --out runs/mine tuning.part=lora
 
 Tokenizer, vocabulary, sizes and the image side are the base's. What does not learn keeps its bits, and is read from the
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
-from tipsv2.catalogue import CHECKPOINT, fetch, find, read_config
+from tipsv2.catalogue import CHECKPOINT, fetch, find, read_config, resolution_of
 from tipsv2.weights import read_model, read_tokenizer, turn_back
 from train.objectives.towers import attend, freeze_layer_scale
 from train.settings import PATCH, Recipe, Tower, Tuning, choose
@@ -49,7 +49,7 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
         raise ValueError("sfclip.words gives a new encoder its teacher's words; a base keeps its own: use words=own.")
     info = find(tuning.base)
     folder = fetch(info)
-    read_config(folder)  # says so where it is another kind of model
+    config = read_config(folder)  # says so where it is another kind of model
     model, files = read_model(folder, torch.float32), sorted(folder.glob("*.safetensors"))
     if info.source == "checkpoint":  # the folder is of the run's last step
         earlier = Path(info.location) / CHECKPOINT
@@ -60,9 +60,10 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
     if vision.patch_size != PATCH:
         raise ValueError(
             f"the base '{tuning.base}' has patches of {vision.patch_size} px, and training here cuts images into "
-            f"patches of {PATCH} px: choose a base with those, such as tipsv2-nano or google/tipsv2-b14."
+            f"patches of {PATCH} px: choose a base with those, such as opentips-nano or google/tipsv2-b14."
         )
-    side = vision.image_size if isinstance(vision.image_size, int) else min(vision.image_size)
+    table = vision.image_size if isinstance(vision.image_size, int) else min(vision.image_size)
+    side = resolution_of(folder, config) // PATCH * PATCH or table  # DINOv2's table is larger than what it is shown
     rate = RATE / vision.hidden_size
     recipe = replace(
         recipe,
@@ -77,7 +78,7 @@ def open_base(recipe: Recipe) -> tuple[Recipe, Tipsv2Model, PreTrainedTokenizerB
             text_layers=text.num_hidden_layers,
             heads=vision.num_attention_heads,
             vocabulary=text.vocab_size,
-            table=side,
+            table=table,
         ),
     )
     choose_parts(model, tuning)

@@ -1,6 +1,6 @@
 """Zero-shot classification: which of all the classes is it, by their names alone?
 
-    python -m tipsv2 evaluate classification --data scenes:val --model tipsv2-nano --json
+    python -m tipsv2 evaluate classification --data scenes:val --model opentips-nano --json
     python -m tipsv2 evaluate classification --data imagenet:/data/imagenet --templates clip80 --out out/imagenet
 
 The protocol is CLIP's (arXiv 2103.00020, Sec. 3.1): a class is the mean of its prompts' embeddings, the guess the

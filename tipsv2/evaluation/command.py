@@ -1,6 +1,6 @@
 """The evaluate command: a task, a data set, an encoder -> a table or one line of JSON, and with --out a record.
 
-    python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
+    python -m tipsv2 evaluate segmentation --data scenes:val --model opentips-nano --json
     python -m tipsv2 evaluate segmentation --data ade20k:/data/ADEChallengeData2016 --protocol slide --out out/ade
 
 A task is a module. `add_arguments(parser)` adds its own flags, whose names are keyword arguments of its
@@ -67,7 +67,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "evaluate",
         run,
         "Measure an encoder on a data set and print a table, or one line of JSON.",
-        "evaluate segmentation --data scenes:val --model tipsv2-nano --json\n"
+        "evaluate segmentation --data scenes:val --model opentips-nano --json\n"
         "  python -m tipsv2 evaluate segmentation --data ade20k:/data/ADEChallengeData2016 --out out/ade20k\n"
         "  python -m tipsv2 evaluate segmentation --help",
     )
@@ -82,7 +82,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
             "(default: %(default)s)",
         )
         added.add_argument(
-            "--model", default="auto", help="auto, tipsv2-nano, google/tipsv2-b14, a folder, ... (default: auto)"
+            "--model", default="auto", help="auto, opentips-nano, google/tipsv2-b14, a folder, ... (default: auto)"
         )
         added.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
         added.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")

@@ -3,7 +3,7 @@
     python -m tipsv2 evaluate depth --data nyu:/data/nyu --model google/tipsv2-b14
     python -m tipsv2 evaluate depth --data nyu:/data/nyu --model google/tipsv2-b14-dpt --head dpt
     python -m tipsv2 evaluate depth --data navi:/data/navi_v1 --model google/tipsv2-b14 --train-limit 2000
-    python -m tipsv2 evaluate depth --data scenes:val --model tipsv2-nano  # made up: tipsv2/scenes/geometry.py
+    python -m tipsv2 evaluate depth --data scenes:val --model opentips-nano  # made up: tipsv2/scenes/geometry.py
 
 The probe is DINOv2's "lin. 1" (facebookresearch/dinov2, eval/depth): each patch with CLS 1 beside it, a layer to 256
 even bins from 1 mm to 10 m, rectified, 0.1 added, divided by their sum; depth is the mean of the bins, learnt by the

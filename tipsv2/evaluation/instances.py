@@ -1,6 +1,6 @@
 """Instance retrieval: find the other pictures of this very thing; recall at 1 and mean average precision.
 
-    python -m tipsv2 evaluate instances --data scenes:style --model tipsv2-nano
+    python -m tipsv2 evaluate instances --data scenes:style --model opentips-nano
     python -m tipsv2 evaluate instances --data uned:/data/uned --domains cars,sop --out out/uned
 
 Every query ranks the whole index by cosine. An image that is both is left out of its own ranking. As in UnED

@@ -1,6 +1,6 @@
 """k-nearest-neighbour classification: which class have the most alike of the training images?
 
-    python -m tipsv2 evaluate knn --data scenes:style --model tipsv2-nano
+    python -m tipsv2 evaluate knn --data scenes:style --model opentips-nano
     python -m tipsv2 evaluate knn --data imagenet:/data/imagenet --shots 100 --out out/knn
 
 The protocol is DINO's (arXiv 2104.14294, Sec. 4.1, after Wu et al., arXiv 1805.01978): the k = 20 training images with

@@ -3,7 +3,7 @@
     python -m tipsv2 evaluate normals --data nyu-normals:/data/dsine_eval/nyuv2 --model google/tipsv2-b14
     python -m tipsv2 evaluate normals --data navi:/data/navi_v1 --model google/tipsv2-b14 --train-limit 2000
     python -m tipsv2 evaluate normals --data nyu-normals:/data/dsine_eval/nyuv2 --model google/tipsv2-b14-dpt --head dpt
-    python -m tipsv2 evaluate normals --data scenes:val --model tipsv2-nano  # made up: scenes/geometry.py
+    python -m tipsv2 evaluate normals --data scenes:val --model opentips-nano  # made up: scenes/geometry.py
 
 The probe is a layer from a patch to three numbers, brought to length one, learnt by the angle to the truth (Probe3D,
 arXiv 2404.08636, mbanani/probe3d, evals/utils/losses.py, without its uncertainty). TIPS measures normals with DPT heads

@@ -1,6 +1,6 @@
 """Linear probe: a logistic regression on frozen embeddings, its regularisation chosen on a part of the training images.
 
-    python -m tipsv2 evaluate probe --data scenes:style --model tipsv2-nano
+    python -m tipsv2 evaluate probe --data scenes:style --model opentips-nano
     python -m tipsv2 evaluate probe --data imagenet:/data/imagenet --shots 100 --out out/probe
 
 The protocol is CLIP's (arXiv 2103.00020, App. A.3): scikit-learn's multinomial logistic regression (L-BFGS, L2) on the

@@ -1,7 +1,7 @@
 """Image-text retrieval: of all captions find the image's, of all images find the caption's; recall at 1, 5 and 10.
 
-    python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --json
-    python -m tipsv2 evaluate retrieval --data scenes:val --model tipsv2-nano --language de,fr
+    python -m tipsv2 evaluate retrieval --data scenes:val --model opentips-nano --json
+    python -m tipsv2 evaluate retrieval --data scenes:val --model opentips-nano --language de,fr
     python -m tipsv2 evaluate retrieval --data coco-karpathy:/data/coco --model google/tipsv2-b14 --out out/coco
     python -m tipsv2 evaluate retrieval --data photos --model runs/mine
 

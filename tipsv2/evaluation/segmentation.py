@@ -1,6 +1,6 @@
 """Zero-shot segmentation by patch-text similarity: cosine, upsample, argmax, one confusion matrix for the data set.
 
-    python -m tipsv2 evaluate segmentation --data scenes:val --model tipsv2-nano --json
+    python -m tipsv2 evaluate segmentation --data scenes:val --model opentips-nano --json
     python -m tipsv2 evaluate segmentation --data ade20k:/data/ADEChallengeData2016 --protocol slide --out out/ade20k
     python -m tipsv2 evaluate segmentation --data voc21:/data/VOCdevkit/VOC2012 --background "background,wall,sky,road"
 

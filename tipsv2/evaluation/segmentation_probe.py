@@ -1,7 +1,7 @@
 """Linear segmentation: a layer on frozen patches, trained on one part of a data set and judged on another.
 
     python -m tipsv2 evaluate segmentation_probe --data ade20k:/data/ADEChallengeData2016 --model google/tipsv2-b14
-    python -m tipsv2 evaluate segmentation_probe --data scenes:val --model tipsv2-nano --features values
+    python -m tipsv2 evaluate segmentation_probe --data scenes:val --model opentips-nano --features values
 
 The probe is DINOv2's linear head (facebookresearch/dinov2, eval/segmentation, BNHead): a batch norm and a layer to the
 classes, cross-entropy, its scores bilinear to the picture's pixels before the arg-max. What differs from DINOv2's

@@ -1,6 +1,6 @@
 """Images with captions for retrieval: COCO (2017 files, or Karpathy's 5k test), Flickr30K, DOCCI.
 
-    python -m tipsv2 evaluate retrieval --data coco-karpathy:/data/coco --model tipsv2-nano
+    python -m tipsv2 evaluate retrieval --data coco-karpathy:/data/coco --model opentips-nano
 
 A COCO or Flickr30K image counts with its first five captions, as in CLIP's and everybody's tables since (a few have
 six or seven): 5000 images with 25 000 captions, and 1000 with 5000.

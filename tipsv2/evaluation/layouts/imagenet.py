@@ -1,6 +1,6 @@
 """ImageNet's layout, which any classification set can take: a folder of images per class, for training and testing.
 
-    python -m tipsv2 evaluate classification --data imagenet:/data/imagenet --model tipsv2-nano
+    python -m tipsv2 evaluate classification --data imagenet:/data/imagenet --model opentips-nano
 
 The folders' names stand for the classes. What a class is called, for zero-shot prompts, says the first of: a
 classnames.txt (a line per folder in alphabetical order, or FOLDER NAME), a LOC_synset_mapping.txt (Kaggle's: number

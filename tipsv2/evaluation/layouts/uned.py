@@ -1,6 +1,6 @@
 """UnED, eight domains of instance retrieval (Ypsilantis et al., ICCV 2023, arXiv 2309.01858), as its authors pack it.
 
-    python -m tipsv2 evaluate instances --data uned:/data/uned --domains cars,sop --model tipsv2-nano
+    python -m tipsv2 evaluate instances --data uned:/data/uned --domains cars,sop --model opentips-nano
 
 Their info_files/DOMAIN/test.json lists the queries, [{"path": "cars/car_ims/000001.jpg", "class_id": 7}, ...], paths
 below images/; index.json lists what they are looked for in. Of cars, food2k, inat, rp2k and sop there is none: the
