@@ -213,6 +213,7 @@ def test_plain_transformers_opens_half_precision(half):
     assert not report["missing_keys"] and not report["unexpected_keys"]
     pixels = torch.rand(1, 3, 56, 56)
     with torch.no_grad():
+        assert torch.isfinite(model.vision_model(pixels.to(model.dtype)).last_hidden_state).all()  # as it is stored
         found = model.eval().float().vision_model(pixels).last_hidden_state
     ours = tipsv2.load(half, device="cpu", dtype="float32").encode_pixels(pixels)
     assert torch.allclose(ours["patches"][0].flatten(0, 1), found[0, 2:], atol=1e-4)

@@ -157,8 +157,9 @@ def test_dry_run_sends_nothing(mine, hub, tmp_path, capsys, monkeypatch):
     assert ModelCard.load("model_card.md").data.eval_results is None
 
 
-def test_the_bundled_encoder_brings_its_licence():
-    files, _ = prepare("opentips-nano", "owner/nano")
+def test_the_bundled_encoder_brings_its_licence(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(RECORD | {"model": "tipsv2-nano"}))  # as it was called before
+    files, _ = prepare("opentips-nano", "owner/nano", records=[str(tmp_path / "record.json")])
     text = files["README.md"].decode()
     assert ModelCard(text).data.license == "apache-2.0" and "never seen a photograph" in text
     assert "recipe.json" not in files and "## Training" not in text

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tipsv2.bundled import OLD_NAMES
 from tipsv2.catalogue import HUB, ModelError, ModelInfo, num_parameters, read_config
 
 PIPELINE = "zero-shot-image-classification"
@@ -33,7 +34,7 @@ def read_record(path: str | Path, model: str) -> dict:
         raise ModelError(f"There is no file '{file}': give what python -m tipsv2 evaluate wrote.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"'{file}' is no evaluation record: give what python -m tipsv2 evaluate wrote.") from error
-    if name != model:
+    if OLD_NAMES.get(name, name) != model:
         raise ModelError(f"'{file}' is of {name}, not of {model}: evaluate this model, or leave the file out.")
     command = " ".join(public(shlex.split(str(record.get("command", "")))))
     return record | {"task": task, "data": public(data), "command": command}
