@@ -148,6 +148,16 @@ def test_the_card(mine, tmp_path):
     assert names["logits"].shape == (1, 2)
 
 
+def test_the_lines_of_the_card_work_with_weights_in_half_precision(mine):
+    from transformers import Tipsv2Model
+
+    Tipsv2Model.from_pretrained(mine / "model").half().save_pretrained(mine / "model")
+    text = prepare(str(mine), "owner/mine", "mit")[0]["README.md"].decode()
+    names: dict = {}
+    exec(text.split("```python\n")[1].split("```")[0].replace('"owner/mine"', repr(str(mine / "model"))), names)
+    assert names["logits"].isfinite().all()
+
+
 def test_dry_run_sends_nothing(mine, hub, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     requests = hub()

@@ -33,8 +33,7 @@ ABOUT = {  # in the order of the menus
     S14: About(
         "OpenTIPS S/14 (bundled)",
         (PHOTOGRAPHS, DRAWINGS),
-        "DINOv2 ViT-S/14 and MiniLM brought together on about 1,300 photographs (ImageNet and COCO samples, CamVid) "
-        "and on drawn scenes.",
+        "DINOv2 ViT-S/14 and MiniLM, brought together on about 1,300 photographs and on drawn scenes.",
     ),
     f"{S14}-teacher": About(
         "OpenTIPS S/14, teacher (bundled)",

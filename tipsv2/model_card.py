@@ -145,7 +145,7 @@ With plain transformers:
 import torch
 from transformers import AutoTokenizer, Tipsv2Model
 
-model = Tipsv2Model.from_pretrained("{repo}").eval()
+model = Tipsv2Model.from_pretrained("{repo}", dtype="float32").eval()  # whatever it is stored in
 tokenizer = AutoTokenizer.from_pretrained("{repo}")
 tokens = tokenizer(["a dog", "a cat"], padding=True, return_tensors="pt")
 pixels = torch.rand(1, 3, {side}, {side})  # your images, RGB in [0, 1]
