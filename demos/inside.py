@@ -201,7 +201,7 @@ def tab(page: Page) -> None:
 
     @toasted
     def example(event: gr.EventData, model: str | None):
-        return handlers.take_example(model, event.index)
+        return handlers.take_example(model, common.clicked(event, "index", int))
 
     def turn(chosen: str):
         mapped = gr.update(visible=chosen == "map")
