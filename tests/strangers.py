@@ -39,6 +39,8 @@ class Stranger:
     def answers(self, events: list[str]) -> dict[str, dict]:
         """The last message on each of these events, in one stream."""
         left, found = set(events), {}
+        if not left:
+            return found
         address = f"{self.url}/gradio_api/queue/data?session_hash={self.session}"
         with self.http.stream("GET", address) as stream:
             for line in stream.iter_lines():

@@ -89,7 +89,9 @@ def test_every_handler_refuses_every_path_but_ones_own(served, come, tmp_path):
     owner, thief = come("127.0.0.2"), come("127.0.0.3")
     theirs = owner.upload("theirs.png", picture("blue"))
     (function, place), *_ = [each for each in with_files(page) if each[0].name == "accept_upload"]
-    kept = owner.ask(function._id, [{"path": theirs, "meta": {"_type": "gradio.FileData"}}])["output"]["data"][0]["path"]
+    kept = owner.ask(function._id, [{"path": theirs, "meta": {"_type": "gradio.FileData"}}])["output"]["data"][0][
+        "path"
+    ]
     assert Path(kept).is_file() and "visitors" in kept
     foreign = tmp_path / "private.png"
     foreign.write_bytes(picture("green"))
