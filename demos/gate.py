@@ -133,7 +133,7 @@ def checked(block, value, state, asker: Asker):
             raise Refused(f"{name} is yes or no, true or false.")
         return bool(value)
     if isinstance(block, gr.Textbox | gr.HTML):
-        return None if value is None else text(value, name)
+        return "" if value is None else text(value, name)
     if isinstance(block, gr.Radio | gr.Dropdown):
         return _chosen(block, now, value, name)
     if isinstance(block, gr.File | gr.UploadButton | gr.Image):
@@ -155,15 +155,17 @@ def _number(block, value, name: str):
 
 def _chosen(block, now, value, name: str):
     """One of the choices; any text where the page takes any, as words typed in or the name of an encoder."""
-    if value is None:
-        return None
     several = getattr(block, "multiselect", False)
+    free = getattr(now, "allow_custom_value", False) or "preprocess" in vars(block)
+    if value is None:
+        if not several and not free and block.value is not None:
+            raise Refused(f"{name} is one of its choices.")
+        return [] if several else None
     if several and not isinstance(value, list):
         raise Refused(f"{name} is a list of texts.")
     entries = value if several else [value]
     if len(entries) > MAX_ENTRIES:
         raise Refused(f"{name} has {len(entries):,} entries, and {MAX_ENTRIES:,} are read at most.")
-    free = getattr(now, "allow_custom_value", False) or "preprocess" in vars(block)
     choices = [choice for _, choice in now.choices]
     for entry in entries:
         if isinstance(entry, str):
@@ -194,7 +196,9 @@ def _file(block, value, name: str, asker: Asker):
 
 
 def text(value, name: str) -> str:
-    """A text that can be written down. Raises Refused."""
+    """A text that can be written down; a number counts as its digits. Raises Refused."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:
+        return str(value)
     if not isinstance(value, str):
         raise Refused(f"{name} is a text.")
     if len(value) > MAX_LETTERS:

@@ -39,20 +39,22 @@ class Ledger:
 
     def add(self, asker: Asker, seconds: float) -> None:
         with self._lock:
+            now = self._clock()
             for key in ("a" + asker.address, "s" + asker.session):
-                self._used[key] = self._left(key) + seconds, self._clock()
+                self._used[key] = self._left(key, now) + seconds, now
             if len(self._used) > MOST_KNOWN:
-                for key in sorted(self._used, key=self._left)[: MOST_KNOWN // 2]:
+                for key in sorted(self._used, key=lambda key: self._left(key, now))[: MOST_KNOWN // 2]:
                     del self._used[key]
 
-    def used(self, asker: Asker) -> tuple[float, float]:
-        """-> (seconds of the address, of the session): whoever compares least comes next."""
+    def used(self, *askers: Asker) -> list[tuple[float, float]]:
+        """-> (seconds of the address, of the session) of each, all at one moment: the least comes next."""
         with self._lock:
-            return self._left("a" + asker.address), self._left("s" + asker.session)
+            now = self._clock()
+            return [(self._left("a" + each.address, now), self._left("s" + each.session, now)) for each in askers]
 
-    def _left(self, key: str) -> float:
+    def _left(self, key: str, now: float) -> float:
         seconds, when = self._used.get(key, (0.0, 0.0))
-        return seconds * 0.5 ** ((self._clock() - when) / HALF_LIFE) if seconds else 0.0
+        return seconds * 0.5 ** ((now - when) / HALF_LIFE) if seconds else 0.0
 
 
 class Turns:
@@ -91,7 +93,8 @@ class Turns:
                 self._changed.notify_all()
 
     def _first(self) -> int:
-        return min(self._waiting, key=lambda number: (*self.ledger.used(self._waiting[number]), number))
+        uses = self.ledger.used(*self._waiting.values())
+        return min(zip(uses, self._waiting, strict=True))[1]  # of equals who came first
 
 
 def _still_there(asker: Asker) -> None:

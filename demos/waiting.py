@@ -92,7 +92,9 @@ class Queue(queueing.Queue):
             for page, event in first.items()
             if page not in pages and (not self.apart or machines.count(self.address(event.request)) < RUNNING)
         ]
-        return min(able, key=lambda event: self.ledger.used(self.asker(event)), default=None)  # of equals the oldest
+        uses = self.ledger.used(*(self.asker(event) for event in able))
+        least = min(range(len(able)), key=uses.__getitem__, default=None)  # of equals the oldest
+        return None if least is None else able[least]
 
     def _leave_unheard(self) -> None:
         """Questions whose client has never come for the answer, or no longer listens, are dropped."""

@@ -31,6 +31,7 @@ def asked(page: Guarded, session: str, address: str = "1", kind: str = "model", 
 
 @pytest.fixture
 def page():
+    """A page of one function."""
     with Guarded(analytics_enabled=False) as blocks:
         box = gr.Textbox()
         gr.Button().click(lambda text: text, box, box, api_name="x")
