@@ -110,7 +110,6 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
         argv = [*shlex.split(os.environ.get(ARGUMENTS, "")), *sys.argv[1:]]
     given = flags.parse_args(argv)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it makes a table of them after every question
     few_arenas()
     own_folder()
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its transfers cannot be cancelled; before the Hub is imported

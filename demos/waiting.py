@@ -31,6 +31,8 @@ class Queue(queueing.Queue):
     def __init__(self, *args, presence, apart: bool, ledger: Ledger = LEDGER, **kwargs):
         super().__init__(*args, **kwargs)
         self.presence, self.apart, self.ledger = presence, apart, ledger
+        # Gradio makes a table of the last questions after every single one, for a monitor that is not there.
+        self.ANALYTICS_MAX_EVENTS, self.ANAYLTICS_CACHE_FREQUENCY = 1, 10**12
 
     def asker(self, event: queueing.Event) -> Asker:
         """Who sent an event."""
