@@ -23,16 +23,16 @@ from PIL.PngImagePlugin import PngInfo
 from demos import belongings, views
 from demos.examples import Example, examples
 from demos.export_files import ORIGINAL, original_size, slug
-from demos.studio import Studio
+from demos.studio import Studio, shown_size
 from tipsv2.images import open_image
 from tipsv2.whole import whole_file
 
 WEB = Path(__file__).parent / "web"
 LOADING = ("One moment", "The encoder is loading.")
 NO_IMAGE = ("Start with an image", "Drop one into the field, or take one of the examples below it.")
-MOST = 2048 * 2048  # pixels kept of an upload: more than MAX_PATCHES hold, and what a full-size map costs has an end
-LONGEST = 16_384  # of them in a row: what browsers draw
-MODEL_WORK = dict(concurrency_id="model", concurrency_limit=1)  # one forward pass at a time, whoever asks
+# Three questions in hand, so that a long one does not keep others waiting; their forward passes take turns
+# (demos/turns.py).
+MODEL_WORK = dict(concurrency_id="model", concurrency_limit=3)
 MAX_SIDE = 1372  # pixels of the short side that may be asked for
 MAX_TEXT = 200  # characters of one query or class name; the encoders read 64 tokens
 _keeping = threading.Lock()
@@ -83,6 +83,14 @@ def warn(text: str) -> None:
     gr.Warning(html.escape(text), duration=12)
 
 
+def clicked(event: gr.EventData, name: str, kind: type | tuple[type, ...]):
+    """What a client tells of a click under this name. Raises ValueError where it is nothing of this kind."""
+    value = getattr(event, name, None)
+    if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
+        raise ValueError("What was clicked did not arrive whole: click again.")
+    return value
+
+
 def visitor(request: gr.Request | None) -> str:
     """Who asks: one open page (or API client), nobody else."""
     return getattr(request, "session_hash", None) or "local"
@@ -126,11 +134,8 @@ def keep(source: str | Path, who: str | None = None) -> str:
     upright, of MOST pixels at most, its name cleaned (exports carry it on). Returns its path. Raises ImageError.
     """
     image, noted = open_image(source), PngInfo()
-    width, height = image.size
-    scale = min(1.0, LONGEST / max(width, height), (MOST / (width * height)) ** 0.5)
-    if scale < 1:
-        noted.add_text(ORIGINAL, f"{width} {height}")
-        small = [max(1, int(side * scale + 1e-6)) for side in image.size]  # 16383.99... is 16384
+    if (small := shown_size(*image.size)) != image.size:
+        noted.add_text(ORIGINAL, "{} {}".format(*image.size))
         image = image.resize(small, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1, pnginfo=noted)

@@ -252,7 +252,7 @@ def tab(page: Page) -> None:
 
     @toasted
     def example(event: gr.EventData, model: str | None):
-        return *handlers.take_example(model, event.index), None
+        return *handlers.take_example(model, common.clicked(event, "index", int)), None
 
     all_again(field.upload(fresh, field, [field, image, mask], preprocess=False, **quiet))
     all_again(field.clear(lambda: (None, None), None, [image, mask], **quiet))

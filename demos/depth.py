@@ -189,7 +189,7 @@ def tab(page: Page) -> None:
 
     @toasted
     def example(event: gr.EventData):
-        return take_example(event.index)
+        return take_example(common.clicked(event, "index", int))
 
     def greet(image: str | None, loaded: str | None):
         """The first example, on a page nobody has used yet."""

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos import belongings, space
+from demos import belongings, space, turns
 from demos.downloads import Downloads
 from demos.shelf import SHARE, amount, free_bytes
+from demos.studio import image_bytes, open_shown
 from tipsv2.catalogue import (
     DPT,
     DPT_TYPE,
@@ -31,7 +32,6 @@ from tipsv2.catalogue import (
     num_parameters,
     read_config,
 )
-from tipsv2.images import open_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,9 +53,9 @@ class Scene:
 
     @property
     def num_bytes(self) -> int:
-        """Memory the predictions take."""
+        """Memory that image and predictions take."""
         parts = (self.found.depth, self.found.normals, self.found.labels)
-        return sum(part.nbytes for part in parts if part is not None)
+        return image_bytes(self.image) + sum(part.nbytes for part in parts if part is not None)
 
 
 def apart(names: Sequence[str]) -> tuple[list[str], list[ModelInfo]]:
@@ -140,7 +140,7 @@ class DepthMemory:
                 self._dpt = None  # before the next one is read: two of them may not fit
                 dpt = load_dpt(info.location, device=self.device, progress=False)
                 again = (load_dpt, info.location, self.device)
-                self._dpt = space.lend(dpt, info.name, space.DPT, again)
+                self._dpt = turns.share(space.lend(dpt, info.name, space.DPT, again), space.DPT)
             return self._dpt
 
     def _check_room(self, info: ModelInfo) -> None:
@@ -163,7 +163,7 @@ class DepthMemory:
         with self._visiting:
             scene = self._scenes.get(key)
         if scene is None:
-            image = open_image(path)
+            image, _ = open_shown(path)
             heads = self.heads(name)
             used = key[3] or heads.info.resolution
             scene = Scene(image, heads.predict(image, used), key[2], used)

@@ -59,12 +59,13 @@ def export_row(take: Callable[..., Taken | None], inputs: Sequence[Component], m
     def make(event: gr.EventData, request: gr.Request, *given) -> tuple:
         """-> (file, or None where there is none to fetch; panel)."""
         try:
+            kind = common.clicked(event, "kind", str)
             taken = take(*given, request=request)
             if taken is None:
                 raise ValueError(NOTHING)
-            if event.kind == "code":
+            if kind == "code":
                 return None, exports_views.code(taken.python, taken.command)
-            return str(export(taken, event.kind, common.visitor(request))), gr.skip()
+            return str(export(taken, kind, common.visitor(request))), gr.skip()
         except Exception as error:
             if (told := common.sentence(error)) is None:
                 raise

@@ -129,19 +129,25 @@ def _pictures(seen: Seen, maps, lows, highs, question: Question) -> list[Image.I
     ]
 
 
+@toasted
 def picked(event: gr.EventData) -> list[float]:
     """A click in the image or in a map -> (x, y) in pixels of the image."""
-    x, y = event.index
-    return [float(x), float(y)]
+    place = common.clicked(event, "index", list)
+    if len(place) != 2 or not all(isinstance(each, int | float) for each in place):
+        raise ValueError("The point that was clicked did not arrive whole: click again.")
+    return [float(each) for each in place]
 
 
-def with_word(event: gr.EventData, queries: list[str]):
+@toasted
+def with_word(event: gr.EventData, queries: list[str] | None):
     """A click on a word near a patch -> (phrases, chips with it)."""
-    return "phrases", [*queries, event.word] if event.word not in queries else queries
+    word, queries = common.clicked(event, "word", str), queries or []
+    return "phrases", [*queries, word] if word not in queries else queries
 
 
-def as_sentence(queries: list[str]) -> str:
+def as_sentence(queries: list[str] | None) -> str:
     """The phrases in a row, for a visitor who has not written a sentence yet."""
+    queries = queries or [""]
     return " and ".join([", ".join(queries[:-1]), queries[-1]] if len(queries) > 1 else queries)
 
 
@@ -185,7 +191,7 @@ def tab(page: Page) -> None:
 
     @toasted
     def example(event: gr.EventData, model: str | None):
-        return handlers.take_example(model, event.index)
+        return handlers.take_example(model, common.clicked(event, "index", int))
 
     def turn(by: str, queries: list[str], sentence: str):
         phrases = by == "phrases"

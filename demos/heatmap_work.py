@@ -68,8 +68,9 @@ class Answer:
     maps: torch.Tensor
 
     def patch(self, question: Question) -> tuple[int, int]:
-        """(row, column) of the clicked patch."""
-        return patch_at(question.patch, self.seen.features.size, tuple(self.grid.shape[:2]))
+        """(row, column) of the clicked patch. Raises ValueError for a point outside the image."""
+        width, height = self.seen.given
+        return patch_at(question.patch, (height, width), tuple(self.grid.shape[:2]))
 
 
 class Asker:
@@ -215,7 +216,11 @@ def ranges(question: Question, maps) -> tuple[list[float], list[float]]:
 
 
 def patch_at(point, size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
-    """(x, y) in pixels of an image of size (H, W) -> (row, column) of the patch there, clamped into the grid."""
+    """(x, y) in pixels of an image of size (H, W) -> (row, column) of the patch there. Raises ValueError for a point
+    outside; the right and the lower edge belong to the image.
+    """
     (x, y), (height, width), (rows, columns) = point, size, grid
+    if not (0 <= x <= width and 0 <= y <= height):
+        raise ValueError(f"The point ({x:g}, {y:g}) lies outside the image, which has {width} × {height} pixels.")
     row, column = int(y / height * rows), int(x / width * columns)
     return min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)

@@ -34,7 +34,7 @@ class Insides:
         """-> (Seen, patches [h, w, D], layer number). layer: 1 to the encoder's last, which is also what 0 means."""
         encoder = self.studio.encoder(model)
         seen = self.studio.encode(who, encoder, image, resolution)
-        layer = int(layer) or encoder.num_layers
+        layer = int(layer or 0) or encoder.num_layers
         return seen, self.memory.grid(who, seen, encoder, layer, features), layer
 
     def map(self, seen: Seen, grid, layer, model, features, words, neighbors, gap, who, ask=False, progress=None):
@@ -201,7 +201,7 @@ def tab(page: Page) -> None:
 
     @toasted
     def example(event: gr.EventData, model: str | None):
-        return handlers.take_example(model, event.index)
+        return handlers.take_example(model, common.clicked(event, "index", int))
 
     def turn(chosen: str):
         mapped = gr.update(visible=chosen == "map")

@@ -7,20 +7,17 @@ python -m demos.heatmap --port 7870
 from __future__ import annotations
 
 import argparse
-import atexit
 import ctypes
 import os
 import shlex
-import shutil
-import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demos import space
+from demos.scratch import own_folder
 from demos.settings import ARGUMENTS, Settings, num_bytes, on_space
 
 if TYPE_CHECKING:
@@ -55,6 +52,13 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
     add("--memory", type=num_bytes, metavar="SIZE", help="for loaded encoders, such as 6GB (default: most of the free)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps (default: the fastest one found)")
     add("--host", help="address to listen on; 0.0.0.0 for every machine in the network (default: 127.0.0.1)")
+    add(
+        "--hostname",
+        action="append",
+        metavar="NAME",
+        help="a name the page is reached by, such as explorer.example.org behind a proxy; requests that call the "
+        "server by a name it does not know are refused (known: localhost, addresses, --host, share links, Spaces)",
+    )
     add("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     add("--share", action="store_true", help="also open a temporary public link through gradio.live")
     add("--inbrowser", action="store_true", help="open the page in the default browser once it is up")
@@ -62,10 +66,21 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
 
 
 def launch(page: gr.Blocks, **options) -> tuple:
-    """Serve a page of `demos.page.build`; options and what comes back as in gradio's `Blocks.launch`."""
+    """Serve a page of `demos.page.build`; options and what comes back as in gradio's `Blocks.launch`. hostnames: names
+    it is reached by besides this machine's own, see `--hostname`.
+    """
+    from starlette.middleware import Middleware
+
+    from demos.doorway import Doorway, own_names
     from demos.theme import theme
 
+    host = options.get("server_name") or os.environ.get("GRADIO_SERVER_NAME")
+    names = own_names(host, bool(options.get("share")), options.pop("hostnames", None) or ())
     settings = dict(
+        app_kwargs=dict(middleware=[Middleware(Doorway, page=page, names=names)]),
+        run_history=False,  # with it comes a route that writes to buckets of the Hub
+        mcp_server=False,
+        enable_monitoring=False,
         theme=theme(),
         css_paths=[WEB / "style.css", *sorted(WEB.glob("tab-*.css"))],  # the common layout, then what one tab adds
         favicon_path=WEB / "favicon.svg",
@@ -75,6 +90,7 @@ def launch(page: gr.Blocks, **options) -> tuple:
         ssr_mode=False,  # one process, no Node: the same page here and in a Space
         show_error=False,  # an unforeseen error stays in the console, visitors see "Error" without its insides
     )
+    page.watch()
     return page.launch(**(settings | options))
 
 
@@ -85,17 +101,6 @@ def few_arenas() -> None:
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # another C library
             ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX of malloc.h
-
-
-def own_folder() -> None:
-    """Gradio's files of this process apart from those of other apps, in a folder that goes with it; GRADIO_TEMP_DIR
-    names another one. Before gradio is imported.
-    """
-    if not os.environ.get("GRADIO_TEMP_DIR"):
-        folder = tempfile.mkdtemp(prefix="tipsv2-explorer-")
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else it ends without a last word
 
 
 def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | None = None) -> None:
@@ -133,6 +138,7 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
         server_name=given.host,
         server_port=given.port,
         share=given.share or None,
+        hostnames=given.hostname,
         inbrowser=given.inbrowser,
         max_file_size=MAX_ZIP if training else MAX_UPLOAD,
     )

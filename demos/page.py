@@ -28,6 +28,7 @@ import gradio as gr
 from demos import belongings
 from demos.common import MODEL_WORK, WEB, visitor
 from demos.depth_memory import apart
+from demos.gate import Guarded
 from demos.loading import FETCHING, Loading, loading_html
 from demos.settings import Settings
 from demos.studio import Studio
@@ -122,7 +123,8 @@ def build(
     models, heads = apart(models) if "depth" in tabs else (models, ())
     studio = Studio(models, device, settings.runs, settings.memory)
     modules = {name: importlib.import_module(f"demos.{name}") for name in tabs}
-    with gr.Blocks(title="TIPSv2 explorer", analytics_enabled=False, delete_cache=SWEEP, fill_width=True) as blocks:
+    options = dict(title="TIPSv2 explorer", analytics_enabled=False, delete_cache=SWEEP, fill_width=True)
+    with Guarded(**options, apart=not settings.public) as blocks:
         with gr.Row(elem_classes="tips-top", equal_height=True):
             gr.HTML(header(), apply_default_css=False, js_on_load=None)
             choice = picker(studio, "Encoder", elem_classes="tips-model")
@@ -155,12 +157,22 @@ def build(
             _hand_over(page, shown, event, tab, names, answer)
         _keep_menus(page, blocks)
 
+        def forget(who: str) -> None:
+            for each in (studio.forget, page.loading.forget, *page.leavings):
+                each(who)
+
         def leave(request: gr.Request) -> None:
             who = visitor(request)
-            for forget in (studio.forget, page.loading.forget, *page.leavings):
-                forget(who)
+            forget(who)
+            blocks.presence.gone(who)
             belongings.depart(blocks, who, program="gradio_client" in request.headers.get("user-agent", ""))
 
+        def silent(who: str) -> None:
+            forget(who)
+            belongings.forget_session(blocks, who)
+            belongings.depart(blocks, who, program=False)  # a program without a heartbeat may fetch its files later
+
+        blocks.presence.leave = silent
         blocks.unload(leave)
     blocks.warm_up = studio.warm_up
     return blocks

@@ -161,7 +161,7 @@ def tab(page: Page) -> None:
 
     @toasted
     def example(event: gr.EventData, model: str | None):
-        return *handlers.take_example(model, event.index), NO_LIST
+        return *handlers.take_example(model, common.clicked(event, "index", int)), NO_LIST
 
     @toasted
     def choose(chosen: str, names: str):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from demos import masks, views
 from demos.examples import Example
+from demos.studio import shown_size
 from tipsv2.images import ImageError, open_image
 from tipsv2.label_maps import (
     BACKGROUND,
@@ -66,7 +67,7 @@ def uploaded(
     note = _sizes(colors.shape[:2], open_image(image).size)
     painted = _painted(colors, legend, numbers is not None)
     if painted is not None:
-        return Truth(painted, tuple(names), True, "Uploaded, in the legend's colours", note)
+        return Truth(_kept(painted), tuple(names), True, "Uploaded, in the legend's colours", note)
     if numbers is None:
         raise ImageError(
             "The mask has other colours than the legend: paint it in the legend's, or save numbers as a grey or "
@@ -76,13 +77,13 @@ def uploaded(
         if marked not in names:
             raise ValueError("This mask is black and white: choose under “Draw” which class it is of, then upload it.")
         return Truth(
-            np.where(numbers == VOID, list(names).index(marked), BACKGROUND),
+            _kept(np.where(numbers == VOID, list(names).index(marked), BACKGROUND)),
             tuple(names),
             False,
             f"Uploaded: {marked}",
             note,
         )
-    return Truth(from_numbers(numbers, len(names), int(first)), None, True, "Uploaded, classes by number", note)
+    return Truth(_kept(from_numbers(numbers, len(names), int(first))), None, True, "Uploaded, classes by number", note)
 
 
 def drawn(uri: str, marked: str, names: Sequence[str], truth: Truth | None, image: str | None) -> Truth | None:
@@ -135,6 +136,12 @@ def told(truth: Truth | None, names: Sequence[str]) -> str:
         if len(known) < len(truth.names) and truth.whole:
             text += f" {len(known)} of its {len(truth.names)} classes are in the list."
     return views.note(text) + (views.note(truth.note, "warn") if truth.note else "")
+
+
+def _kept(labels: np.ndarray) -> np.ndarray:
+    """A label map as a page's State keeps it: int16, of as many pixels as an image is looked at with."""
+    width, height = shown_size(labels.shape[1], labels.shape[0])
+    return resize_labels(labels, (height, width)).astype(np.int16)
 
 
 def _painted(colors: np.ndarray, legend: np.ndarray, numbered: bool) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos import space
+from demos import space, turns
 from demos.offer import LOCAL
 from tipsv2.catalogue import ModelError, ModelInfo, cached_folder, fetch, is_cached, num_parameters
 
@@ -156,7 +156,8 @@ class Shelf:
             )
         encoder = load(info.location, device=self.device)
         encoder.info = replace(info, width=encoder.info.width, resolution=encoder.info.resolution)
-        return space.lend(encoder, info.name, space.ENCODER, (load, info.location, self.device))
+        lent = space.lend(encoder, info.name, space.ENCODER, (load, info.location, self.device))
+        return turns.share(lent, space.PASSES, texts=space.TEXTS)
 
 
 def amount(size: float) -> str:

@@ -17,7 +17,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-ENCODER = ("encode_pixels", "encode_layers", "embed_prompts")  # where an Encoder touches its device
+PASSES, TEXTS = ("encode_pixels", "encode_layers"), "embed_prompts"
+ENCODER = (*PASSES, TEXTS)  # where an Encoder touches its device
 DPT = ("predict_pixels",)
 SECONDS = {"embed_prompts": 10, "encode_pixels": 20}  # asked of the GPU's queue: few seconds are given sooner
 MOST_SECONDS = 60

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from tipsv2.encoder import Encoder, ImageFeatures
 
 KEEP_IMAGES = 12  # per visitor, an image counting once for every encoder and resolution: a slider over a run's steps
-KEEP_BYTES = 2_000_000_000  # of features, all visitors together: g/14 makes 200 MB of a large image
+KEEP_BYTES = 2_000_000_000  # of images and features, all visitors together: g/14 makes 200 MB of a large image
+KEEP_OF_ONE = KEEP_BYTES // 4  # of one visitor, beside the image that is looked at
+MOST = 2048 * 2048  # pixels kept of an image: more than MAX_PATCHES hold, and what a full-size map costs has an end
+LONGEST = 16_384  # of them in a row: what browsers draw
 MAX_PATCHES = 16_384  # as many as the official Space allows (1792 x 1792); more needs minutes on a CPU
 
 
@@ -40,14 +43,16 @@ MAX_PATCHES = 16_384  # as many as the official Space allows (1792 x 1792); more
 class Seen:
     """An image and what an encoder made of it."""
 
-    image: Image.Image  # RGB
+    image: Image.Image  # RGB, of MOST pixels at most
     features: ImageFeatures
     resolution: int  # short side the network saw, in pixels; less than asked for where the image is very long
+    given: tuple[int, int]  # (width, height) of the file
 
     @property
     def num_bytes(self) -> int:
-        """Memory the two patch grids take."""
-        return sum(grid.numel() * grid.element_size() for grid in (self.features.patches, self.features.values))
+        """Memory that image and features take."""
+        grids = (each for each in vars(self.features).values() if hasattr(each, "numel"))
+        return image_bytes(self.image) + sum(grid.numel() * grid.element_size() for grid in grids)
 
 
 class Studio:
@@ -129,20 +134,24 @@ class Studio:
         with self._visiting:
             seen = self._seen.get(key)
         if seen is None:
-            image = open_image(path)
+            image, given = open_shown(path)
             affordable = self.affordable(image.size, wanted, encoder.patch_size)
             if windows:
                 from tipsv2.windows import encode_windows
 
-                seen = Seen(image, encode_windows(encoder, image, affordable), affordable)
+                features = encode_windows(encoder, image, affordable)
             else:
-                seen = Seen(image, encoder.encode_image(image, affordable), affordable)
+                features = encoder.encode_image(image, affordable)
+            seen = Seen(image, features, affordable, given)
         with self._visiting:
             self._seen[key] = seen
             self._seen.move_to_end(key)
             own = [each for each in self._seen if each[0] == visitor]
             for old in own[:-KEEP_IMAGES]:
                 del self._seen[old]
+            own = own[-KEEP_IMAGES:]
+            while len(own) > 1 and sum(self._seen[each].num_bytes for each in own) > KEEP_OF_ONE:
+                del self._seen[own.pop(0)]
             while len(self._seen) > 1 and sum(each.num_bytes for each in self._seen.values()) > KEEP_BYTES:
                 self._seen.popitem(last=False)
         return seen
@@ -175,6 +184,28 @@ class Studio:
         if rows * columns <= MAX_PATCHES:
             return resolution
         return int((MAX_PATCHES / aspect) ** 0.5) * patch_size
+
+
+def shown_size(width: int, height: int) -> tuple[int, int]:
+    """The size at which an image is looked at: (width, height), or what is left of it with MOST pixels."""
+    scale = min(1.0, LONGEST / max(width, height), (MOST / (width * height)) ** 0.5)
+    if scale == 1:
+        return width, height
+    return max(1, int(width * scale + 1e-6)), max(1, int(height * scale + 1e-6))  # 16383.99... is 16384
+
+
+def open_shown(path: str | Path) -> tuple[Image.Image, tuple[int, int]]:
+    """An image file -> (the image at `shown_size`, the (width, height) it has). Raises ImageError."""
+    from PIL import Image
+
+    image = open_image(path)
+    small = shown_size(*image.size)
+    return (image if small == image.size else image.resize(small, Image.Resampling.LANCZOS)), image.size
+
+
+def image_bytes(image: Image.Image) -> int:
+    """Memory an RGB image takes: Pillow keeps four bytes a pixel."""
+    return 4 * image.width * image.height
 
 
 def _fingerprint(path: str | Path) -> bytes:

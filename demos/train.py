@@ -173,7 +173,7 @@ def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
     again = watched | dict(inputs=[runs, scene, gr.State(None), visible])  # whatever this page has seen
 
     def see(event: gr.EventData) -> bool:
-        return bool(event.visible)
+        return bool(getattr(event, "visible", True))
 
     timer.tick(**watched, trigger_mode="once")
     head.select(see, None, visible, **quiet).then(**watched)

@@ -94,7 +94,7 @@ def endpoints(trainer: Trainer) -> None:
         gr.Textbox("opentips-nano", label="base", **hidden),
         gr.Textbox("full", label="recipe", **hidden),
         gr.Textbox("scenes", label="data", **hidden),
-        gr.File(label="zipped", **hidden),
+        gr.File(label="zipped", file_types=[".zip"], **hidden),
         gr.Textbox("", label="hub", **hidden),
         gr.Number(200, label="steps", **hidden),
         gr.Number(32, label="batch", **hidden),

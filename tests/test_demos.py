@@ -215,7 +215,7 @@ def test_bad_uploads_become_one_sentence_and_an_empty_field(tmp_path, name, cont
     "name, content, size",
     [
         ("dot.png", Image.new("RGB", (1, 1)), (1, 1)),
-        ("thin.png", Image.new("RGB", (1, 20_000)), (1, common.LONGEST)),
+        ("thin.png", Image.new("RGB", (1, 20_000)), (1, studio.LONGEST)),
         ("print.jpg", NOISE.convert("CMYK"), (50, 40)),
         ("deep.png", Image.fromarray(np.full((40, 50), 40_000, np.uint16)), (50, 40)),
         ("palette.gif", NOISE.convert("P"), (50, 40)),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_PIXELS = 50_000_000
+MAX_SIDE = 65_535  # pixels, as in JPEG: a strip of few rows and millions of columns costs gigabytes on its way through
 MAX_RESOLUTION = 4096
 OPEN_BATCHES = 8  # how many batches of pictures of different sizes are kept in memory until they are full
 MAX_ASPECT = 4  # long side of the network's input, in short sides
@@ -43,7 +44,8 @@ def open_image(source: str | Path | bytes | Image.Image | np.ndarray) -> Image.I
 
     source: a path, the bytes of a file, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] holding
         uint8, uint16 (scaled to 8 bits), booleans, other integers in 0..255, or floats in [0, 1].
-    Raises ImageError on anything else, before decoding where the header already tells (more than MAX_PIXELS).
+    Raises ImageError on anything else, before decoding where the header already tells (more than MAX_PIXELS,
+    or a side beyond MAX_SIDE).
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -232,6 +234,10 @@ def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
 def _check_size(width: int, height: int, name: str) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{_start(name)} has no pixels ({width} x {height}).")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"{_start(name)} is {width} x {height} pixels, and a side has {MAX_SIDE:,} at most: cut it first."
+        )
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{_start(name)} is {width} x {height} pixels, more than {_million(MAX_PIXELS)}: make it smaller first."
