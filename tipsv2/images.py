@@ -143,9 +143,7 @@ def by_size(pictures: Iterable[tuple[Any, torch.Tensor]], batch_size: int) -> It
         yield batch(size)
 
 
-def _from_path(
-    source: str | Path, finish: Callable[[Image.Image, str], Image.Image] | None = None
-) -> Image.Image:
+def _from_path(source: str | Path, finish: Callable[[Image.Image, str], Image.Image] | None = None) -> Image.Image:
     """finish: what is done with the opened picture and its name in sentences while the file is open; by default it is
     made RGB.
     """

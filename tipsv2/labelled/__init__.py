@@ -62,7 +62,7 @@ def open_labelled(data: str, part: str | None = None) -> LabelledPictures:
     """
     address = read_address(data)
     there = places(address)
-    part = part or address.part or next((name for name in (*PARTS, ALL) if name in there))
+    part = part or address.part or next(name for name in (*PARTS, ALL) if name in there)
     if part not in there:
         raise ValueError(f"'{data}' has no part '{part}': choose {' or '.join(there)}.")
     place = there[part]
@@ -83,7 +83,7 @@ def open_labelled(data: str, part: str | None = None) -> LabelledPictures:
 def _class_list(address: Address) -> ClassList:
     if address.palette:
         if address.first is not None or address.void:
-            raise ValueError("first and void are of label maps with numbers; leave a colour without a name to ignore it.")
+            raise ValueError("first and void are of label maps with numbers: leave a colour without a name instead.")
         return read_palette(address.palette)
     if address.names:
         return read_names(address.names, address.first, address.void)
@@ -93,7 +93,9 @@ def _class_list(address: Address) -> ClassList:
         if len(files) > 1:
             raise ValueError(f"'{folder}' has both {' and '.join(LISTS)}: keep the one that fits the label maps.")
         if files and files[0].name == LISTS[0]:
-            return read_names(files[0], address.first, address.void)
+            if address.first is not None:
+                raise ValueError(f"'{files[0]}' says the value of every name: leave first={address.first} out.")
+            return read_values(files[0], address.void)
         if files:
             return read_palette(files[0])
     raise ValueError(
@@ -141,9 +143,7 @@ def _all_there(lost: Sequence[str], count: int, place: Place, file) -> None:
         )
 
 
-def _synonyms(
-    address: Address, names: Sequence[str]
-) -> tuple[tuple[tuple[int, str], ...], tuple[str, ...]]:
+def _synonyms(address: Address, names: Sequence[str]) -> tuple[tuple[tuple[int, str], ...], tuple[str, ...]]:
     """(class, word) of synonyms.tsv, where there is one, and a sentence about names that are no class's."""
     file = next((path for folder in folders_of_lists(address) if (path := folder / SYNONYMS).is_file()), None)
     if file is None:

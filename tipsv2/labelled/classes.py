@@ -64,7 +64,7 @@ def read_names(file: Path, first: int | None = None, void: Iterable[int] = ()) -
     lines = list(_lines(file))
     if len(lines) > 1 and all(re.match(r"\s*\d+\t", line) for _, line in lines[1:]):
         if first is not None:
-            raise ValueError(f"'{file}' says the value of every name: leave out first={first}.")
+            raise ValueError(f"'{file}' says the value of every name: leave first={first} out.")
         return read_values(file, void)
     ignored = set(void)
     rows = [(number, " ".join(line.split()), place) for place, (number, line) in enumerate(lines, first or 0)]

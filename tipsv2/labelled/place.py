@@ -1,9 +1,9 @@
 """Where an own set of labelled pictures lies: `folder:PATH` with further fields -> folders of pictures and of labels.
 
-    read_address("folder:/data/street")
-    read_address("folder:/data/street/val,names=/data/names.txt,first=0,void=11")
-    read_address("folder:,images=/data/jpg,labels=/data/masks,palette=/data/palette.tsv")
-    places(address)                        # {"train": Place(...), "val": Place(...)}, or {"all": Place(...)}
+read_address("folder:/data/street")
+read_address("folder:/data/street/val,names=/data/names.txt,first=0,void=11")
+read_address("folder:,images=/data/jpg,labels=/data/masks,palette=/data/palette.tsv")
+places(address)                        # {"train": Place(...), "val": Place(...)}, or {"all": Place(...)}
 """
 
 from __future__ import annotations

@@ -127,15 +127,16 @@ def _judge(
     source, example = legend.classes.source, pictures[worst].labels.name
     if legend.classes.colors and total > UNCOVERED * pixels:
         raise ValueError(
-            f"the palette '{source}' does not cover the label maps: {_percent(total / pixels)} of their pixels have colours "
-            f"that it lacks ({shown}; most in {example}): add a line for each, without a name for what is not judged."
+            f"the palette '{source}' does not cover the label maps: {_percent(total / pixels)} of their pixels have "
+            f"colours that it lacks ({shown}; most in {example}): add a line for each, without a name for what is not "
+            "judged."
         )
     what = "colours" if legend.classes.colors else "segments" if legend.segments is not None else "values"
     if total > UNNAMED * pixels:
         raise ValueError(
-            f"{_percent(total / pixels)} of the pixels of the label maps have {what} that '{source}' gives no name ({shown}; "
-            f"most in {example}): take the list that they were made for (or the number it begins with, first=N), or "
-            "say which are not judged, by a line without a name or void=N."
+            f"{_percent(total / pixels)} of the pixels of the label maps have {what} that '{source}' gives no name "
+            f"({shown}; most in {example}): take the list that they were made for (or the number it begins with, "
+            "first=N), or say which are not judged, by a line without a name or void=N."
         )
     return (
         f"{_percent(total / pixels)} of the pixels have {what} that '{source}' gives no name ({shown}): they count as "
