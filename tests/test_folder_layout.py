@@ -1,4 +1,4 @@
-"""Own labelled pictures in evaluate, compare and the probe: scores worked out by hand, flags, and what the record says."""
+"""Own labelled pictures in evaluate, compare and the probe: scores by hand, flags, and what the record says."""
 
 import json
 from types import SimpleNamespace
@@ -40,9 +40,8 @@ def mean_of_pictures(turn=0):
         fine = torch.nn.functional.interpolate(maps[None], made.SIZE, mode="bilinear")[0]
         guess = np.array(present)[fine.argmax(0).numpy()]
         guess[truth < 0] = -1
-        means.append(
-            np.mean([((guess == k) & (truth == k)).sum() / ((guess == k) | (truth == k)).sum() for k in present])
-        )
+        pairs = [(guess == k, truth == k) for k in present]
+        means.append(np.mean([(found & right).sum() / (found | right).sum() for found, right in pairs]))
     return round(float(np.mean(means)), 4)
 
 

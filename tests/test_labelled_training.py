@@ -1,5 +1,7 @@
 """Own labelled pictures to train on: their labels and captions in a batch, what is given, and a run of two steps."""
 
+from dataclasses import replace
+
 import labelled_folders as made
 import numpy as np
 import pytest
@@ -62,8 +64,6 @@ def test_batches_have_the_labels_of_their_crops(tmp_path):
     root = made.numbers(tmp_path)
     recipe = RECIPES["finetune"]()
     data = Data(source=f"folder:{root}", crop_min=1.0, crop_max=1.0, flip=0.0)
-    from dataclasses import replace
-
     stage = replace(recipe.stages[0], batch_size=3, size=42)
     labels = replace(recipe.patch_labels, weight=1.0)
     source = CaptionedImages(replace(recipe, stages=(stage,), data=data, patch_labels=labels), 0, 1)
@@ -97,9 +97,9 @@ def test_collections_for_embed_take_them_too(tmp_path, monkeypatch):
 def test_two_steps_of_training(kind, tmp_path, tiny_folder, capsys):
     root = kind(tmp_path / "data")
     data = f"folder:{root}" + (",part=val" if kind is made.panoptic else "")
-    fields = ["patch_labels.weight=1", "stages.0.steps=2", "stages.0.batch_size=2", "workers=0", "monitor_every=0"]
+    fields = ["patch_labels.weight=1", "stages.0.steps=2", "stages.0.batch_size=2", "workers=0", "sample_every=0"]
     command = ["finetune", "--base", str(tiny_folder), "--data", data, "--out", str(tmp_path / "run"), *fields]
-    assert main([*command, "stages.0.size=28", "stages.0.warmup=0"]) == 0
+    assert main([*command, "stages.0.size=28", "warmup=0"]) == 0
     said = capsys.readouterr().err
     assert f"data: {data}, 3 pairs" in said and "the last: loss" in said
     assert (tmp_path / "run/model/model.safetensors").is_file()

@@ -1,4 +1,4 @@
-"""What patches say by name, against scikit-learn, plain loops and a script of its own; chance against random cosines."""
+"""What patches say by name, against scikit-learn, plain loops and a plain script; chance against random cosines."""
 
 import numpy as np
 import pytest
