@@ -30,16 +30,13 @@ RENAMED = (  # parts of names as of transformers 4 -> as Dinov2Model has them
 
 
 def read_graph(graph: bytes, sizes: dict[str, int] = SIZES) -> Dinov2Model:
-    """A Dinov2Model of `sizes` with every weight from an ONNX graph. Raises ValueError where onnx is not installed or
-    the graph holds another network.
+    """A Dinov2Model of `sizes` with every weight from an ONNX graph. Raises ValueError where it holds another network.
+
+    Needs onnx, which only this does.
     """
-    try:
-        import onnx
-        from onnx.numpy_helper import to_array
-    except ImportError:
-        raise ValueError(
-            "the foundations need onnx to read DINOv2's weights, and it is not installed: pip install onnx"
-        ) from None
+    import onnx
+    from onnx.numpy_helper import to_array
+
     try:
         network = onnx.load_model_from_string(graph).graph
     except Exception as error:  # protobuf's own

