@@ -4,6 +4,7 @@
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
     python -m train finetune --base opentips-nano --data photos --out runs/mine
     python -m train textteacher --out runs/words
+    python -m train foundations --out foundations
     python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
     python -m train sparc --data scenes --out runs/sparc
     python -m train check photos --out sample.png
@@ -54,6 +55,11 @@ def _do(options: argparse.Namespace) -> int:
 
         for name, share in train_teacher(options.out, options.steps, options.seed).items():
             print(f"{name}: {share:.3f} of the translations are nearest to their own English name")
+    elif options.command == "foundations":
+        from train.foundations.build import build
+
+        for path in build(options.out, options.packages, options.classifier):
+            print(path)
     elif options.command == "curves":
         from train.curves import plot
 
@@ -79,7 +85,7 @@ def _do(options: argparse.Namespace) -> int:
 def _going_on(options: argparse.Namespace | None) -> str:
     """What an interrupted command leaves, and how one goes on."""
     command = options.command if options else ""
-    if command in ("reproduce", "scenes", "caption"):
+    if command in ("reproduce", "scenes", "caption", "foundations"):
         return "what is finished stands, go on with the same command"
     out = getattr(options, "out", None)
     if out and any(out.glob("**/recipe.json")):  # without a checkpoint --resume starts from the beginning
