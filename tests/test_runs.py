@@ -146,7 +146,8 @@ def test_a_killed_worker_is_a_sentence(tmp_path):
     workers = [pid for pid, command in commands.items() if b"-c\0\nimport resource" in command]  # no resource tracker
     os.kill(workers[0], signal.SIGKILL)
     said = run.communicate(timeout=60)[1]
-    assert said.startswith("said: a process that reads or draws the data was lost (DataLoader worker"), said
+    assert said.startswith("said: a process that reads or draws the data was lost (data worker"), said
+    assert f"{workers[0]} was killed by SIGKILL)" in said
     assert "--resume" in said and "Traceback" not in said
 
 
