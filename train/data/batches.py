@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -170,9 +172,14 @@ class BatchStream:
             return
         stream = weakref.ref(self)
 
-        def child_ended(*_) -> None:
-            if (waiting := stream()) is not None and waiting._waiting and waiting._killed():
-                raise RuntimeError("a data worker was killed")  # made a sentence of in __next__
+        def child_ended(_: int, frame: FrameType | None) -> None:
+            if (waiting := stream()) is None or not waiting._waiting or not waiting._killed():
+                return
+            while frame is not None:
+                if frame.f_code.co_name == "__del__":  # would be printed there and lost; torch looks every 5 s itself
+                    return
+                frame = frame.f_back
+            raise RuntimeError("a data worker was killed")  # made a sentence of in __next__
 
         if hasattr(signal, "SIGCHLD"):  # not on Windows
             # torch's own raises wherever the training happens to be, in the middle of writing a checkpoint too
@@ -208,10 +215,19 @@ class _Told(Dataset):
 def _be_a_worker(_: int) -> None:
     """What a terminal or a scheduler sends to every process of a run is the training process's to answer: it saves."""
     torch.set_num_threads(1)  # the training process needs the cores
+    sys.excepthook = _quiet_about_connections
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_the_run_says, daemon=True).start()
+
+
+def _quiet_about_connections(kind: type[BaseException], *rest) -> None:
+    """The thread that hands over tensors prints a traceback when the training process, which says why, no longer
+    takes them.
+    """
+    if not issubclass(kind, (OSError, EOFError)):
+        sys.__excepthook__(kind, *rest)
 
 
 def _end_when_the_run_says() -> None:
