@@ -28,7 +28,7 @@ RANGES = {  # what TIPS towers can be, far around the released ones: least and m
     "patch_size": (1, 128),
     "image_size": (1, 8192),
 }
-SURPLUS = (4, 100_000_000)  # a configuration of so many times the parameters in the files, and of so many, is refused
+SURPLUS = (4, 50_000_000)  # a configuration of so many times the parameters in the files, and of so many, is refused
 
 
 class ModelError(ValueError):
@@ -85,6 +85,17 @@ def read_json(file: Path):
         return json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"'{file}' is not a readable model configuration: get it again.") from error
+
+
+def without_auto_map(file: Path) -> bytes | None:
+    """A JSON file of a model folder without the entry that names code beside it; None where it has none. Raises
+    ModelError.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or "auto_map" not in content:
+        return None
+    del content["auto_map"]
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def vision_sizes(config: Mapping) -> tuple[int, int]:
