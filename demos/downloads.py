@@ -17,11 +17,13 @@ BEAT = 0.3  # seconds between two reports
 
 
 class _Job(threading.Thread):
-    """One download in its own thread, which ends by itself once `waiting` is empty."""
+    """One download in its own thread, which ends at the next bytes that come once `waiting` is empty."""
 
-    def __init__(self, info: ModelInfo):
+    def __init__(self, info: ModelInfo, lock: threading.Lock):
         super().__init__(daemon=True, name=f"download-{info.name}")
         self.info = info
+        self.lock = lock  # of `waiting` and `given_up`
+        self.given_up = False
         self.waiting: set[object] = set()
         self.done, self.total = 0, info.download_mb * 10**6
         self.error: ModelError | None = None
@@ -38,7 +40,9 @@ class _Job(threading.Thread):
 
     def report(self, done: int, total: int) -> None:
         self.done, self.total = done, max(total, self.total)
-        if not self.waiting:
+        with self.lock:
+            self.given_up = self.given_up or not self.waiting
+        if self.given_up:
             raise _Alone
 
 
@@ -87,11 +91,11 @@ class Downloads:
             with self._lock:
                 job = self._jobs.get(info.name)
                 if job is None or not job.is_alive():
-                    job = self._jobs[info.name] = _Job(info)
+                    job = self._jobs[info.name] = _Job(info, self._lock)
                     job.waiting.add(ticket)
                     job.start()
                     return job
-                if job.waiting:
+                if not job.given_up:  # also one that nobody waited for until now: it may be stalled for long
                     job.waiting.add(ticket)
                     return job
-            job.join()  # given up a moment ago: it ends at its next bytes
+            job.join()  # it is ending

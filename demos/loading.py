@@ -73,8 +73,11 @@ class Loading:
             return gr.skip(), gr.skip(), None
         try:
             if name is not None:
-                self.studio.encoder(name)
-                return name, name, None
+                opening = current is None and name == self.studio.unasked
+                answers = self.studio.encoder(None if opening else name).info.name
+                if answers != name:
+                    warn(self.studio.fallen_back)
+                return answers, answers, None
         except Exception as error:
             if (failed := sentence(error)) is None:
                 raise

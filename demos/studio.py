@@ -23,6 +23,7 @@ from demos import belongings
 from demos.downloads import Downloads
 from demos.offer import Offer
 from demos.shelf import Shelf, amount
+from tipsv2 import bundled
 from tipsv2.catalogue import ModelError, ModelInfo, is_cached
 from tipsv2.images import MAX_ASPECT, ImageError, fit_size, open_image
 
@@ -69,9 +70,14 @@ class Studio:
         runs: Path | None = None,
         memory: int | None = None,
     ):
-        self.offer = Offer([first] if isinstance(first, str) else first, runs)
+        names = [first] if isinstance(first, str) else first
+        self.offer = Offer(names, runs)
         self.device = device
         self.first, *_ = self.opening = self.offer.opening
+        self.unasked = (
+            self.first if names[0] == "auto" and self.first != bundled.default() else None
+        )  # found, named by nobody
+        self.fallen_back = ""  # why the bundled encoder answers instead of it
         self.shelf = Shelf(device, memory)
         self.downloads = Downloads()
         self._seen: OrderedDict[tuple, Seen] = OrderedDict()  # (visitor, content, model, resolution), oldest use first
@@ -99,9 +105,17 @@ class Studio:
 
     def encoder(self, name: str | None = None) -> Encoder:
         """The encoder of this name, loaded if it is not yet (the page's first one by default); never downloads, see
-        `fetch`. Raises ModelError.
+        `fetch`. Raises ModelError; where nobody named the first one, the bundled encoder takes the place of one that
+        cannot be opened.
         """
-        return self._get(self.offer.info(name or self.first))
+        try:
+            return self._get(self.offer.info(name or self.first))
+        except ModelError as error:
+            if name or not self.unasked:
+                raise
+            self.fallen_back = f"{error} The bundled encoder answers instead."
+            self.first, self.opening = bundled.default(), (bundled.default(), *self.opening[1:])
+            return self._get(self.offer.info(bundled.default()))
 
     def encoders(self, *names: str | None) -> tuple[Encoder, ...]:
         """Several that are needed at the same time. Raises ModelError, also where they do not fit together."""

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tipsv2 import scenes
 from train import checkpoint, monitor, recipes
 from train.__main__ import main
-from train.data.batches import Batches, stream
+from train.data.batches import Batches, BatchStream
 from train.data.samples import CaptionedImages
 from train.data.views import global_crop, random_window
 from train.loop import Stopped, fit
@@ -59,9 +59,9 @@ def test_workers_do_not_change_the_batches(tmp_path, tokenizer, kind):
     path = photos.folder(tmp_path / "x", 20) if kind == "folder" else photos.shards(tmp_path / "x", 12, 5, 3)
     (path / "007.png").write_bytes(b"") if kind == "folder" else None
     chosen = recipe(path, "data.buffer=16", "data.flip=0.5")
-    alone = list(stream(Batches(chosen, tokenizer), 0, 0))
-    with_workers = list(stream(Batches(chosen, tokenizer), 0, 3))
-    later = list(stream(Batches(chosen, tokenizer), 5, 2))
+    alone = list(BatchStream(Batches(chosen, tokenizer), 0, 0))
+    with_workers = list(BatchStream(Batches(chosen, tokenizer), 0, 3))
+    later = list(BatchStream(Batches(chosen, tokenizer), 5, 2))
     assert len(alone) == len(with_workers) == 8
     for expected, found in [*zip(alone, with_workers, strict=True), *zip(alone[5:], later, strict=True)]:
         assert expected.keys() == found.keys()
@@ -174,7 +174,7 @@ def test_what_cannot_be_trained_on(tmp_path, tokenizer):
         Batches(recipe(photos.folder(tmp_path / "one", 1)), tokenizer)
     for workers in (0, 1):  # of a stream this shows when it ends; from a worker too it is one sentence
         with pytest.raises(ValueError, match="^stages.0.batch_size=8 is more than .* holds: 7 pairs[^\n]*$"):
-            next(stream(Batches(recipe(photos.shards(tmp_path / f"t{workers}", 4, 3)), tokenizer), 0, workers))
+            next(BatchStream(Batches(recipe(photos.shards(tmp_path / f"t{workers}", 4, 3)), tokenizer), 0, workers))
     with pytest.raises(ValueError, match="one pair only"):
         Batches(recipe(photos.shards(tmp_path / "t", 1)), tokenizer)[0]
     path = photos.folder(tmp_path / "bad", 30)

@@ -6,6 +6,7 @@ python -m pytest tests/test_pieces.py
 import io
 
 import pytest
+import sentencepiece
 from conftest import DATA
 from transformers import AutoTokenizer
 
@@ -15,8 +16,6 @@ from tipsv2.convert import to_folder
 from tipsv2.encoder import load
 from tipsv2.official import read_npz, write_npz
 from tipsv2.pieces import read_sentencepiece
-
-sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
 
 TEXTS = [
     "a photo of a banana.",

@@ -13,6 +13,7 @@ python -m tipsv2 convert VISION.npz TEXT.npz FOLDER --tokenizer tokenizer.model
 python -m tipsv2 convert runs/mine/model official/mine
 python -m tipsv2 export opentips-nano exported
 python -m tipsv2 push runs/mine owner/mine --licence apache-2.0 --dry-run
+python -m tipsv2 verify google/tipsv2-b14
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tipsv2 import (
     push,
     search,
     side_by_side,
+    verify,
 )
 from tipsv2.evaluation import command as evaluation
 from tipsv2.prompts import TEMPLATES
@@ -108,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_command(command)
     embed_command.add_command(command)
     search.add_command(command)
+    verify.add_command(command)
     return parser
 
 

@@ -9,23 +9,25 @@ safetensors only; nothing is unpickled and no code out of a model folder ever ru
 from __future__ import annotations
 
 import difflib
-import json
-import math
 import os
-import struct
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tipsv2 import bundled
+from tipsv2.model_files import (
+    DPT_TYPE,
+    OUTDATED,
+    ModelError,
+    num_parameters,
+    outdated,
+    read_config,
+    read_json,
+    vision_sizes,
+)
 
 AUTO_HUB = "tipsv2-b14"  # what "auto" takes when it is already on this machine
 CHECKPOINT = "state.safetensors"  # in checkpoints/step-<number>/ of a run
-DPT_TYPE = "tipsv2_dpt"  # model_type of vision encoders with DPT heads; an encoder's is "tipsv2"
-
-
-class ModelError(ValueError):
-    """A model that cannot be used, in one sentence: which one, what is wrong, what to do."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +137,19 @@ def is_cached(info: ModelInfo) -> bool:
 
 
 def cached_folder(info: ModelInfo) -> Path | None:
-    """The complete snapshot of a Hub model in the local Hub cache (HF_HUB_CACHE), or None. No network."""
+    """The complete snapshot of a Hub model in the local Hub cache (HF_HUB_CACHE), or None. No network. One in the
+    release's first form counts as none, so that it is downloaded anew.
+    """
+    folder = snapshot(info)
+    return None if folder is None or _missing_parts(folder) else folder
+
+
+def snapshot(info: ModelInfo) -> Path | None:
+    """Where the local Hub cache has what is there of a Hub model, complete or not; None without its config.json."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(info.location, "config.json")
-    if not isinstance(config, str):
-        return None
-    folder = Path(config).parent
-    return None if _missing_parts(folder) else folder
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def fetch(info: ModelInfo, progress: bool = True) -> Path:
@@ -170,11 +177,13 @@ def _missing_parts(folder: Path) -> str:
         return "it does not exist"
     if not (folder / "config.json").is_file():
         return "it has no config.json"
+    if outdated(folder):
+        return f"it {OUTDATED}"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
+            shards = sorted(set(map(str, read_json(index)["weight_map"].values())))
+        except (ModelError, KeyError, AttributeError, TypeError):
             return "its model.safetensors.index.json cannot be read"
         if lost := [shard for shard in shards if not (folder / shard).is_file()]:
             return f"it lacks {lost[0]}"
@@ -188,29 +197,6 @@ def _missing_parts(folder: Path) -> str:
         read_config(folder, DPT_TYPE)
         return ""  # heads read no text
     return "it has no tokenizer.json"
-
-
-def read_config(folder: Path, wanted: str = "tipsv2") -> dict:
-    """config.json of a model folder as a dict. Raises ModelError if it is unreadable or not of the type `wanted`."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        kind = config["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"'{folder / 'config.json'}' is not a readable model configuration: get it again.") from error
-    if kind != wanted:
-        give = "one with DPT heads" if wanted == DPT_TYPE else "a TIPSv2 encoder"
-        raise ModelError(f"'{folder}' holds a model of type '{kind}', not '{wanted}': give {give}.")
-    return config
-
-
-def vision_sizes(config: dict) -> tuple[int, int]:
-    """(width, training resolution) out of a model's configuration, 0 where it does not say."""
-    vision = config.get("vision_config") or config.get("backbone_config")
-    vision = vision if isinstance(vision, dict) else {}
-    width, resolution = vision.get("hidden_size", 0), vision.get("image_size", 0)
-    if isinstance(resolution, list) and resolution:  # transformers allows [height, width]
-        resolution = min(resolution)
-    return (width if isinstance(width, int) else 0), (resolution if isinstance(resolution, int) else 0)
 
 
 def resolution_of(folder: Path, config: dict) -> int:
@@ -265,22 +251,6 @@ def _folder(path: Path) -> ModelInfo:
         download_mb=0,
         licence="yours",
     )
-
-
-def num_parameters(folder: Path) -> int:
-    """The parameters of a model folder out of the headers of its safetensors files (a length, then JSON with every
-    tensor's shape); 0 if they cannot be read.
-    """
-    total = 0
-    try:
-        for file in sorted(folder.glob("*.safetensors")):
-            with file.open("rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                header = json.loads(stream.read(min(length, 100_000_000)))
-            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
-        return 0
-    return total
 
 
 def _rounded(count: int) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsv2.catalogue import ModelError
+from tipsv2.model_files import without_auto_map
 
 if TYPE_CHECKING:
     import argparse
@@ -127,6 +128,8 @@ def to_folder(
             words.save_pretrained(part)
         for file in files:
             shutil.copyfile(file, part / file.name)
+            if file.name == "tokenizer_config.json" and (content := without_auto_map(file)):
+                (part / file.name).write_bytes(content)
     state = model.state_dict()
     counts = (sum(1 for _ in official(state, name)) for name in ("vision", "text"))
     return Coverage(*counts, len(state), _heads(model.config), (out,))

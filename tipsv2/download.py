@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tipsv2 import bundled
-from tipsv2.catalogue import DPT, ModelError, ModelInfo
+from tipsv2.catalogue import DPT, ModelError, ModelInfo, snapshot
+from tipsv2.model_files import outdated
 
 HUB_PATTERNS = ("*.json", "*.safetensors", "tokenizer*")
 REACH_SECONDS = 4.0  # to learn whether the Hub answers at all
@@ -23,19 +24,25 @@ def download(info: ModelInfo, progress: bool | Callable[[int, int], None] = True
 
     progress: show the Hub's bar, or a function that is told (bytes done, bytes in all) as they come; what it raises
         ends the download and reaches the caller.
-    Raises ModelError: within five seconds when the Hub does not answer, else when the download stops on the way; files
-    that came whole stay.
+    Raises ModelError: within five seconds when the Hub does not answer, else when the download stops on the way (files
+    that came whole stay), or when the Hub itself has it in a form that cannot be opened.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    there = snapshot(info)
+    here = (
+        "is on this machine only in its first form (April to June 2026), which needs code that does not run here,"
+        if there and outdated(there)
+        else "is not on this machine"
+    )
     instead = (
         "give the folder of a copy"
         if info.name in DPT
         else f"the bundled encoder {bundled.default()} needs no download"
     )
     if constants.HF_HUB_OFFLINE:
-        raise ModelError(f"{info.location} is not on this machine and HF_HUB_OFFLINE is set: {instead}.")
+        raise ModelError(f"{info.location} {here} and HF_HUB_OFFLINE is set: {instead}.")
     # A thread of its own, since neither a name server that never answers nor the Hub's retries obey a request's
     # timeout.
     answer: dict[str, object] = {}
@@ -55,7 +62,7 @@ def download(info: ModelInfo, progress: bool | Callable[[int, int], None] = True
     if isinstance(error, RepositoryNotFoundError):
         raise ModelError(f"The Hub has no model {info.location}, or it is private: check the name; {instead}.")
     if "sha" not in answer:
-        raise ModelError(f"{info.location} is not on this machine and the Hub cannot be reached: {instead}.")
+        raise ModelError(f"{info.location} {here} and the Hub cannot be reached: {instead}.")
     told: list[BaseException] = []  # what `progress` raised is not a failed download
 
     def report(done: int, total: int) -> None:
@@ -76,6 +83,11 @@ def download(info: ModelInfo, progress: bool | Callable[[int, int], None] = True
         raise ModelError(
             f"The download of {info.location} stopped ({reason}): try again, files that came whole are kept; {instead}."
         ) from error
+    if outdated(Path(folder)):  # never "get it again": that is what was done
+        raise ModelError(
+            f"The Hub has {info.location} only in its first form (April to June 2026), which needs code that does not "
+            f"run here: {instead}."
+        )
     return Path(folder)
 
 

@@ -11,6 +11,7 @@ Sizes: B images, N texts, h x w patches, D embedding width.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from tipsv2 import text_cache
+from tipsv2 import bundled, text_cache
 from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, fetch, find, read_config, resolution_of, vision_sizes
 from tipsv2.cpu import speed_up
 from tipsv2.dense import OUTPUTS, ExactPixels, layer_features, vision_features
@@ -212,9 +213,20 @@ def load(
     fast: make the network ready for inference, see `for_inference`; False keeps it as
         transformers has it, to be converted or exported.
     Reads safetensors only and runs no code out of the folder. Raises ModelError when weights are missing, foreign or
-    damaged, or when the Hub cannot be reached. `tipsv2.weights.read_model` gives a network that can be trained.
+    damaged, or when the Hub cannot be reached. Where "auto" finds a released encoder that cannot be opened, the bundled
+    one is taken and a warning says so. `tipsv2.weights.read_model` gives a network that can be trained.
     """
     info = find(name)
+    if str(name).strip() == "auto" and info.source != "bundled":
+        try:
+            return _load(info, device, dtype, progress, fast)
+        except ModelError as error:
+            logging.getLogger(__name__).warning("%s The bundled encoder %s answers instead.", error, bundled.default())
+            info = find(bundled.default())
+    return _load(info, device, dtype, progress, fast)
+
+
+def _load(info: ModelInfo, device: str, dtype: str | torch.dtype, progress: bool, fast: bool) -> Encoder:
     folder = fetch(info, progress)
     info = _with_sizes(info, folder)
     where = pick_device(device)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tipsv2.catalogue import ModelError, ModelInfo, find
 from tipsv2.model_card import public, read_record, write_card
+from tipsv2.model_files import without_auto_map
 
 if TYPE_CHECKING:
     import argparse
@@ -60,6 +61,9 @@ def prepare(
     files: dict[str, Path | bytes] = {
         path.name: path for pattern in PATTERNS for path in sorted(folder.glob(pattern)) if path.is_file()
     }
+    for name in files:
+        if name.endswith("config.json") and (content := without_auto_map(folder / name)):
+            files[name] = content
     if recipe:
         files["recipe.json"] = (json.dumps(recipe, indent=2, ensure_ascii=False) + "\n").encode()
     files["README.md"] = write_card(info, folder, repo, licence or "apache-2.0", recipe, found).encode()

@@ -18,7 +18,7 @@ import torch
 from tipsv2.catalogue import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Tipsv2Model
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, Tipsv2Model
 
 
 def read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
@@ -76,6 +76,7 @@ def read_whole(
             ignore_mismatched_sizes=True,  # so that they are reported below, with the missing ones, in one sentence
             output_loading_info=True,
         )
+    without_code(model.config)
     missing = sorted(set(report["missing_keys"]) - set(optional))
     foreign = sorted(report["unexpected_keys"])
     wrong = sorted(key for key, *_ in report["mismatched_keys"])
@@ -84,9 +85,7 @@ def read_whole(
         covered = 100 * (total - len(missing) - len(wrong)) / total
         parts = [("missing", missing), ("foreign", foreign), ("of the wrong shape", wrong)]
         listed = "; ".join(f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in parts if keys)
-        raise ModelError(
-            f"The weights in '{folder}' cover {covered:.1f} % of the model: {listed}. Get or save it again."
-        )
+        raise ModelError(f"The weights in '{folder}' cover {covered:.1f} % of the model: {listed}; {_again(folder)}.")
     return model
 
 
@@ -101,19 +100,45 @@ def digest_of(model: PreTrainedModel) -> str:
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
-    """The tokenizer of the folder, none of whose tokens is unknown to a model of `vocab_size`. Raises ModelError."""
-    from transformers import AutoTokenizer
+    """The tokenizer of the folder, none of whose tokens is unknown to a model of `vocab_size`. Raises ModelError.
 
+    It may be tokenizer.model alone, as in the released repositories, which takes the package sentencepiece.
+    """
+    from transformers import AutoTokenizer
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    file = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "tokenizer.model"
+    if file == "tokenizer.model" and not (is_sentencepiece_available() and is_protobuf_available()):
+        raise ModelError(
+            f"The tokenizer in '{folder}' is a SentencePiece file, and reading it needs two more packages: pip install "
+            "sentencepiece protobuf."
+        )
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as in read_model
-        raise ModelError(f"The tokenizer in '{folder}' cannot be read: get or save tokenizer.json again.") from error
+        raise ModelError(
+            f"The tokenizer in '{folder}' cannot be read ({file} is damaged or none of TIPS): {_again(folder)}."
+        ) from error
+    tokenizer.init_kwargs.pop("auto_map", None)
     if len(tokenizer) > vocab_size:
         raise ModelError(
             f"The tokenizer in '{folder}' has {len(tokenizer)} tokens, the model {vocab_size}: they do not fit."
         )
     return tokenizer
+
+
+def without_code(config: PreTrainedConfig) -> None:
+    """Drop what names Python code beside the weights, in place: where the weights go, that code does not."""
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        vars(part).pop("auto_map", None)
+
+
+def _again(folder: Path) -> str:
+    """How to come by a whole copy of a damaged folder: half a sentence."""
+    if folder.parent.name == "snapshots":  # in the Hub's cache, which takes its damaged files for whole ones
+        return f"delete '{folder.parent.parent}', and it is downloaded anew"
+    return "get or save it again"
 
 
 def _stored_temperature(folder: Path) -> float | None:
@@ -136,7 +161,7 @@ def readable(folder: Path):
         yield
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The model in '{folder}' cannot be read ({reason}): get or save it again.") from error
+        raise ModelError(f"The model in '{folder}' cannot be read ({reason}): {_again(folder)}.") from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from tipsv2.encoder import pick_device
 from train import cost, recipes
-from train.data.batches import Batches, stream
+from train.data.batches import Batches, BatchStream
 from train.loop import _optimizer, chosen_precision
 from train.objectives import Objective
 from train.objectives.towers import build
@@ -44,7 +44,7 @@ class Trainer:
         self.device = pick_device("auto")
         self.objective = Objective(self.recipe, build(self.recipe, recipe.tower.vocabulary)).to(self.device)
         self.optimizer = _optimizer(self.recipe, self.objective)
-        self.batches = stream(Batches(self.recipe, tokenizer), 0, recipe.workers)
+        self.batches = BatchStream(Batches(self.recipe, tokenizer), 0, recipe.workers)
         self.half = chosen_precision(recipe.precision) == "bf16"
         self.done = 0
 

@@ -10,8 +10,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,7 +21,7 @@ from transformers import AutoTokenizer
 from tipsv2.encoder import native_bf16
 from tipsv2.whole import whole_folder
 from train import checkpoint, distributed
-from train.data.batches import Batches, stream
+from train.data.batches import Batches, BatchStream
 from train.data.samples import NAMED
 from train.monitor import MONITOR_SEED, Monitor, due
 from train.resume import claim_folder
@@ -113,7 +111,8 @@ def fit(
                 "begin a new run with a lower learning rate or precision=fp32."
             )
 
-    with Monitor(run, recipe, done, shown, show, main) as monitor, stop, _killed_workers():
+    arriving = BatchStream(batches, done, recipe.workers)
+    with Monitor(run, recipe, done, shown, show, main) as monitor, stop, arriving:
 
         def sample(step: int) -> None:
             encoder = shards.encoder() if shards else inner.model  # with shards the work of all processes
@@ -123,7 +122,6 @@ def fit(
 
         before = monitor.last.get("unreadable", (0, 0))[1]
         unreadable, problems = 0, Counter()  # a mended, resumed run is judged anew
-        arriving = stream(batches, done, recipe.workers)
         objective.train()
         if due(recipe, done):
             sample(done)
@@ -231,20 +229,6 @@ def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
         betas=(0.9, recipe.beta2),
         fused=True,
     )
-
-
-@contextmanager
-def _killed_workers() -> Iterator[None]:
-    """A worker that was killed as a sentence; torch raises it wherever the training happens to be."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ChildProcessError(
-            f"a process that reads or draws the data was lost ({str(error).splitlines()[0].rstrip('. ')}), as happens "
-            "where memory runs out: fewer workers need less. Go on from the last checkpoint with --resume."
-        ) from error
 
 
 class _StopFlag:

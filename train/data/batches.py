@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +25,7 @@ from train.masking import random_mask
 from train.settings import PATCH, Recipe
 
 ENOUGH = 200  # images to have seen before judging how many cannot be used
+EXIT_SECONDS = 5.0  # that a killed worker has to be seen as such after the queue to it broke
 
 
 class Batches(Dataset):
@@ -101,24 +107,97 @@ class Batches(Dataset):
         return batch
 
 
-def stream(batches: Batches, start: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches from step `start` to the end, prepared ahead by `workers` processes (0: in this one).
+class BatchStream:
+    """Iterates over the batches from step `start` to the end, prepared ahead by `workers` processes (0: in this one).
 
     Of a stream (tars, the Hub) every worker reads all its process's shards, and decodes the images of its own batches.
+    Raises ValueError for data that cannot be trained on, and ChildProcessError, saying what to do, once a worker was
+    killed: both only where a batch is asked for, so that a step and a checkpoint are always finished.
     """
-    loader = DataLoader(
-        _Told(batches),
-        batch_size=None,
-        sampler=range(start, len(batches)),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_be_a_worker,
-        generator=torch.Generator(),  # its own: opening a stream must not move the run's random state
-    )
-    for batch in loader:
+
+    def __init__(self, batches: Batches, start: int, workers: int):
+        self._loader = DataLoader(
+            _Told(batches),
+            batch_size=None,
+            sampler=range(start, len(batches)),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_be_a_worker,
+            generator=torch.Generator(),  # its own: opening a stream must not move the run's random state
+        )
+        self._arriving: Iterator | None = None
+        self._workers: list[BaseProcess] = []
+        self._waiting = False
+        self._torch_handler = None
+
+    def __iter__(self) -> BatchStream:
+        return self
+
+    def __next__(self) -> dict[str, torch.Tensor]:
+        if self._arriving is None:
+            self._open()
+        try:
+            self._waiting = True  # before the look at the workers: one that dies after it interrupts the waiting
+            self._raise_if_killed()
+            batch = next(self._arriving)
+        except (StopIteration, ChildProcessError):
+            raise
+        except Exception as error:
+            self._waiting = False
+            # What torch raises depends on where the worker was: RuntimeError, ConnectionResetError, EOFError,
+            # FileNotFoundError of shared memory ... Its exit code is the same, but may come a moment later.
+            deadline = time.monotonic() + EXIT_SECONDS
+            while self._workers and not self._killed() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self._raise_if_killed(error)
+            raise
+        finally:
+            self._waiting = False
         if isinstance(batch, str):
             raise ValueError(batch)
-        yield batch
+        return batch
+
+    def __enter__(self) -> BatchStream:
+        return self
+
+    def __exit__(self, *_) -> None:
+        """End the workers."""
+        if self._torch_handler is not None:
+            signal.signal(signal.SIGCHLD, self._torch_handler)
+        self._arriving, self._workers, self._torch_handler = None, [], None
+
+    def _open(self) -> None:
+        self._arriving = iter(self._loader)
+        self._workers = list(getattr(self._arriving, "_workers", ()))  # torch has no public way to them
+        if not self._workers or threading.current_thread() is not threading.main_thread():
+            return
+        stream = weakref.ref(self)
+
+        def child_ended(_: int, frame: FrameType | None) -> None:
+            if (waiting := stream()) is None or not waiting._waiting or not waiting._killed():
+                return
+            while frame is not None:
+                if frame.f_code.co_name == "__del__":  # would be printed there and lost; torch looks every 5 s itself
+                    return
+                frame = frame.f_back
+            raise RuntimeError("a data worker was killed")  # made a sentence of in __next__
+
+        if hasattr(signal, "SIGCHLD"):  # not on Windows
+            # torch's own raises wherever the training happens to be, in the middle of writing a checkpoint too
+            self._torch_handler = signal.signal(signal.SIGCHLD, child_ended)
+
+    def _killed(self) -> list[BaseProcess]:
+        """The workers that ended by a signal or a fault."""
+        return [worker for worker in self._workers if worker.exitcode]
+
+    def _raise_if_killed(self, error: Exception | None = None) -> None:
+        for worker in self._killed():
+            code = worker.exitcode
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            raise ChildProcessError(
+                f"a process that reads or draws the data was lost (data worker {worker.pid} {how}), as happens where "
+                "memory runs out: fewer workers need less. Go on from the last checkpoint with --resume."
+            ) from error
 
 
 class _Told(Dataset):
@@ -137,10 +216,19 @@ class _Told(Dataset):
 def _be_a_worker(_: int) -> None:
     """What a terminal or a scheduler sends to every process of a run is the training process's to answer: it saves."""
     torch.set_num_threads(1)  # the training process needs the cores
+    sys.excepthook = _quiet_about_connections
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_the_run_says, daemon=True).start()
+
+
+def _quiet_about_connections(kind: type[BaseException], *rest) -> None:
+    """The thread that hands over tensors prints a traceback when the training process, which says why, no longer
+    takes them.
+    """
+    if not issubclass(kind, (OSError, EOFError)):
+        sys.__excepthook__(kind, *rest)
 
 
 def _end_when_the_run_says() -> None:
