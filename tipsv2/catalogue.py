@@ -204,7 +204,7 @@ def resolution_of(folder: Path, config: dict) -> int:
     preprocessor_config.json, else the training resolution in config.json, which is that of its position table.
     """
     try:
-        sides = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))["size"].values()
+        sides = read_json(folder / "preprocessor_config.json")["size"].values()
         side = min(sides)
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         side = 0
