@@ -13,8 +13,8 @@ from demos.page import Page
 from demos.settings import Settings
 from demos.studio import Studio
 from demos.train_api import endpoints
-from demos.train_setup import CHECK_WORK, Fills, form, host
-from demos.train_work import Trainer, wish_of
+from demos.train_setup import CHECK_WORK, FormHandlers, form, host
+from demos.train_work import Trainer, run_request
 
 TITLE = "Train"
 SECONDS = 1.5  # between two looks at a run that is going on
@@ -30,7 +30,7 @@ def scenes(look: train_state.Look) -> list[tuple[str, int]]:
     return [(f"{kind} {k + 1}", k) for k in range(len(train_views.queries(look)) or SCENES)]
 
 
-class Trains:
+class TrainHandlers:
     """The handlers of this tab; what they know of a run they read from its folder, every time."""
 
     def __init__(self, studio: Studio, settings: Settings):
@@ -82,7 +82,7 @@ class Trains:
     @toasted
     def start(self, zipped: str | None, *fields, request: gr.Request = None):
         """-> (run to show, name field, report of the check)."""
-        name = self.trainer.start(wish_of(*fields), zipped, host(request))
+        name = self.trainer.start(run_request(*fields), zipped, host(request))
         return gr.update(choices=self.jobs.names(), value=name, visible=True), "", ""
 
     @toasted
@@ -118,29 +118,29 @@ class Trains:
 
 def tab(page: Page) -> None:
     """Build the tab inside the current Blocks."""
-    handlers = Trains(page.studio, page.settings)
+    handlers = TrainHandlers(page.studio, page.settings)
     trainer, html = handlers.trainer, dict(apply_default_css=False)
     with gr.Row(elem_classes="tips-work tips-train"):
         with gr.Column(elem_classes="tips-settings"):
-            wish = form(page, trainer)
+            form_parts = form(page, trainer)
         with gr.Column(elem_classes="tips-result"):
             if not trainer.allowed:
-                _instead(wish, Fills(trainer))
+                _instead(form_parts, FormHandlers(trainer))
             else:
-                _watched(page, handlers, wish, html)
+                _watched(page, handlers, form_parts, html)
     endpoints(trainer)
 
 
-def _instead(wish, fills: Fills) -> None:
+def _instead(form_parts, handlers: FormHandlers) -> None:
     """Where nothing can be started: why, and the command."""
     html = dict(apply_default_css=False)
     gr.HTML(train_views.explained(), js_on_load=None, **html)
     command = gr.HTML("", js_on_load=common.script("exports.js"), **html)
-    asked = dict(fn=fills.preview, inputs=wish.inputs, outputs=command, show_progress="hidden")
-    gr.on([each.change for each in wish.fields], **asked, api_visibility="private", trigger_mode="always_last")
+    asked = dict(fn=handlers.preview, inputs=form_parts.inputs, outputs=command, show_progress="hidden")
+    gr.on([each.change for each in form_parts.fields], **asked, api_visibility="private", trigger_mode="always_last")
 
 
-def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
+def _watched(page: Page, handlers: TrainHandlers, form_parts, html: dict) -> None:
     """The run that is looked at, and the buttons that end it, go on with it and open what it made."""
     maybe = html | dict(elem_classes="tips-maybe")
     checked = gr.HTML("", js_on_load=None, **maybe)
@@ -179,15 +179,15 @@ def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
     head.select(see, None, visible, **quiet).then(**watched)
     gr.on([runs.input, scene.input], **watched)
     asked = dict(api_visibility="private", show_progress="minimal", show_progress_on=head)
-    wish.check.click(
-        Fills(handlers.trainer).check,
-        wish.inputs,
+    form_parts.check.click(
+        FormHandlers(handlers.trainer).check,
+        form_parts.inputs,
         checked,
         show_progress_on=checked,
         api_visibility="private",
         **CHECK_WORK,
     )
-    wish.start.click(handlers.start, wish.inputs, [runs, wish.name, checked], **asked).then(**again)
+    form_parts.start.click(handlers.start, form_parts.inputs, [runs, form_parts.name, checked], **asked).then(**again)
     stop.click(handlers.stop, runs, None, **asked).then(**again)
     resume.click(handlers.resume, runs, None, **asked).then(**again)
     delete.click(lambda: gr.update(visible=True), None, sure, **quiet)

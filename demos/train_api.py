@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from demos.common import answered
-from demos.train_form import Wish
+from demos.train_form import RunRequest
 from demos.train_process import line
 from demos.train_setup import host
 from demos.train_state import Look
@@ -42,10 +42,10 @@ class Endpoints:
         steps, batch: how many. rate: learning rate, 0 for the recipe's own. resolution: pixels, 0 for the usual one.
         loss: "contrastive" or "grounding" (both).
         """
-        wish = Wish(
+        plan = RunRequest(
             name or "", base, recipe, data, hub or "", steps=steps, batch=batch, rate=rate, size=resolution, terms=loss
         )
-        return told(self.trainer.look(self.trainer.start(wish, zipped, host(request) or "")))
+        return told(self.trainer.look(self.trainer.start(plan, zipped, host(request) or "")))
 
     @answered
     def run_status(self, name: str) -> dict:

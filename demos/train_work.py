@@ -10,7 +10,7 @@ from pathlib import Path
 from demos import train_check, train_form, train_zip
 from demos.settings import Settings
 from demos.studio import Studio
-from demos.train_form import SCRATCH, Wish
+from demos.train_form import SCRATCH, RunRequest
 from demos.train_process import ROOT, Jobs
 from demos.train_state import Look
 from demos.train_views import NOT_HERE
@@ -43,40 +43,40 @@ class Trainer:
         taken = set(self.jobs.names())
         return next(name for name in (f"run-{k}" for k in range(1, len(taken) + 2)) if name not in taken)
 
-    def command(self, wish: Wish) -> list[str]:
+    def command(self, plan: RunRequest) -> list[str]:
         """What would be run, for a machine elsewhere: nothing is looked for here. Raises ValueError."""
-        name = wish.name or "mine"
-        return train_form.command(wish, self.studio, ROOT / "runs" / name, Path("photos"))
+        name = plan.name or "mine"
+        return train_form.command(plan, self.studio, ROOT / "runs" / name, Path("photos"))
 
-    def start(self, wish: Wish, zipped: str | None, host: str | None) -> str:
+    def start(self, plan: RunRequest, zipped: str | None, host: str | None) -> str:
         """Begin a run; returns its name. host: the address that asks, None for this process. Raises ValueError."""
         self.refuse()
-        wish = replace(wish, name=wish.name.strip() or self.free_name())
-        summary = self._zip(wish, zipped)
-        wish = self._placed(wish, host)
+        plan = replace(plan, name=plan.name.strip() or self.free_name())
+        summary = self._zip(plan, zipped)
+        plan = self._placed(plan, host)
         if summary:
-            if wish.batch and wish.batch > summary.pairs:
+            if plan.batch and plan.batch > summary.pairs:
                 raise ValueError(
-                    f"The batch of {wish.batch:g} is larger than the {summary.pairs} pairs of {Path(zipped).name}: "
+                    f"The batch of {plan.batch:g} is larger than the {summary.pairs} pairs of {Path(zipped).name}: "
                     f"choose {summary.pairs} at most."
                 )
-            wish = replace(wish, table=summary.table)
-        place = self.jobs.look(wish.name).name  # a name that can be one
-        command = train_form.command(wish, self.studio, self.jobs.folder / place, self.jobs.data(place))
+            plan = replace(plan, table=summary.table)
+        place = self.jobs.look(plan.name).name  # a name that can be one
+        command = train_form.command(plan, self.studio, self.jobs.folder / place, self.jobs.data(place))
         self.jobs.start(place, command, zipped if summary else None, stranger=not self._at_home(host))
         return place
 
-    def check(self, wish: Wish, zipped: str | None, host: str | None) -> train_check.Checked:
+    def check(self, plan: RunRequest, zipped: str | None, host: str | None) -> train_check.Checked:
         """Go through the data of a form. Raises ValueError."""
         self.refuse()
-        summary = self._zip(wish, zipped)
-        wish = self._placed(wish, host)
-        fields = train_form.columns(wish)
-        if wish.data == "scenes":
+        summary = self._zip(plan, zipped)
+        plan = self._placed(plan, host)
+        fields = train_form.columns(plan)
+        if plan.data == "scenes":
             raise ValueError("There is nothing to check: scenes are drawn as the run goes, each with its captions.")
-        limit = train_check.LIMITS[wish.data]
+        limit = train_check.LIMITS[plan.data]
         if not summary:
-            source = train_form.source(wish, Path())
+            source = train_form.source(plan, Path())
             return train_check.check(source, fields, source.removeprefix("hf:"), limit, self._at_home(host))
         with tempfile.TemporaryDirectory(prefix="tips-zip-") as scratch:
             called = Path(zipped).name
@@ -92,8 +92,8 @@ class Trainer:
         folder = Path(ROOT, base)
         return [self.studio.add(folder) if folder.is_dir() else self.studio.info(base).name, made]
 
-    def _zip(self, wish: Wish, zipped: str | None) -> train_zip.Summary | None:
-        if wish.data != "zip":
+    def _zip(self, plan: RunRequest, zipped: str | None) -> train_zip.Summary | None:
+        if plan.data != "zip":
             return None
         if not zipped:
             raise ValueError("Upload a zip of images with their captions first.")
@@ -103,22 +103,22 @@ class Trainer:
         """Does who asks sit at this machine? Only then are its folders and its Hub token theirs."""
         return self.folders and host in (None, *LOOPBACK)
 
-    def _placed(self, wish: Wish, host: str | None) -> Wish:
-        """The wish with its folder's whole path: what is started for it works in another folder. Raises ValueError."""
-        if wish.data != "folder":
-            return wish
+    def _placed(self, plan: RunRequest, host: str | None) -> RunRequest:
+        """The plan with its folder's whole path: what is started for it works in another folder. Raises ValueError."""
+        if plan.data != "folder":
+            return plan
         if not self._at_home(host):
             raise ValueError("A folder can be named only on the machine itself: upload a zip, or give a Hub data set.")
-        place = train_form.source(wish, Path())
+        place = train_form.source(plan, Path())
         if not os.path.exists(place):  # Path's own raises on a name that is too long
             raise ValueError(f"There is no folder or table '{place[:120]}' on this machine.")
-        return replace(wish, folder=os.path.abspath(place))
+        return replace(plan, folder=os.path.abspath(place))
 
 
-def wish_of(start: str, base: str | None, *values) -> Wish:
-    """The form's fields in the order of `Wish`, without its table -> Wish. start: "encoder" or "scratch"."""
+def run_request(start: str, base: str | None, *values) -> RunRequest:
+    """The form's fields in the order of `RunRequest`, without its table -> RunRequest. start: "encoder" or "scratch"."""
     kind, data, hub, folder, steps, batch, name, rate, size, terms, towers, layers, rank, seed, image, caption = values
-    return Wish(
+    return RunRequest(
         name=name or "",
         base=SCRATCH if start == SCRATCH else base,
         kind=kind,

@@ -16,8 +16,8 @@ from shapes import write
 from demos import train_form, train_process, train_state
 from demos.settings import Settings
 from demos.studio import Studio
-from demos.train import Trains
-from demos.train_form import SCRATCH, Wish
+from demos.train import TrainHandlers
+from demos.train_form import SCRATCH, RunRequest
 from demos.train_process import Jobs
 from train import recipes
 from train.overrides import override
@@ -51,7 +51,7 @@ def zipped(tmp_path):
 def tab(tiny_folder, tmp_path):
     runs = tmp_path / "runs"
     runs.mkdir()
-    return Trains(Studio(str(tiny_folder), device="cpu", runs=runs), Settings(runs=runs))
+    return TrainHandlers(Studio(str(tiny_folder), device="cpu", runs=runs), Settings(runs=runs))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_every_recipe_of_the_menu_can_be_asked_for(kind, tab, tmp_path):
     base = None if kind in train_form.WITH_BASE else SCRATCH
     usual = train_form.usual(kind)
     own = "grounding" if usual.grounding.weight else "contrastive"
-    same = Wish("a", base, kind, steps=usual.steps, batch=usual.stages[0].batch_size, terms=own)
+    same = RunRequest("a", base, kind, steps=usual.steps, batch=usual.stages[0].batch_size, terms=own)
     given = train_form.command(same, tab.trainer.studio, tmp_path / "a", tmp_path)
     fields = [
         each
@@ -86,8 +86,8 @@ def test_every_recipe_of_the_menu_can_be_asked_for(kind, tab, tmp_path):
         if not each.startswith(("sample_every", "save_every", "tuning.part"))
     ]
     assert fields == []  # nothing but the recipe
-    wish = Wish("a", base, kind, steps=90, batch=8, rate=2e-4, size=112, terms=own, seed=3)
-    given = train_form.command(wish, tab.trainer.studio, tmp_path / "a", tmp_path)
+    plan = RunRequest("a", base, kind, steps=90, batch=8, rate=2e-4, size=112, terms=own, seed=3)
+    given = train_form.command(plan, tab.trainer.studio, tmp_path / "a", tmp_path)
     recipe = override(recipes.get(given[2]), given[given.index("--out") + 2 :])
     assert given[0] == recipe.command and recipe.steps == 90 and recipe.seed == 3
     assert max(stage.size for stage in recipe.stages) == 112 and {stage.learning_rate for stage in recipe.stages} == {
@@ -102,8 +102,8 @@ def test_every_recipe_of_the_menu_can_be_asked_for(kind, tab, tmp_path):
 def test_the_command_line_reads_what_the_form_makes(tab, capsys, tmp_path):
     from train.__main__ import main
 
-    wish = Wish("a", None, "last", steps=7, batch=4, layers=1, terms="grounding", towers="vision")
-    given = train_form.command(wish, tab.trainer.studio, tmp_path / "a", tmp_path)
+    plan = RunRequest("a", None, "last", steps=7, batch=4, layers=1, terms="grounding", towers="vision")
+    given = train_form.command(plan, tab.trainer.studio, tmp_path / "a", tmp_path)
     assert main([*given, "--dry-run"]) == 0
     recipe = json.loads(capsys.readouterr().out)
     assert recipe["tuning"]["part"] == "last" and recipe["tuning"]["layers"] == 1 and recipe["grounding"]["weight"] == 1
@@ -146,42 +146,42 @@ def test_the_command_line_reads_what_the_form_makes(tab, capsys, tmp_path):
 )
 def test_absurd_fields_are_one_sentence_and_leave_nothing(tab, fields, told):
     with pytest.raises(ValueError, match=told):
-        tab.trainer.start(Wish(**dict(name="a", base=None) | fields), None, None)
+        tab.trainer.start(RunRequest(**dict(name="a", base=None) | fields), None, None)
     assert not [p for p in tab.jobs.folder.iterdir() if p.name != ".lock"]
 
 
 def test_a_batch_has_no_more_pairs_than_the_zip(tab, zipped):
     with pytest.raises(ValueError, match="larger than the 12 pairs of shapes.zip: choose 12 at most"):
-        tab.trainer.start(Wish("a", None, data="zip", batch=32), zipped, None)
+        tab.trainer.start(RunRequest("a", None, data="zip", batch=32), zipped, None)
 
 
 def test_folders_are_for_who_sits_at_the_machine(tab, tmp_path):
-    wish = Wish("a", None, data="folder", folder=str(tmp_path))
+    plan = RunRequest("a", None, data="folder", folder=str(tmp_path))
     with pytest.raises(ValueError, match="only on the machine itself"):
-        tab.trainer.start(wish, None, "192.168.0.7")
-    public = Trains(tab.trainer.studio, Settings(runs=tab.jobs.folder, public=True))
+        tab.trainer.start(plan, None, "192.168.0.7")
+    public = TrainHandlers(tab.trainer.studio, Settings(runs=tab.jobs.folder, public=True))
     with pytest.raises(ValueError, match="only on the machine itself"):
-        public.trainer.start(wish, None, "127.0.0.1")
+        public.trainer.start(plan, None, "127.0.0.1")
 
 
 def test_a_folder_is_where_the_app_was_started(tab, tmp_path, monkeypatch):
     write(tmp_path / "photos", 12, size=56)
-    wish, begun = Wish("a", None, data="folder", folder="photos"), []
+    plan, begun = RunRequest("a", None, data="folder", folder="photos"), []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tab.trainer.jobs, "start", lambda name, command, *_, **__: begun.extend(command))
-    tab.trainer.start(wish, None, None)
+    tab.trainer.start(plan, None, None)
     assert begun[begun.index("--data") + 1] == str(tmp_path / "photos")
-    assert tab.trainer.check(wish, None, None).rows == 12
-    given = tab.trainer.command(wish)  # for a machine elsewhere
+    assert tab.trainer.check(plan, None, None).rows == 12
+    given = tab.trainer.command(plan)  # for a machine elsewhere
     assert given[given.index("--data") + 1] == "photos"
 
 
 def test_without_training_the_command_is_all_there_is(tab, tmp_path):
-    off = Trains(tab.trainer.studio, Settings(runs=tmp_path, training=False)).trainer
-    for refused in (lambda: off.start(Wish("a", None), None, None), lambda: off.look("a")):
+    off = TrainHandlers(tab.trainer.studio, Settings(runs=tmp_path, training=False)).trainer
+    for refused in (lambda: off.start(RunRequest("a", None), None, None), lambda: off.look("a")):
         with pytest.raises(ValueError, match="switched off"):
             refused()
-    given = off.command(Wish("", "tipsv2-nano", "lora", "folder", folder="photos"))
+    given = off.command(RunRequest("", "tipsv2-nano", "lora", "folder", folder="photos"))
     said = "finetune --recipe finetune --base tipsv2-nano --data photos --out runs/mine tuning.part=lora"
     assert " ".join(given).startswith(said)
 
@@ -359,10 +359,10 @@ def test_runs_of_strangers_do_not_get_the_hub_token(jobs, tmp_path, monkeypatch)
 def test_who_does_not_sit_here_is_a_stranger(tiny_folder, tmp_path, monkeypatch, host, public, stranger):
     (tmp_path / "runs").mkdir()
     settings = Settings(runs=tmp_path / "runs", public=public)
-    tab, calls = Trains(Studio(str(tiny_folder), device="cpu"), settings), []
+    tab, calls = TrainHandlers(Studio(str(tiny_folder), device="cpu"), settings), []
     monkeypatch.setattr(tab.jobs, "start", lambda *given, stranger: calls.append(stranger))
     monkeypatch.setattr("demos.train_work.train_check.check", lambda *given: calls.append(not given[-1]))
-    wish = Wish("a", "tiny", data="hub", hub="owner/name")
-    tab.trainer.start(wish, None, host)
-    tab.trainer.check(wish, None, host)
+    plan = RunRequest("a", "tiny", data="hub", hub="owner/name")
+    tab.trainer.start(plan, None, host)
+    tab.trainer.check(plan, None, host)
     assert calls == [stranger, stranger]

@@ -25,8 +25,8 @@ from run_folders import logged, pack, pairs, run_folder, shapes_zip, short, wait
 from demos import train_charts, train_check, train_state, train_views
 from demos.settings import Settings
 from demos.studio import Studio
-from demos.train import PARTS, Trains
-from demos.train_form import Wish
+from demos.train import PARTS, TrainHandlers
+from demos.train_form import RunRequest
 from demos.train_process import Jobs
 from train.overrides import override
 
@@ -42,7 +42,7 @@ def zipped(tmp_path):
 def tab(tiny_folder, tmp_path):
     runs = tmp_path / "runs"
     runs.mkdir()
-    return Trains(Studio(str(tiny_folder), device="cpu", runs=runs), Settings(runs=runs))
+    return TrainHandlers(Studio(str(tiny_folder), device="cpu", runs=runs), Settings(runs=runs))
 
 
 def test_curves_are_what_was_logged(tmp_path):
@@ -156,13 +156,13 @@ def test_a_page_is_sent_only_what_has_changed(tab):
 
 def test_check_counts_what_can_be_used(tab, zipped, tmp_path):
     files = pairs(4) | {"broken.png": b"no picture", "broken.txt": "broken"}
-    found = tab.trainer.check(Wish("", None, data="zip"), pack(tmp_path / "mixed.zip", files), None)
+    found = tab.trainer.check(RunRequest("", None, data="zip"), pack(tmp_path / "mixed.zip", files), None)
     assert (found.rows, found.usable) == (5, 4) and found.picture.width > 600
     assert len(found.problems) == 1 and "broken.png" in found.problems[0]
     assert "mixed.zip: 1 of 5 rows cannot be used" in found.refusal and "tmp" not in str(found)
     assert dict(found.facts)["web"].startswith("5 captions")
     with pytest.raises(ValueError, match="nothing to check"):
-        tab.trainer.check(Wish("", None, data="scenes"), None, None)
+        tab.trainer.check(RunRequest("", None, data="scenes"), None, None)
 
 
 # In a browser
