@@ -148,11 +148,14 @@ def source(plan: RunRequest, unpacked: Path) -> str:
 
 
 def columns(plan: RunRequest) -> list[str]:
-    """Which columns hold images and captions, as far as the visitor says. Raises ValueError."""
+    """Which columns hold images and captions, as far as the visitor says, and that a zip's rows name its own files.
+    Raises ValueError.
+    """
     given = {"data.image": plan.image_column.strip(), "data.web": plan.caption_column.strip()}
     if any(len(name) > 100 or not name.isprintable() for name in given.values()):
         raise ValueError("The name of a column has 100 printable characters at most.")
-    return [f"{field}={name}" for field, name in given.items() if name]
+    fields = [f"{field}={name}" for field, name in given.items() if name]
+    return [*fields, "data.confined=true"] if plan.data == "zip" else fields
 
 
 def known_as(info: ModelInfo) -> str:

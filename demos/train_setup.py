@@ -87,8 +87,9 @@ class FormHandlers:
         return gr.skip(), views.note(told), gr.skip()
 
     @toasted
-    def check(self, zipped: str | None, *fields, request: gr.Request = None) -> str:
-        return train_views.checked(self.trainer.check(run_request(*fields), zipped, host(request)))
+    def check(self, request: gr.Request, zipped: str | None, *fields) -> str:
+        """-> report. `request` stands first: behind `*fields` Gradio gives none."""
+        return train_views.checked(self.trainer.check(run_request(*fields), zipped, self.trainer.asker(request)))
 
     def preview(self, zipped: str | None, *fields) -> str:
         """The command of the form, or what is wrong with it: it is typed in step by step, so no toast."""
@@ -96,11 +97,6 @@ class FormHandlers:
             return train_views.command(self.trainer.command(run_request(*fields)))
         except ValueError as error:
             return views.note(str(error), "warn")
-
-
-def host(request: gr.Request | None) -> str | None:
-    """The address a request comes from, None within this process."""
-    return getattr(getattr(request, "client", None), "host", None)
 
 
 def form(page: Page, trainer: Trainer) -> Form:
