@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+import time
 
 import psutil
 import pytest
@@ -254,9 +255,9 @@ def test_a_look_at_a_name_does_not_end_the_run_that_takes_it(jobs, monkeypatch):
 
 def test_a_run_that_cannot_be_opened_leads_nowhere(tab, tmp_path):
     run_folder(tab.jobs.folder, "stopped", short(), logged(2))
-    for name in ("stopped", "deleted"):
+    for name, told in (("stopped", "is not done"), ("deleted", "There is no run")):
         for open_it in (tab.compared, tab.asked):
-            with pytest.warns(UserWarning, match="is not done"):
+            with pytest.warns(UserWarning, match=told):
                 assert open_it(NEAR, name, None) is None  # names of before would be opened instead
 
 
@@ -264,7 +265,54 @@ def test_a_zip_that_fails_leaves_no_run(jobs, tmp_path):
     bad = pack(tmp_path / "bad.zip", pairs(1))
     with pytest.raises(ValueError, match="one image"):
         jobs.start("a", command(jobs, "a"), MACHINE, bad)
-    assert jobs.names(MACHINE) == [] and not (jobs.folder / "a").exists()
+    assert jobs.names(MACHINE) == [] and [each.name for each in jobs.folder.iterdir()] == [".lock"]
+
+
+def test_nobody_waits_while_a_zip_is_unpacked(jobs, tmp_path, monkeypatch):
+    """Others start, stop and delete; the zip's run comes when they are done, and its data with it in one step."""
+    begun, go, refusals = threading.Event(), threading.Event(), []
+    unpack = train_process.train_zip.unpack
+
+    def slow(*given):
+        begun.set()
+        assert go.wait(20)
+        return unpack(*given)
+
+    def start(name):
+        try:
+            jobs.start(name, command(jobs, name), MACHINE, zipped)
+        except ValueError as error:
+            refusals.append(str(error))
+
+    zipped = pack(tmp_path / "good.zip", pairs())
+    monkeypatch.setattr(train_process.train_zip, "unpack", slow)
+    monkeypatch.setattr(train_process, "PATIENCE", 0)
+    large = [threading.Thread(target=start, args=(name,)) for name in ("large-1", "large-2", "large-3")]
+    for each in large:
+        each.start()
+    assert begun.wait(20)
+    wait(lambda: refusals)  # the third one: two are unpacked at a time
+    assert refusals == ["Others are unpacking zips right now: try again in a minute."]
+    jobs.start("small", command(jobs, "small"), MACHINE)
+    assert jobs.names(MACHINE) == ["small"]
+    wait((jobs.folder / "small" / "ready").exists)
+    jobs.stop("small", MACHINE)
+    wait(lambda: not jobs.look("small", MACHINE).going)
+    jobs.delete("small", MACHINE)
+    go.set()
+    for each in large:
+        each.join()
+    (name,) = jobs.names(MACHINE)
+    assert name.startswith("large") and len(list(jobs.data(name).iterdir())) == 6
+    assert len(refusals) == 2 and not list(jobs.folder.glob(".new-*"))
+
+
+def test_what_a_killed_app_was_making_ready_is_deleted_later(jobs):
+    for name, age in ((".new-old", 7 * 3600), (".new-fresh", 60)):
+        (jobs.folder / name / "run").mkdir(parents=True)
+        os.utime(jobs.folder / name, (time.time() - age,) * 2)
+    Jobs(jobs.folder)
+    assert [each.name for each in jobs.folder.iterdir()] == [".new-fresh"]
 
 
 def test_a_number_that_another_process_has_now_is_no_run(tmp_path):
