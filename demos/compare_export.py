@@ -13,6 +13,7 @@ from demos import compare_mask, snippets
 from demos.common import visitor
 from demos.compare_sides import Both, asked, joint_colors, look
 from demos.exports import Taken
+from demos.offer import shown_name
 from demos.snippets import IMAGE, call, literal
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def take(
         {} if mask is None else {masked: mask},
         _python(both, queries, templates, masked if mask is not None else None, scale),
         _command(both, queries, templates, masked if mask is not None else None, scale),
-        "_".join(dict.fromkeys(encoder.info.name.rpartition("/")[2] for encoder in both.encoders)),
+        "_".join(dict.fromkeys(shown_name(encoder.info).rpartition("/")[2] for encoder in both.encoders)),
         image,
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from demos import common, views
+from demos.offer import shown_name
 from demos.studio import Seen, Studio
 from tipsv2 import bundled
 from tipsv2.catalogue import is_cached
@@ -51,7 +52,7 @@ def look(studio: Studio, who: str, image, models: Sequence, features: Sequence[s
         raise ValueError("Give an image.")
     encoders = studio.encoders(*models)
     seen = tuple(studio.encode(who, encoder, image, int(resolution or 0)) for encoder in encoders)
-    names = tuple(encoder.info.name for encoder in encoders)
+    names = tuple(shown_name(encoder.info) for encoder in encoders)
     if encoders[0] is encoders[1] or features[0] != features[1]:
         names = tuple(f"{name} ({FEATURES.get(kind, kind)})" for name, kind in zip(names, features, strict=True))
     return Both(names, encoders, seen, tuple(features))

@@ -11,6 +11,7 @@ from demos.common import visitor
 from demos.exports import Taken
 from demos.heatmap_api import painted, parts_of, scores_of
 from demos.heatmap_work import SMALLEST, Answer, Question, layer_number, others_of, ranges, region, templates_of
+from demos.offer import shown_name
 from demos.snippets import IMAGE, call, literal
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def take(tab: Heatmaps, *given, request: gr.Request = None) -> Taken | None:
     }
     if question.cut:
         pictures = {name: _outlined(pictures[name], each) for name, each in zip(answer.names, found, strict=True)}
-    told = {"model": encoder.info.name, "mode": question.mode, "features": question.features}
+    told = {"model": shown_name(encoder.info), "mode": question.mode, "features": question.features}
     told |= {"templates": templates_of(question), "resolution": answer.seen.resolution, "windows": question.windows}
     told["scores"] = [
         score | {"region": {"threshold": each.threshold, "share": each.share, "parts": parts_of(each)}}
@@ -65,7 +66,7 @@ def take(tab: Heatmaps, *given, request: gr.Request = None) -> Taken | None:
         {name: each.mask for name, each in zip(answer.names, found, strict=True)},
         python(question, answer, encoder, opacity),
         command(question, answer, encoder, opacity),
-        encoder.info.name,
+        shown_name(encoder.info),
         question.image,
     )
 

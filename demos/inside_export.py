@@ -10,6 +10,7 @@ from demos import common, inside_code, inside_work, snippets
 from demos.common import visitor
 from demos.exports import Taken
 from demos.inside_work import MAX_WORDS
+from demos.offer import shown_name
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -31,7 +32,7 @@ def take(
     encoder, size = tab.studio.encoder(model), seen.features.size
     shown = [int(each) - 1 for each in (red, green, blue)]
     k, neighbors = int(k), int(neighbors)
-    told = {"view": view, "model": encoder.info.name, "layer": layer, "features": features}
+    told = {"view": view, "model": shown_name(encoder.info), "layer": layer, "features": features}
     told |= {"resolution": seen.resolution}
     masks = {}
     if view == "pca":
@@ -69,7 +70,7 @@ def take(
             view, encoder, layer, seen.resolution, features, shown, foreground, k, words or [], neighbors, gap
         ),
         "" if view == "map" else _command(encoder, layer, seen.resolution, features, k),
-        encoder.info.name,
+        shown_name(encoder.info),
         image,
     )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from demos import space
 from demos.scratch import own_folder
-from demos.settings import ARGUMENTS, Settings, num_bytes, on_space
+from demos.settings import ARGUMENTS, Settings, is_loopback, login, logins, num_bytes, on_space
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -47,8 +47,19 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
     add(
         "--training",
         action=argparse.BooleanOptionalAction,
-        help="may visitors start training runs (default: yes, no on a Hugging Face Space)",
+        help="may visitors start training runs (default: only where no other machine can reach the page: no on a "
+        "Hugging Face Space, with --share, and on a --host but this machine's own)",
     )
+    add(
+        "--auth",
+        type=login,
+        action="append",
+        default=[],
+        metavar="USER:PASSWORD",
+        help="ask for a login; give it once for each person. Others on this machine can read it in the list of "
+        "processes: see --auth-file",
+    )
+    add("--auth-file", metavar="FILE", help="the same from a file with a line USER:PASSWORD for each person")
     add("--memory", type=num_bytes, metavar="SIZE", help="for loaded encoders, such as 6GB (default: most of the free)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps (default: the fastest one found)")
     add("--host", help="address to listen on; 0.0.0.0 for every machine in the network (default: 127.0.0.1)")
@@ -118,6 +129,10 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
 
     from tipsv2.catalogue import ModelError, find
 
+    try:
+        everybody = logins(given.auth, given.auth_file)
+    except ValueError as error:
+        flags.error(str(error))
     models = given.model or ["auto"]
     try:
         for name in models:
@@ -127,18 +142,26 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
 
     from demos.page import build
 
-    public = on_space()
-    training = given.training if given.training is not None else not public
-    settings = Settings(Path(given.runs), training, given.memory, public or given.share)
-    page = build(tabs, models, given.device, settings)
-    if public:
+    host = given.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    share = given.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"
+    public = on_space() or share
+    alone = not public and is_loopback(host)
+    training = given.training if given.training is not None else alone
+    if training and not alone and not everybody:
+        print(
+            "Whoever reaches this page can start training runs on this machine: --auth USER:PASSWORD asks for a login.",
+            file=sys.stderr,
+        )
+    page = build(tabs, models, given.device, Settings(Path(given.runs), training, given.memory, public))
+    if on_space():
         page.warm_up()
     launch(
         page,
-        server_name=given.host,
+        server_name=host,
         server_port=given.port,
-        share=given.share or None,
+        share=share,  # never None, for which gradio decides: a hosted notebook would be shared, its visitors at home
         hostnames=given.hostname,
         inbrowser=given.inbrowser,
         max_file_size=MAX_ZIP if training else MAX_UPLOAD,
+        auth=everybody or None,
     )

@@ -99,7 +99,7 @@ class Loading:
         self.studio.downloads.cancel(visitor(request))
 
     @answered
-    def models(self) -> list[dict]:
+    def models(self, request: gr.Request = None) -> list[dict]:
         """The encoders on offer: name (what the other endpoints take as `model`), title, parameters, training
         resolution in pixels, download size in MB, which kinds of pictures it knows ([] where nobody has said), where
         it is, and whether it is in memory.
@@ -115,7 +115,7 @@ class Loading:
                 "where": where(info),
                 "loaded": self.studio.shelf.loaded(info.name) is not None,
             }
-            for info in self.studio.offer.infos()
+            for info in self.studio.offer.infos(visitor(request))
         ]
 
     @answered

@@ -2,20 +2,31 @@
 finished runs of a folder. Thread-safe; loads nothing.
 
     offer = Offer(["auto"], Path("runs"))
-    offer.add("runs/dog/model")    # -> "dog"
+    offer.add("runs/dog/model")                      # -> "dog"
+    offer.add_private("runs/cat/model", "visitor")   # -> "cat~5f0c1e...", for this visitor alone
+
+What a visitor's run has made is not for everybody: it has a name nobody can guess, which only they are told.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from demos.train_owners import owner_of
 from tipsv2 import bundled
 from tipsv2.catalogue import CHECKPOINT, ModelError, ModelInfo, available, fetch, find
 
 LOCAL = ("folder", "run")
+PRIVATE = "~"  # before the part of a private encoder's name that nobody can guess
+
+
+def shown_name(info: ModelInfo) -> str:
+    """An encoder's name for pictures and files that somebody may pass on: without what only they should know."""
+    return info.name.partition(PRIVATE)[0]
 
 
 class Offer:
@@ -26,13 +37,18 @@ class Offer:
         self._lock = threading.Lock()
         self._scanned: set[str] = set()  # names in the folder of runs, but for those to open with
         self._infos: dict[str, ModelInfo] = {known.name: known for known in available()}
+        self._private: dict[str, ModelInfo] = {}
+        self._told: dict[str, set[str]] = {}  # visitor -> names of private ones
         self.opening = tuple(dict.fromkeys(self._take(find(name)) for name in names))
 
-    def infos(self) -> list[ModelInfo]:
-        """Everything on offer now; runs that have finished since are added, those that were deleted are left out."""
+    def infos(self, visitor: str | None = None) -> list[ModelInfo]:
+        """Everything on offer now, to all and to this visitor; runs that have finished since are added, those that
+        were deleted are left out.
+        """
         self._scan()
         with self._lock:
-            return list(self._infos.values())
+            own = self._told.get(visitor, ()) if visitor else ()
+            return [*self._infos.values(), *(info for name, info in self._private.items() if name in own)]
 
     def info(self, name: str) -> ModelInfo:
         """name: of an encoder on offer, or "run@step" for one of its checkpoints. Raises ModelError on any other."""
@@ -42,7 +58,7 @@ class Offer:
             place = self.checkpoints(run)[int(step)]
             return replace(find(place), name=name, title=name)
         with self._lock:
-            found = self._infos.get(name)
+            found = self._infos.get(name) or self._private.get(name)
         if found is None:
             found = next((each for each in self.infos() if each.name == name), None)  # a run that has just finished
         if found is None:
@@ -53,7 +69,7 @@ class Offer:
     def checkpoints(self, run: str) -> dict[int, Path]:
         """The steps of a finished run that can be looked at besides its model, in order; none for other encoders."""
         with self._lock:
-            info = self._infos.get(run)
+            info = self._infos.get(run) or self._private.get(run)
         if info is None or info.source != "run":
             return {}
         found = Path(info.location).parent.glob(f"checkpoints/step-*/{CHECKPOINT}")
@@ -71,6 +87,26 @@ class Offer:
             if self.runs and Path(place).is_relative_to(self.runs) and name not in self.opening:
                 self._scanned.add(name)
         return name
+
+    def add_private(self, folder: str | Path, visitor: str) -> str:
+        """Offer an encoder's folder to one visitor. Returns its name, whoever knows which may use it. Raises ModelError
+        if it cannot be an encoder.
+        """
+        info = find(Path(folder))
+        fetch(info)
+        info = replace(info, location=str(Path(info.location).resolve()))
+        called = self._called(info)
+        with self._lock:
+            known = (each.name for each in self._private.values() if each.location == info.location)
+            name = next(known, f"{called}{PRIVATE}{secrets.token_hex(16)}")
+            self._private[name] = replace(info, name=name, title=called)
+            self._told.setdefault(visitor, set()).add(name)
+        return name
+
+    def forget(self, visitor: str) -> None:
+        """A visitor leaves: their menus are gone. What they know the name of stays until its folder is deleted."""
+        with self._lock:
+            self._told.pop(visitor, None)
 
     def remove(self, name: str) -> None:
         """No longer offer a folder; nothing on the disk is touched."""
@@ -96,6 +132,10 @@ class Offer:
             self._infos[unique] = replace(info, name=unique, title=unique)
             return unique
 
+    def _is_private(self, place: str) -> bool:
+        """Was the run this encoder lies in started by somebody who does not sit at this machine?"""
+        return not owner_of(self.runs / Path(place).relative_to(self.runs).parts[0]).machine
+
     def _called(self, info: ModelInfo) -> str:
         """A run within a run (the generations of a chain) also has the outer one's name."""
         place = Path(info.location)
@@ -114,7 +154,10 @@ class Offer:
                 if not (Path(self._infos[name].location) / "config.json").is_file():
                     del self._infos[name]
             self._scanned &= set(self._infos)
-        for place in sorted(there - known):
+            for name, info in list(self._private.items()):
+                if not (Path(info.location) / "config.json").is_file():
+                    del self._private[name]
+        for place in sorted(place for place in there - known if not self._is_private(place)):
             try:
                 info = find(place)
             except ModelError:  # deleted, or not yet written to its end

@@ -101,14 +101,24 @@ class Page:
         self.handed.append((event, tab, names))
 
 
-def picker(studio: Studio, label: str, **options) -> gr.Dropdown:
-    """A menu of the encoders on offer now. A client may name one that has come since: the studio knows which there
-    are, and refuses in a sentence.
+class Menu(gr.Dropdown):
+    """A menu of what comes and goes. A client may name what has come since it was filled, and what has gone: the
+    handlers know, and refuse in a sentence. A class of its own, as gradio makes a new menu of the same class for a
+    visitor whose choices have changed.
     """
+
+    is_template = True  # to the browser it is a Dropdown
+
+    def preprocess(self, payload):
+        """What was chosen, whatever the choices were."""
+        return None if payload is None else str(payload)
+
+
+def picker(studio: Studio, label: str, **options) -> gr.Dropdown:
+    """A menu of the encoders on offer now."""
     classes = [options.pop("elem_classes", ""), "tips-menu"]
     shown = dict(value=studio.first, label=label, filterable=False, elem_classes=classes) | options
-    menu = gr.Dropdown(studio.choices(), **shown)
-    menu.preprocess = lambda name: None if name is None else str(name)
+    menu = Menu(studio.choices(), **shown)
     menu.api_info = lambda: {"type": "string", "description": "name of an encoder on offer"}
     return menu
 
@@ -187,8 +197,8 @@ def _keep_menus(page: Page, blocks: gr.Blocks) -> None:
     listed = gr.State(built)
     outputs = [listed, *page.pickers]
 
-    def menus(listed):
-        choices = page.studio.choices()
+    def menus(listed, request: gr.Request):
+        choices = page.studio.choices(visitor(request))
         if choices == listed:
             return [gr.skip()] * len(outputs)
         return [choices, *[gr.update(choices=choices)] * len(page.pickers)]
@@ -206,8 +216,8 @@ def _hand_over(page: Page, shown: gr.Tabs | None, event, tab: str, names: gr.Sta
     opening = page.openings.get(tab)
     if opening is None:
 
-        def choose(given):  # with the list: what is opened may be newer than what this page offers
-            return gr.update(choices=page.studio.choices(), value=given[0]) if given else gr.skip()
+        def choose(given, request: gr.Request):  # with the list: what is opened may be newer than this page's
+            return gr.update(choices=page.studio.choices(visitor(request)), value=given[0]) if given else gr.skip()
 
         event = event.then(choose, names, page.choice, **QUIET)
         answer(event.then)

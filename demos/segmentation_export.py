@@ -7,6 +7,7 @@ import numpy as np
 from demos import snippets
 from demos.common import visitor
 from demos.exports import Taken
+from demos.offer import shown_name
 from demos.segmentation_api import numbers
 from demos.segmentation_truth import Truth
 from demos.segmentation_work import Divider, Question, Regions, ask, judge, rows, split
@@ -45,8 +46,9 @@ def take(divider: Divider, image, model, truth: Truth | None, classes, *given, r
     masks = {found.names[index]: found.labels == index for index in present}
     info = divider.studio.info(model)
     last = divider.studio.encoder(model).num_layers
-    asked = {"model": info.name, "templates": question.templates, "features": question.features, "layer": found.layer}
-    asked |= {"windows": question.windows, "resolution": found.seen.resolution, "background_by": _background(question)}
+    asked = {"model": shown_name(info), "templates": question.templates, "features": question.features}
+    asked |= {"layer": found.layer, "windows": question.windows, "resolution": found.seen.resolution}
+    asked |= {"background_by": _background(question)}
     python, command = _code(info, found, truth is not None, last)
     return Taken(
         "segmentation",
@@ -56,7 +58,7 @@ def take(divider: Divider, image, model, truth: Truth | None, classes, *given, r
         masks,
         python,
         command,
-        info.name,
+        shown_name(info),
         image,
     )
 

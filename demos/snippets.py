@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demos.offer import shown_name
+
 if TYPE_CHECKING:
     from tipsv2.catalogue import ModelInfo
 
@@ -65,7 +67,7 @@ def model_name(info: ModelInfo) -> str:
     path = Path(info.location).resolve()
     if not _away(info):
         return str(path.relative_to(Path.cwd()))
-    return path.name if info.source == "folder" else info.name  # all runs have their encoder in "model"
+    return path.name if info.source == "folder" else shown_name(info)  # all runs have their encoder in "model"
 
 
 def load(info: ModelInfo, variable: str = "encoder", function: str = "load") -> str:

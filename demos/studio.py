@@ -83,13 +83,19 @@ class Studio:
         self._seen: OrderedDict[tuple, Seen] = OrderedDict()  # (visitor, content, model, resolution), oldest use first
         self._visiting = threading.Lock()
 
-    def choices(self) -> list[tuple[str, str]]:
-        """(label, name) of every encoder on offer; the label says how large it is and what choosing it costs."""
-        return [(label(info), info.name) for info in self.offer.infos()]
+    def choices(self, visitor: str | None = None) -> list[tuple[str, str]]:
+        """(label, name) of every encoder on offer, to this visitor too; the label says how large it is and what
+        choosing it costs.
+        """
+        return [(label(info), info.name) for info in self.offer.infos(visitor)]
 
     def add(self, folder: str | Path, name: str | None = None) -> str:
         """Offer an encoder's folder to everybody, see `Offer.add`. Returns its name. Raises ModelError."""
         return self.offer.add(folder, name)
+
+    def add_private(self, folder: str | Path, visitor: str) -> str:
+        """Offer an encoder's folder to one visitor, see `Offer.add_private`. Returns its name. Raises ModelError."""
+        return self.offer.add_private(folder, visitor)
 
     def remove(self, name: str) -> None:
         """No longer offer a folder, and let go of what is in memory of it. Nothing on the disk is touched."""
@@ -181,6 +187,7 @@ class Studio:
     def forget(self, visitor: str) -> None:
         """Drop a visitor's images and no longer download for them."""
         self.downloads.cancel(visitor)
+        self.offer.forget(visitor)
         self._unsee(0, visitor)
 
     def _unsee(self, part: int, value: str) -> None:

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import gradio as gr
 
-from demos import common, train_charts, train_state, train_views, views
-from demos.common import toasted
-from demos.page import Page
+from demos import common, train_charts, train_owners, train_state, train_views, views
+from demos.common import toasted, visitor
+from demos.page import Menu, Page
 from demos.settings import Settings
 from demos.studio import Studio
 from demos.train_api import endpoints
-from demos.train_setup import CHECK_WORK, Fills, form, host
-from demos.train_work import Trainer, wish_of
+from demos.train_setup import CHECK_WORK, FormHandlers, form
+from demos.train_work import Trainer, run_request
 
 TITLE = "Train"
 SECONDS = 1.5  # between two looks at a run that is going on
 SCENES = 4  # images whose heatmaps a run keeps at most (train/shown.py)
 PARTS = (
     "runs", "head", "curves", "film", "scene", "stop", "resume", "delete", "open", "ask", "told", "timer", "seen",
+    "key",
 )  # fmt: skip
 
 
@@ -30,28 +31,39 @@ def scenes(look: train_state.Look) -> list[tuple[str, int]]:
     return [(f"{kind} {k + 1}", k) for k in range(len(train_views.queries(look)) or SCENES)]
 
 
-class Trains:
-    """The handlers of this tab; what they know of a run they read from its folder, every time."""
+class TrainHandlers:
+    """The handlers of this tab; what they know of a run they read from its folder, every time.
+
+    request: who asks, filled in by Gradio; it stands first and has no default, so that nobody is ever taken for
+    somebody else because it was left out. key: what the visitor's browser keeps (train_owners.py).
+    """
 
     def __init__(self, studio: Studio, settings: Settings):
         self.trainer = Trainer(studio, settings)
         self.jobs = self.trainer.jobs
 
     @toasted
-    def watch(self, name: str | None, scene: int, seen: dict | None, visible: bool) -> tuple:
-        """A run as it is -> PARTS, each skipped where it is as this page has `seen` it."""
-        names = self.jobs.names()
+    def watch(
+        self, request: gr.Request, name: str | None, scene: int, seen: dict | None, visible: bool, key: str | None
+    ) -> tuple:
+        """A run as it is -> PARTS, each skipped where it is as this page has `seen` it; a browser without a key gets
+        one.
+        """
+        self.trainer.refuse()
+        new = None if key else train_owners.new_key()
+        asker = self.trainer.asker(request, key or new)
+        names = self.jobs.names(asker)
         if name is None and names:
             name = names[0]
         if name is None:
-            return self._nothing()
-        stamp = [*train_state.stamp(self.jobs.folder, name), scene, names, visible]
+            return self._nothing(new or gr.skip())
+        stamp = [*self.jobs.stamp(name, asker), scene, names, visible]
         if seen and seen["stamp"] == stamp:
-            return (gr.skip(),) * len(PARTS)
-        look, seen = self.jobs.look(name), seen or {}
+            return (*(gr.skip(),) * (len(PARTS) - 1), new or gr.skip())
+        look, seen = self.jobs.look(name, asker), seen or {}
         film, state, log = [name, scene, len(look.samples)], [name, look.state, names], look.log
         parts = dict.fromkeys(PARTS, gr.skip())
-        parts |= dict(head=train_views.head(look), curves=train_charts.curves(look))
+        parts |= dict(key=new or gr.skip(), head=train_views.head(look), curves=train_charts.curves(look))
         if seen.get("film") != film:
             choices = scenes(look)
             scene = min(scene, len(choices) - 1)
@@ -63,7 +75,7 @@ class Trains:
                 runs=gr.update(choices=names if name in names else [name, *names], value=name, visible=True),
                 stop=gr.update(visible=look.going and ours),
                 resume=gr.update(visible=look.state in ("stopped", "failed") and ours),
-                delete=gr.update(visible=not look.going and look.state != "gone"),
+                delete=gr.update(visible=not look.going and look.state != "unknown"),
                 open=gr.update(visible=look.state == "done"),
                 ask=gr.update(visible=look.state == "done"),
             )
@@ -73,78 +85,78 @@ class Trains:
         parts |= dict(seen=dict(stamp=stamp, film=film, state=state, log=log))
         return tuple(parts.values())
 
-    def _nothing(self) -> tuple:
+    def _nothing(self, key) -> tuple:
         parts = dict.fromkeys(PARTS, gr.update(visible=False))
         parts |= dict(runs=gr.update(choices=[], value=None, visible=False), timer=gr.Timer(active=False), seen=None)
-        parts |= dict(head=views.empty(*train_views.NO_RUN), curves="", film="", told="")
+        parts |= dict(head=views.empty(*train_views.NO_RUN), curves="", film="", told="", key=key)
         return tuple(parts.values())
 
     @toasted
-    def start(self, zipped: str | None, *fields, request: gr.Request = None):
+    def start(self, request: gr.Request, key: str | None, zipped: str | None, *fields):
         """-> (run to show, name field, report of the check)."""
-        name = self.trainer.start(wish_of(*fields), zipped, host(request))
-        return gr.update(choices=self.jobs.names(), value=name, visible=True), "", ""
+        asker = self.trainer.asker(request, key)
+        name = self.trainer.start(run_request(*fields), zipped, asker)
+        return gr.update(choices=self.jobs.names(asker), value=name, visible=True), "", ""
 
     @toasted
-    def stop(self, name: str) -> None:
-        self.trainer.refuse()
-        self.jobs.stop(name)
+    def stop(self, request: gr.Request, name: str | None, key: str | None) -> None:
+        self.trainer.stop(name, self.trainer.asker(request, key))
 
     @toasted
-    def resume(self, name: str) -> None:
-        self.trainer.refuse()
-        self.jobs.resume(name)
+    def resume(self, request: gr.Request, name: str | None, key: str | None) -> None:
+        self.trainer.resume(name, self.trainer.asker(request, key))
 
     @toasted
-    def delete(self, name: str):
+    def delete(self, request: gr.Request, name: str | None, key: str | None):
         """-> (run to show next, question hidden)."""
-        self.trainer.refuse()
-        self.jobs.delete(name)
-        names = self.jobs.names()
+        asker = self.trainer.asker(request, key)
+        self.trainer.delete(name, asker)
+        names = self.jobs.names(asker)
         return gr.update(choices=names, value=names[0] if names else None), gr.update(visible=False)
 
-    def compared(self, name: str) -> list[str] | None:
+    def compared(self, request: gr.Request, name: str | None, key: str | None) -> list[str] | None:
         """What it started from and what it made, for the tab Compare; None, after a toast, where there is nothing."""
         try:
-            return self.trainer.sides(self.trainer.look(name))
+            return self.trainer.sides(name, self.trainer.asker(request, key), visitor(request))
         except ValueError as error:
             common.warn(str(error))
             return None  # not what was there before: that would be opened
 
-    def asked(self, name: str) -> list[str] | None:
-        found = self.compared(name)
-        return found and found[1:]
+    def asked(self, request: gr.Request, name: str | None, key: str | None) -> list[str] | None:
+        """What it made, for the tab Ask; None as above."""
+        both = self.compared(request, name, key)
+        return both and both[1:]
 
 
 def tab(page: Page) -> None:
     """Build the tab inside the current Blocks."""
-    handlers = Trains(page.studio, page.settings)
+    handlers = TrainHandlers(page.studio, page.settings)
     trainer, html = handlers.trainer, dict(apply_default_css=False)
     with gr.Row(elem_classes="tips-work tips-train"):
         with gr.Column(elem_classes="tips-settings"):
-            wish = form(page, trainer)
+            form_parts = form(page, trainer)
         with gr.Column(elem_classes="tips-result"):
             if not trainer.allowed:
-                _instead(wish, Fills(trainer))
+                _instead(form_parts, FormHandlers(trainer))
             else:
-                _watched(page, handlers, wish, html)
+                _watched(page, handlers, form_parts, html)
     endpoints(trainer)
 
 
-def _instead(wish, fills: Fills) -> None:
+def _instead(form_parts, handlers: FormHandlers) -> None:
     """Where nothing can be started: why, and the command."""
     html = dict(apply_default_css=False)
     gr.HTML(train_views.explained(), js_on_load=None, **html)
     command = gr.HTML("", js_on_load=common.script("exports.js"), **html)
-    asked = dict(fn=fills.preview, inputs=wish.inputs, outputs=command, show_progress="hidden")
-    gr.on([each.change for each in wish.fields], **asked, api_visibility="private", trigger_mode="always_last")
+    asked = dict(fn=handlers.preview, inputs=form_parts.inputs, outputs=command, show_progress="hidden")
+    gr.on([each.change for each in form_parts.fields], **asked, api_visibility="private", trigger_mode="always_last")
 
 
-def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
+def _watched(page: Page, handlers: TrainHandlers, form_parts, html: dict) -> None:
     """The run that is looked at, and the buttons that end it, go on with it and open what it made."""
     maybe = html | dict(elem_classes="tips-maybe")
     checked = gr.HTML("", js_on_load=None, **maybe)
-    runs = gr.Dropdown([], label="Run", filterable=False, visible=False)
+    runs = Menu([], label="Run", filterable=False, visible=False)
     head = gr.HTML(views.empty(*train_views.NO_RUN), js_on_load=common.script("train.js"), **html)
     with gr.Row(elem_classes="tips-buttons"):
         stop = gr.Button("Stop", size="md", visible=False)
@@ -158,7 +170,7 @@ def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
         keep = gr.Button("Keep it", size="md")
     curves = gr.HTML("", js_on_load=common.script("train-curves.js"), **maybe)
     scene = gr.Radio(
-        scenes(train_state.Look("", "gone")), value=0, show_label=False, label="Scene", visible=False,
+        scenes(train_state.Look("", "unknown")), value=0, show_label=False, label="Scene", visible=False,
         elem_classes="tips-view",
     )  # fmt: skip
     film = gr.HTML("", js_on_load=None, **maybe)
@@ -166,11 +178,13 @@ def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
         told = gr.HTML("", js_on_load=common.script("exports.js"), **html)
     timer, seen, visible = gr.Timer(SECONDS, active=False), gr.State(None), gr.State(True)
     names = gr.State(None)
+    # Not the secret that matters: what is kept is the visitor's own, and the page would forget it with a new secret.
+    key = gr.BrowserState(None, storage_key="tipsv2-explorer-owner", secret="tipsv2-explorer")
 
     quiet = dict(api_visibility="private", show_progress="hidden")
-    parts = [runs, head, curves, film, scene, stop, resume, delete, compare, ask, told, timer, seen]
-    watched = dict(fn=handlers.watch, inputs=[runs, scene, seen, visible], outputs=parts, **quiet)
-    again = watched | dict(inputs=[runs, scene, gr.State(None), visible])  # whatever this page has seen
+    parts = [runs, head, curves, film, scene, stop, resume, delete, compare, ask, told, timer, seen, key]
+    watched = dict(fn=handlers.watch, inputs=[runs, scene, seen, visible, key], outputs=parts, **quiet)
+    again = watched | dict(inputs=[runs, scene, gr.State(None), visible, key])  # whatever this page has seen
 
     def see(event: gr.EventData) -> bool:
         return bool(getattr(event, "visible", True))
@@ -179,24 +193,26 @@ def _watched(page: Page, handlers: Trains, wish, html: dict) -> None:
     head.select(see, None, visible, **quiet).then(**watched)
     gr.on([runs.input, scene.input], **watched)
     asked = dict(api_visibility="private", show_progress="minimal", show_progress_on=head)
-    wish.check.click(
-        Fills(handlers.trainer).check,
-        wish.inputs,
+    form_parts.check.click(
+        FormHandlers(handlers.trainer).check,
+        form_parts.inputs,
         checked,
         show_progress_on=checked,
         api_visibility="private",
         **CHECK_WORK,
     )
-    wish.start.click(handlers.start, wish.inputs, [runs, wish.name, checked], **asked).then(**again)
-    stop.click(handlers.stop, runs, None, **asked).then(**again)
-    resume.click(handlers.resume, runs, None, **asked).then(**again)
+    form_parts.start.click(handlers.start, [key, *form_parts.inputs], [runs, form_parts.name, checked], **asked).then(
+        **again
+    )
+    stop.click(handlers.stop, [runs, key], None, **asked).then(**again)
+    resume.click(handlers.resume, [runs, key], None, **asked).then(**again)
     delete.click(lambda: gr.update(visible=True), None, sure, **quiet)
     gr.on([keep.click, runs.change], lambda: gr.update(visible=False), None, sure, queue=False, **quiet)
-    deleted = really.click(handlers.delete, runs, [runs, sure], **asked)
+    deleted = really.click(handlers.delete, [runs, key], [runs, sure], **asked)
     page.refresh(deleted)
     deleted.then(**again)
-    page.open_in(compare.click(handlers.compared, runs, names, **asked), "compare", names)
-    page.open_in(ask.click(handlers.asked, runs, names, **asked), "heatmap", names)
+    page.open_in(compare.click(handlers.compared, [runs, key], names, **asked), "compare", names)
+    page.open_in(ask.click(handlers.asked, [runs, key], names, **asked), "heatmap", names)
     page.on_arrival(handlers.watch, again["inputs"], parts)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gradio as gr
 
 from demos.common import answered
-from demos.train_form import Wish
+from demos.train_form import RunRequest
 from demos.train_process import line
-from demos.train_setup import host
 from demos.train_state import Look
 from demos.train_work import Trainer
 
@@ -32,6 +31,7 @@ class Endpoints:
         rate: float = 0,
         resolution: float = 0,
         loss: str = "contrastive",
+        key: str = "",
         request: gr.Request = None,
     ) -> dict:
         """Start a training run; one goes on at a time. Returns what /run_status does.
@@ -40,32 +40,36 @@ class Endpoints:
         "lora" (fine-tune all weights, the last blocks, low-rank updates) or "distill" on a base; "tips" or "sparc" from
         scratch. data: "scenes", "zip" or "hub". zipped: the zip of images with captions. hub: owner/name of a data set.
         steps, batch: how many. rate: learning rate, 0 for the recipe's own. resolution: pixels, 0 for the usual one.
-        loss: "contrastive" or "grounding" (both).
+        loss: "contrastive" or "grounding" (both). key: a secret text of 16 letters or more, with which other programs
+        of yours find the run again; "" where this client is enough.
         """
-        wish = Wish(
+        if zipped and data != "zip":
+            raise ValueError(f"A zip was given, and data='{str(data)[:60]}' does not read it: say data='zip'.")
+        plan = RunRequest(
             name or "", base, recipe, data, hub or "", steps=steps, batch=batch, rate=rate, size=resolution, terms=loss
         )
-        return told(self.trainer.look(self.trainer.start(wish, zipped, host(request) or "")))
+        asker = self.trainer.asker(request, key)
+        return told(self.trainer.look(self.trainer.start(plan, zipped, asker), asker))
 
     @answered
-    def run_status(self, name: str) -> dict:
-        """How is a run? Returns its state ("starting", "running", "stopping", "done", "stopped", "failed" or "gone"),
-        step, steps, a sentence where something is the matter, images a second, seconds left, the last values it logged,
-        and its command.
+    def run_status(self, name: str, key: str = "", request: gr.Request = None) -> dict:
+        """How is a run? Returns its state ("starting", "running", "stopping", "done", "stopped", "failed", or "unknown"
+        for a run that is not there or not yours), step, steps, a sentence where something is the matter, images a
+        second, seconds left, the last values it logged, and its command.
 
-        name: of the run.
+        name: of the run. key: as it was given to /start_run.
         """
-        return told(self.trainer.look(name))
+        return told(self.trainer.look(name, self.trainer.asker(request, key)))
 
     @answered
-    def stop_run(self, name: str) -> dict:
+    def stop_run(self, name: str, key: str = "", request: gr.Request = None) -> dict:
         """Ask a run to save its state and stop; a second time ends it at once. Returns what /run_status does.
 
-        name: of the run.
+        name: of the run. key: as it was given to /start_run.
         """
-        self.trainer.refuse()
-        self.trainer.jobs.stop(str(name or ""))
-        return told(self.trainer.look(name))
+        asker = self.trainer.asker(request, key)
+        self.trainer.stop(name, asker)
+        return told(self.trainer.look(name, asker))
 
 
 def told(look: Look) -> dict:
@@ -88,7 +92,7 @@ def endpoints(trainer: Trainer) -> None:
     """Register the endpoints."""
     api = Endpoints(trainer)
     hidden = dict(visible=False)
-    name = gr.Textbox(label="name", **hidden)
+    name, key = gr.Textbox(label="name", **hidden), gr.Textbox("", label="key", **hidden)
     inputs = [
         gr.Textbox("", label="name", **hidden),
         gr.Textbox("opentips-nano", label="base", **hidden),
@@ -101,6 +105,7 @@ def endpoints(trainer: Trainer) -> None:
         gr.Number(0, label="rate", **hidden),
         gr.Number(0, label="resolution", **hidden),
         gr.Textbox("contrastive", label="loss", **hidden),
+        key,
     ]
-    for handler, given in ((api.start_run, inputs), (api.run_status, [name]), (api.stop_run, [name])):
+    for handler, given in ((api.start_run, inputs), (api.run_status, [name, key]), (api.stop_run, [name, key])):
         gr.Button(visible=False).click(handler, given, gr.JSON(visible=False, label="run"), api_name=handler.__name__)

@@ -1,6 +1,6 @@
 """Behind the Train tab: what a visitor chose -> the arguments of `python -m train`, with sane limits. No gradio.
 
-command(Wish(name="dogs", base="opentips-nano", data="hub", hub="owner/name"), studio, jobs, allowed)
+command(RunRequest(name="dogs", base="opentips-nano", data="hub", hub="owner/name"), studio, jobs, allowed)
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ FROM_SCRATCH = ("tips", "sparc")
 
 
 @dataclass(frozen=True)
-class Wish:
+class RunRequest:
     """The form. data: "scenes" | "zip" | "hub" | "folder"; rate and size 0: the recipe's own."""
 
     name: str
@@ -100,59 +100,62 @@ def usual(kind: str) -> Recipe:
     return recipes.get(KINDS[kind].recipe)
 
 
-def command(wish: Wish, studio: Studio, out: Path, unpacked: Path) -> list[str]:
+def command(plan: RunRequest, studio: Studio, out: Path, unpacked: Path) -> list[str]:
     """The arguments of `python -m train` for a run in the folder `out` with a zip's data in `unpacked`.
 
     Raises ValueError, one sentence, for a field out of its limits.
     """
-    kind, recipe = KINDS.get(wish.kind), usual(wish.kind)
-    if wish.kind not in kinds(wish.base):
+    kind, recipe = KINDS.get(plan.kind), usual(plan.kind)
+    if plan.kind not in kinds(plan.base):
         raise ValueError(
             f"'{kind.title}' {'needs an encoder to start from' if kind.base else 'starts from scratch'}: "
             "choose another recipe or base."
         )
     for name, (least, most, called) in LIMITS.items():
-        value = getattr(wish, name)
+        value = getattr(plan, name)
         if not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
             raise ValueError(f"{called} must lie between {least:,} and {most:,}.")
         if name != "rate" and value != int(value):
             raise ValueError(f"{called} must be a whole number.")
-    if wish.size not in SIZES:
+    if plan.size not in SIZES:
         raise ValueError(f"The resolution must be one of {', '.join(map(str, SIZES[1:]))}, or 0 for the usual one.")
-    if wish.data == "scenes" and (measured := held_out(int(wish.seed) * SEED_STRIDE, SEED_STRIDE)):
-        raise ValueError(f"The scenes of the seed {wish.seed:.0f} are {measured}, kept for measuring: choose another.")
-    fields = [*kind.fields, *_choices(wish, recipe), *_stages(wish, recipe), *columns(wish)]
+    if plan.data == "scenes" and (measured := held_out(int(plan.seed) * SEED_STRIDE, SEED_STRIDE)):
+        raise ValueError(f"The scenes of the seed {plan.seed:.0f} are {measured}, kept for measuring: choose another.")
+    fields = [*kind.fields, *_choices(plan, recipe), *_stages(plan, recipe), *columns(plan)]
     override(recipe, fields)  # names and kinds of the fields, before a process is started for them
-    given = [kind.base, known_as(studio.info(wish.base))] if kind.base else []
-    data = source(wish, unpacked)
+    given = [kind.base, known_as(studio.info(plan.base))] if kind.base else []
+    data = source(plan, unpacked)
     return [recipe.command, "--recipe", recipe.name, *given, "--data", data, "--out", shown(out), *fields]
 
 
-def source(wish: Wish, unpacked: Path) -> str:
+def source(plan: RunRequest, unpacked: Path) -> str:
     """What `--data` gets. Raises ValueError; whether a folder may be named is the caller's to know."""
-    if wish.data == "scenes":
+    if plan.data == "scenes":
         return "scenes"
-    if wish.data == "zip":
-        return shown(unpacked / wish.table)
-    if wish.data == "hub":
-        name = wish.hub.strip().removeprefix("https://huggingface.co/datasets/").removeprefix("hf:").strip("/")
+    if plan.data == "zip":
+        return shown(unpacked / plan.table)
+    if plan.data == "hub":
+        name = plan.hub.strip().removeprefix("https://huggingface.co/datasets/").removeprefix("hf:").strip("/")
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", name) or ".." in name:
             raise ValueError("A data set of the Hub is called owner/name, as at the top of its page.")
         return f"hf:{name}"
-    if wish.data == "folder":
-        place = str(Path(os.path.expanduser(wish.folder.strip())))  # Path's own raises on "~" and an unknown user
-        if not wish.folder.strip() or place.startswith("-") or "\0" in place:  # "./-x" has become "-x"
+    if plan.data == "folder":
+        place = str(Path(os.path.expanduser(plan.folder.strip())))  # Path's own raises on "~" and an unknown user
+        if not plan.folder.strip() or place.startswith("-") or "\0" in place:  # "./-x" has become "-x"
             raise ValueError("Say which folder or table holds the images with their captions.")
         return place
-    raise ValueError(f"There is no kind of data '{str(wish.data)[:60]}': choose scenes, zip, hub or folder.")
+    raise ValueError(f"There is no kind of data '{str(plan.data)[:60]}': choose scenes, zip, hub or folder.")
 
 
-def columns(wish: Wish) -> list[str]:
-    """Which columns hold images and captions, as far as the visitor says. Raises ValueError."""
-    given = {"data.image": wish.image_column.strip(), "data.web": wish.caption_column.strip()}
+def columns(plan: RunRequest) -> list[str]:
+    """Which columns hold images and captions, as far as the visitor says, and that a zip's rows name its own files.
+    Raises ValueError.
+    """
+    given = {"data.image": plan.image_column.strip(), "data.web": plan.caption_column.strip()}
     if any(len(name) > 100 or not name.isprintable() for name in given.values()):
         raise ValueError("The name of a column has 100 printable characters at most.")
-    return [f"{field}={name}" for field, name in given.items() if name]
+    fields = [f"{field}={name}" for field, name in given.items() if name]
+    return [*fields, "data.confined=true"] if plan.data == "zip" else fields
 
 
 def known_as(info: ModelInfo) -> str:
@@ -160,38 +163,38 @@ def known_as(info: ModelInfo) -> str:
     return shown(Path(info.location)) if info.source in ("folder", "run") else info.name
 
 
-def _choices(wish: Wish, recipe: Recipe) -> list[str]:
+def _choices(plan: RunRequest, recipe: Recipe) -> list[str]:
     """Fields that differ from the recipe's own."""
     fields = []
-    if KINDS[wish.kind].terms:
-        settings.choose("terms", wish.terms, *TERMS)
-        weight = 1.0 if wish.terms == "grounding" else 0.0
+    if KINDS[plan.kind].terms:
+        settings.choose("terms", plan.terms, *TERMS)
+        weight = 1.0 if plan.terms == "grounding" else 0.0
         fields += [f"grounding.weight={weight:g}"] if weight != recipe.grounding.weight else []
     if recipe.command == "finetune":
-        settings.choose("towers", wish.towers, "both", "vision", "text")
-        fields += [f"tuning.towers={wish.towers}"] if wish.towers != "both" else []
-    if wish.kind == "last" and wish.layers != recipe.tuning.layers:
-        fields.append(f"tuning.layers={wish.layers:.0f}")
-    if wish.kind == "lora" and wish.rank != recipe.tuning.rank:
-        fields.append(f"tuning.rank={wish.rank:.0f}")
-    return fields + ([f"seed={wish.seed:.0f}"] if wish.seed else [])
+        settings.choose("towers", plan.towers, "both", "vision", "text")
+        fields += [f"tuning.towers={plan.towers}"] if plan.towers != "both" else []
+    if plan.kind == "last" and plan.layers != recipe.tuning.layers:
+        fields.append(f"tuning.layers={plan.layers:.0f}")
+    if plan.kind == "lora" and plan.rank != recipe.tuning.rank:
+        fields.append(f"tuning.rank={plan.rank:.0f}")
+    return fields + ([f"seed={plan.seed:.0f}"] if plan.seed else [])
 
 
-def _stages(wish: Wish, recipe: Recipe) -> list[str]:
+def _stages(plan: RunRequest, recipe: Recipe) -> list[str]:
     """Steps, batch, learning rate and side of every stage, in the recipe's own proportions."""
-    stages, steps, fields = recipe.stages, int(wish.steps), []
+    stages, steps, fields = recipe.stages, int(plan.steps), []
     if steps < len(stages):
         raise ValueError(f"This recipe has {len(stages)} stages: give it {len(stages)} steps at least.")
     shares = _shared(steps, [stage.steps for stage in stages])
-    batch, side = wish.batch / stages[0].batch_size, wish.size / max(stage.size or 1 for stage in stages)
+    batch, side = plan.batch / stages[0].batch_size, plan.size / max(stage.size or 1 for stage in stages)
     for number, (stage, share) in enumerate(zip(stages, shares, strict=True)):
         own = {
             "steps": share,
             "batch_size": max(2, round(stage.batch_size * batch)),
-            "learning_rate": wish.rate or stage.learning_rate,
-            "size": _patches(stage.size * side) if wish.size and stage.size else int(wish.size) or stage.size,
+            "learning_rate": plan.rate or stage.learning_rate,
+            "size": _patches(stage.size * side) if plan.size and stage.size else int(plan.size) or stage.size,
         }
-        if stage.local_crops and wish.size:
+        if stage.local_crops and plan.size:
             own["local_size"] = min(_patches(stage.local_size * side), own["size"])
         fields += [f"stages.{number}.{key}={value:g}" for key, value in own.items() if value != getattr(stage, key)]
     if steps != recipe.steps:

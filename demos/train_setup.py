@@ -10,7 +10,7 @@ from demos import belongings, common, train_form, train_views, train_zip, views
 from demos.common import toasted
 from demos.page import Page
 from demos.train_form import KINDS, SCRATCH, SIZES
-from demos.train_work import Trainer, wish_of
+from demos.train_work import Trainer, run_request
 from tipsv2 import bundled
 from tipsv2.bundled import NANO
 
@@ -21,7 +21,7 @@ CHECK_WORK = dict(concurrency_id="check", concurrency_limit=1)
 
 @dataclass(frozen=True)
 class Form:
-    """The components. fields: in the order of `wish_of`; zipped: the uploaded file."""
+    """The components. fields: in the order of `run_request`; zipped: the uploaded file."""
 
     fields: tuple
     zipped: gr.File
@@ -34,7 +34,7 @@ class Form:
         return [self.zipped, *self.fields]
 
 
-class Fills:
+class FormHandlers:
     """Handlers of the form."""
 
     def __init__(self, trainer: Trainer):
@@ -89,25 +89,21 @@ class Fills:
         return gr.skip(), views.note(told), gr.skip()
 
     @toasted
-    def check(self, zipped: str | None, *fields, request: gr.Request = None) -> str:
-        return train_views.checked(self.trainer.check(wish_of(*fields), zipped, host(request)))
+    def check(self, request: gr.Request, zipped: str | None, *fields) -> str:
+        """-> report. `request` stands first: behind `*fields` Gradio gives none."""
+        return train_views.checked(self.trainer.check(run_request(*fields), zipped, self.trainer.asker(request)))
 
     def preview(self, zipped: str | None, *fields) -> str:
         """The command of the form, or what is wrong with it: it is typed in step by step, so no toast."""
         try:
-            return train_views.command(self.trainer.command(wish_of(*fields)))
+            return train_views.command(self.trainer.command(run_request(*fields)))
         except ValueError as error:
             return views.note(str(error), "warn")
 
 
-def host(request: gr.Request | None) -> str | None:
-    """The address a request comes from, None within this process."""
-    return getattr(getattr(request, "client", None), "host", None)
-
-
 def form(page: Page, trainer: Trainer) -> Form:
     """Build the form inside the current column, with its own events."""
-    fills, html = Fills(trainer), dict(apply_default_css=False, js_on_load=None, elem_classes="tips-under")
+    handlers, html = FormHandlers(trainer), dict(apply_default_css=False, js_on_load=None, elem_classes="tips-under")
     start = gr.Radio([("An encoder", "encoder"), ("From scratch", SCRATCH)], value="encoder", label="Start from")
     # A first run learns scenes on a CPU: of the bundled encoders the small one is for that.
     first = NANO if page.studio.opening == (bundled.default(),) else page.studio.first
@@ -162,11 +158,11 @@ def form(page: Page, trainer: Trainer) -> Form:
 
     quiet = dict(api_visibility="private", show_progress="hidden")
     own = [told, steps, batch, terms, towers, layers, rank]
-    start.input(fills.choose_start, start, [base, kind], **quiet).then(fills.choose_kind, kind, own, **quiet)
-    kind.input(fills.choose_kind, kind, own, **quiet)
-    data.input(fills.choose_data, data, [zipped, hub, folder, check], **quiet)
+    start.input(handlers.choose_start, start, [base, kind], **quiet).then(handlers.choose_kind, kind, own, **quiet)
+    kind.input(handlers.choose_kind, kind, own, **quiet)
+    data.input(handlers.choose_data, data, [zipped, hub, folder, check], **quiet)
     data.input(lambda kind: gr.update(visible=kind == "zip"), data, zip_note, **quiet)
-    gr.on([zipped.upload, zipped.clear], fills.upload, [zipped, batch], [zipped, zip_note, batch], **quiet)
+    gr.on([zipped.upload, zipped.clear], handlers.upload, [zipped, batch], [zipped, zip_note, batch], **quiet)
     fields = (start, base, kind, data, hub, folder, steps, batch, name, rate, size, terms, towers, layers, rank, seed)
     return Form((*fields, image, caption), zipped, check, go, name)
 

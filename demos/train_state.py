@@ -1,7 +1,7 @@
 """Behind the Train tab: what a run's folder says about the run. Nothing is remembered, so any app finds any run again.
 
 runs/dog/recipe.json metrics.jsonl checkpoints/ model/ samples/     written by python -m train
-runs/dog/app/command.json process.json log.txt asked data/          written by the tab (train_process.py)
+runs/dog/app/owner.json command.json process.json log.txt asked data/      written by the tab (train_process.py)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GOING = ("starting", "running", "stopping")
 
 @dataclass(frozen=True)
 class Look:
-    """A run as it is now. state: "starting" | "running" | "stopping" | "done" | "stopped" | "failed" | "gone"."""
+    """A run as it is now. state: "starting" | "running" | "stopping" | "done" | "stopped" | "failed" | "unknown"."""
 
     name: str
     state: str
@@ -103,10 +103,10 @@ def names(runs: Path) -> list[str]:
 
 
 def look(runs: Path, name: str) -> Look:
-    """How a run is. A folder that is not there is a run that is "gone". Raises ValueError for what is no name."""
+    """How a run is. One without a folder is "unknown". Raises ValueError for what is no name."""
     folder = place(runs, name)
     if not folder.is_dir():
-        return Look(name, "gone", note=f"The run '{name}' is gone: its folder was deleted.")
+        return unknown(name)
     recipe, lines, log = _recipe(folder), _metrics(folder / "metrics.jsonl"), _log(folder / APP / "log.txt")
     command = tuple(map(str, _json(folder / APP / "command.json") or ()))
     asked = (folder / APP / "asked").exists()
@@ -128,6 +128,11 @@ def look(runs: Path, name: str) -> Look:
         state, note = "failed", _last_words(log)
     samples = tuple(sorted((folder / "samples").glob("step-*.png")))
     return Look(name, state, step, steps, note, command, recipe, lines, samples, log)
+
+
+def unknown(name: str) -> Look:
+    """A run that is not there, for whoever asks."""
+    return Look(name, "unknown", note=f"There is no run '{name}' here: it was deleted, or never was.")
 
 
 def stamp(runs: Path, name: str) -> tuple:

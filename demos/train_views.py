@@ -19,7 +19,7 @@ TILE = 104  # pixels of one heatmap in the film
 ROWS = 8  # rows of the film at most: the newest and others evenly before it
 WORDS = {
     "starting": "starting", "running": "running", "stopping": "stopping", "done": "done", "stopped": "stopped",
-    "failed": "failed", "gone": "gone",
+    "failed": "failed", "unknown": "unknown",
 }  # fmt: skip
 NO_RUN = ("No run yet", "Choose what to start from and what to learn from, then press Start.")
 NOT_HERE = "Training is switched off on this page: a run would keep its machine busy for everybody."

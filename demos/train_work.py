@@ -6,119 +6,151 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from demos import train_check, train_form, train_zip
+from demos import train_check, train_form, train_owners, train_state, train_zip
 from demos.settings import Settings
 from demos.studio import Studio
-from demos.train_form import SCRATCH, Wish
+from demos.train_form import SCRATCH, RunRequest
+from demos.train_owners import Asker, owner_of
 from demos.train_process import ROOT, Jobs
 from demos.train_state import Look
 from demos.train_views import NOT_HERE
 from tipsv2.bundled import NANO
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost", "testclient")
+if TYPE_CHECKING:
+    import gradio as gr
 
 
 class Trainer:
-    """The runs of this app. allowed: may anything be started; folders: may a folder of this machine be named."""
+    """The runs of this app. allowed: may anything be started; public: as in `Settings`."""
 
     def __init__(self, studio: Studio, settings: Settings):
         self.studio = studio
         self.allowed = settings.training and settings.runs is not None
-        self.folders = self.allowed and not settings.public
+        self.public = settings.public
         self.jobs = Jobs(settings.runs or Path("runs"), studio.device)
+
+    def asker(self, request: gr.Request | None, key: object = None) -> Asker:
+        """Who asks; key: what their browser or program keeps as its own. Raises ValueError."""
+        return train_owners.asker_of(request, key, self.public)
 
     def refuse(self) -> None:
         """Raises ValueError where there is no training."""
         if not self.allowed:
             raise ValueError(NOT_HERE)
 
-    def look(self, name: str | None) -> Look:
-        """How a run is. Raises ValueError."""
+    def look(self, name: str | None, asker: Asker) -> Look:
+        """How a run is, as far as the asker may see it. Raises ValueError."""
         self.refuse()
-        return self.jobs.look(str(name or ""))
+        return self.jobs.look(str(name or ""), asker)
 
-    def free_name(self) -> str:
-        """ "run-1", or the first number that is free."""
-        taken = set(self.jobs.names())
-        return next(name for name in (f"run-{k}" for k in range(1, len(taken) + 2)) if name not in taken)
+    def stop(self, name: str | None, asker: Asker) -> None:
+        """As `Jobs.stop`."""
+        self.refuse()
+        self.jobs.stop(str(name or ""), asker)
 
-    def command(self, wish: Wish) -> list[str]:
+    def resume(self, name: str | None, asker: Asker) -> None:
+        """As `Jobs.resume`."""
+        self.refuse()
+        self.jobs.resume(str(name or ""), asker)
+
+    def delete(self, name: str | None, asker: Asker) -> None:
+        """As `Jobs.delete`."""
+        self.refuse()
+        self.jobs.delete(str(name or ""), asker)
+
+    def command(self, plan: RunRequest) -> list[str]:
         """What would be run, for a machine elsewhere: nothing is looked for here. Raises ValueError."""
-        name = wish.name or "mine"
-        return train_form.command(wish, self.studio, ROOT / "runs" / name, Path("photos"))
+        name = plan.name or "mine"
+        return train_form.command(plan, self.studio, ROOT / "runs" / name, Path("photos"))
 
-    def start(self, wish: Wish, zipped: str | None, host: str | None) -> str:
-        """Begin a run; returns its name. host: the address that asks, None for this process. Raises ValueError."""
+    def start(self, plan: RunRequest, zipped: str | None, asker: Asker) -> str:
+        """Begin a run of the asker's; returns its name. Raises ValueError."""
         self.refuse()
-        wish = replace(wish, name=wish.name.strip() or self.free_name())
-        summary = self._zip(wish, zipped)
-        wish = self._placed(wish, host)
+        if not (asker.machine or asker.marks):
+            raise ValueError("Give a key of 16 letters or more that only you know: the run would be nobody's.")
+        plan = replace(plan, name=plan.name.strip() or self.jobs.free_name())
+        summary = self._zip(plan, zipped)
+        plan = self._placed(plan, asker)
         if summary:
-            if wish.batch and wish.batch > summary.pairs:
+            if plan.batch and plan.batch > summary.pairs:
                 raise ValueError(
-                    f"The batch of {wish.batch:g} is larger than the {summary.pairs} pairs of {Path(zipped).name}: "
+                    f"The batch of {plan.batch:g} is larger than the {summary.pairs} pairs of {Path(zipped).name}: "
                     f"choose {summary.pairs} at most."
                 )
-            wish = replace(wish, table=summary.table)
-        place = self.jobs.look(wish.name).name  # a name that can be one
-        command = train_form.command(wish, self.studio, self.jobs.folder / place, self.jobs.data(place))
-        self.jobs.start(place, command, zipped if summary else None, stranger=not self._at_home(host))
-        return place
+            plan = replace(plan, table=summary.table)
+        folder, unpacked = train_state.place(self.jobs.folder, plan.name), self.jobs.data(plan.name)
+        command = train_form.command(plan, self.studio, folder, unpacked)
+        self.jobs.start(plan.name, command, asker, zipped if summary else None)
+        return plan.name
 
-    def check(self, wish: Wish, zipped: str | None, host: str | None) -> train_check.Checked:
+    def check(self, plan: RunRequest, zipped: str | None, asker: Asker) -> train_check.Checked:
         """Go through the data of a form. Raises ValueError."""
         self.refuse()
-        summary = self._zip(wish, zipped)
-        wish = self._placed(wish, host)
-        fields = train_form.columns(wish)
-        if wish.data == "scenes":
+        summary = self._zip(plan, zipped)
+        plan = self._placed(plan, asker)
+        fields = train_form.columns(plan)
+        if plan.data == "scenes":
             raise ValueError("There is nothing to check: scenes are drawn as the run goes, each with its captions.")
-        limit = train_check.LIMITS[wish.data]
+        limit = train_check.LIMITS[plan.data]
         if not summary:
-            source = train_form.source(wish, Path())
-            return train_check.check(source, fields, source.removeprefix("hf:"), limit, self._at_home(host))
+            source = train_form.source(plan, Path())
+            return train_check.check(source, fields, source.removeprefix("hf:"), limit, asker.machine)
         with tempfile.TemporaryDirectory(prefix="tips-zip-") as scratch:
             called = Path(zipped).name
             source = train_zip.unpack(zipped, Path(scratch).resolve() / "data", called)
-            return train_check.check(str(source), fields, called, limit)
+            return train_check.check(str(source), fields, called, limit, token=False)
 
-    def sides(self, look: Look) -> list[str]:
-        """The encoders to compare, by their names here: what a run came from and what it made. Raises ValueError."""
-        if look.state != "done":
-            raise ValueError(f"'{look.name}' is not done: there is no encoder of it yet.")
-        made = self.studio.add(self.jobs.folder / look.name)
-        base = look.base or NANO
+    def sides(self, name: str | None, asker: Asker, visitor: str) -> list[str]:
+        """The encoders to compare, by their names here: what a run came from and what it made. visitor: the page they
+        are for; nobody else is offered what somebody else's run made. Raises ValueError.
+        """
+        run = self.look(name, asker)
+        if run.state != "done":
+            raise ValueError(
+                run.note if run.state == "unknown" else f"'{run.name}' is not done: it has no encoder yet."
+            )
+        made = self._offered(self.jobs.folder / run.name, asker, visitor)
+        base = run.base or NANO
         folder = Path(ROOT, base)
-        return [self.studio.add(folder) if folder.is_dir() else self.studio.info(base).name, made]
+        return [self._offered(folder, asker, visitor) if folder.is_dir() else self.studio.info(base).name, made]
 
-    def _zip(self, wish: Wish, zipped: str | None) -> train_zip.Summary | None:
-        if wish.data != "zip":
+    def _offered(self, folder: Path, asker: Asker, visitor: str) -> str:
+        """The name under which a folder's encoder is on offer now: to all, or to this visitor."""
+        inside = folder.resolve()
+        if not inside.is_relative_to(self.jobs.folder):
+            return self.studio.add(folder)
+        owner = owner_of(self.jobs.folder / inside.relative_to(self.jobs.folder).parts[0])
+        if owner.machine:
+            return self.studio.add(folder)
+        if not owner.may(asker):
+            raise ValueError("The encoder this run came from is gone: open what it made from the Encoder menu.")
+        return self.studio.add_private(folder, visitor)
+
+    def _zip(self, plan: RunRequest, zipped: str | None) -> train_zip.Summary | None:
+        if plan.data != "zip":
             return None
         if not zipped:
             raise ValueError("Upload a zip of images with their captions first.")
         return train_zip.look(zipped)
 
-    def _at_home(self, host: str | None) -> bool:
-        """Does who asks sit at this machine? Only then are its folders and its Hub token theirs."""
-        return self.folders and host in (None, *LOOPBACK)
-
-    def _placed(self, wish: Wish, host: str | None) -> Wish:
-        """The wish with its folder's whole path: what is started for it works in another folder. Raises ValueError."""
-        if wish.data != "folder":
-            return wish
-        if not self._at_home(host):
+    def _placed(self, plan: RunRequest, asker: Asker) -> RunRequest:
+        """The plan with its folder's whole path: what is started for it works in another folder. Raises ValueError."""
+        if plan.data != "folder":
+            return plan
+        if not asker.machine:
             raise ValueError("A folder can be named only on the machine itself: upload a zip, or give a Hub data set.")
-        place = train_form.source(wish, Path())
+        place = train_form.source(plan, Path())
         if not os.path.exists(place):  # Path's own raises on a name that is too long
             raise ValueError(f"There is no folder or table '{place[:120]}' on this machine.")
-        return replace(wish, folder=os.path.abspath(place))
+        return replace(plan, folder=os.path.abspath(place))
 
 
-def wish_of(start: str, base: str | None, *values) -> Wish:
-    """The form's fields in the order of `Wish`, without its table -> Wish. start: "encoder" or "scratch"."""
+def run_request(start: str, base: str | None, *values) -> RunRequest:
+    """The form's fields, in the order of RunRequest's and without its table. start: "encoder" or "scratch"."""
     kind, data, hub, folder, steps, batch, name, rate, size, terms, towers, layers, rank, seed, image, caption = values
-    return Wish(
+    return RunRequest(
         name=name or "",
         base=SCRATCH if start == SCRATCH else base,
         kind=kind,

@@ -4,7 +4,9 @@
     source = unpack("photos.zip", folder)   # what `python -m train --data` takes
 
 Captions: NAME.txt or NAME.json beside NAME.jpg, or one table (.csv .tsv .jsonl) with a column of file names. Everything
-else in the zip is left where it is.
+else in the zip is left where it is. That its rows name only its own files is held where they are read: such data are
+trained on with data.confined=true. Here only what is plainly another file's name is refused at once, by its letters
+alone: whether there is such a file on this machine is nothing a visitor should learn.
 """
 
 from __future__ import annotations
@@ -166,7 +168,7 @@ def _count(kept: list[tuple[str, zipfile.ZipInfo]], total: int, name: str) -> Su
 
 
 def _refuse_outside(folder: Path, name: str) -> None:
-    """A table or a json may name any file as its image; only files of this zip are meant to be read."""
+    """A table or a json that plainly names an image outside the zip is a mistake to be told of before training."""
     for path in sorted(each for each in folder.rglob("*") if each.suffix.lower().lstrip(".") in (*TABLES, "json")):
         try:
             outside = next((text for text in _texts(path) if _leaves(text, path.parent, folder)), None)
@@ -178,16 +180,10 @@ def _refuse_outside(folder: Path, name: str) -> None:
 
 
 def _leaves(text: str, base: Path, folder: Path) -> bool:
-    """Whether a text of a table in `base` is the path of an existing file that is not in `folder`."""
-    if not text or "\0" in text:
-        return False
-    if text.startswith("\\\\"):  # another machine: not even to be looked for
+    """Whether a text of a table in `base` reads as the path of an image that is not in `folder`, there or not."""
+    if text.startswith("\\\\"):  # another machine
         return True
-    place = Path(os.path.normpath(base / text))
-    try:
-        return not place.is_relative_to(folder) and place.is_file()
-    except OSError:
-        return False
+    return _suffix(text) in IMAGE_SUFFIXES and not Path(os.path.normpath(base / text)).is_relative_to(folder)
 
 
 def _texts(path: Path) -> Iterator[str]:

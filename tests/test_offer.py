@@ -14,7 +14,6 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from demos import launch
 from demos.launch import parser
 from demos.page import picker
 from demos.settings import num_bytes
@@ -122,19 +121,6 @@ def test_flags():
     for text in ("x", "-1GB", "0", "1.2.3GB", "", "1e999"):
         with pytest.raises(ArgumentTypeError, match="6GB"):
             num_bytes(text)
-
-
-@pytest.mark.parametrize("given, public", [([], False), (["--share"], True)])
-def test_a_shared_page_is_public(given, public, monkeypatch, tmp_path):
-    """Through its link everybody comes from 127.0.0.1."""
-    seen = []
-    monkeypatch.setattr("demos.page.build", lambda tabs, models, device, settings: seen.append(settings))
-    monkeypatch.setattr(launch, "launch", lambda page, **options: None)
-    for lasting in ("few_arenas", "own_folder"):  # they would change this process for all tests after this one
-        monkeypatch.setattr(launch, lasting, lambda: None)
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # as run() does, but taken back
-    launch.run(["heatmap"], argv=["--model", NANO, "--runs", str(tmp_path), *given])
-    assert seen[0].public is public and seen[0].training
 
 
 def test_what_is_no_name_is_one_sentence(runs, finish):

@@ -280,6 +280,34 @@ def test_unreadable_images_say_which(tmp_path):
         next(iter(open_pairs(broken))).open()
 
 
+@pytest.mark.parametrize("column", ["image", "mask"])
+@pytest.mark.parametrize(
+    "name", ["/dev/zero", "../secret.png", "{}/secret.png", "a/../../secret.png", "link.png", "pipe.png", "x" * 300]
+)
+def test_confined_rows_read_nothing_outside_their_folder(name, column, tmp_path):
+    """Also what is no regular file, and what comes to be there only after the rows were looked through."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for k in range(2):
+        (folder / f"{k}.png").write_bytes(photos.encoded(k))
+    rows = [{"image": f"{k}.png", "mask": f"{k}.png", "caption": "own"} for k in range(2)]
+    rows.append(rows[0] | {column: name.format(tmp_path)})
+    (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    confined, free = (open_pairs(folder / "t.jsonl", confined=each) for each in (True, False))
+    (tmp_path / "secret.png").write_bytes(photos.encoded(3))
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    os.mkfifo(folder / "pipe.png")
+    for own, same in zip(list(confined)[:2], list(free)[:2], strict=True):
+        assert own.open() == same.open()
+    last, unbound = confined[2], free[2]
+    assert (last.image, last.mask)[column == "mask"] is None and (unbound.image, unbound.mask)[column == "mask"]
+    if column == "image":
+        with pytest.raises(ImageError, match="it names no file in the folder of these data, and no other file is read"):
+            last.open()
+    else:
+        assert last.open()
+
+
 def test_a_copy_of_a_hub_repository_is_a_stream(tmp_path):
     """What `datasets` streams from the Hub, from a local repository: parquet and tars, shard by shard, undecoded."""
     as_parquet(tmp_path, "struct")

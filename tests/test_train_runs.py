@@ -7,29 +7,23 @@ import json
 import os
 import shutil
 import threading
+import time
 
 import psutil
 import pytest
-from run_folders import logged, pack, pairs, run_folder, shapes_zip, short, wait
+from run_folders import SLEEPER, logged, pack, pairs, run_folder, shapes_zip, short, wait
 from shapes import write
+from visiting import NEAR
 
 from demos import train_form, train_process, train_state
 from demos.settings import Settings
 from demos.studio import Studio
-from demos.train import Trains
-from demos.train_form import SCRATCH, Wish
+from demos.train import TrainHandlers
+from demos.train_form import SCRATCH, RunRequest
+from demos.train_owners import MACHINE, Asker
 from demos.train_process import Jobs
 from train import recipes
 from train.overrides import override
-
-SLEEPER = """\
-import signal, sys, time
-from pathlib import Path
-out = Path(sys.argv[sys.argv.index("--out") + 1])
-signal.signal(signal.SIGTERM, lambda *_: (print("stopped after step 1; go on with --resume."), sys.exit(0)))
-(out / "ready").touch()
-time.sleep(60)
-"""
 
 ASKER = """\
 import sys
@@ -51,7 +45,7 @@ def zipped(tmp_path):
 def tab(tiny_folder, tmp_path):
     runs = tmp_path / "runs"
     runs.mkdir()
-    return Trains(Studio(str(tiny_folder), device="cpu", runs=runs), Settings(runs=runs))
+    return TrainHandlers(Studio(str(tiny_folder), device="cpu", runs=runs), Settings(runs=runs))
 
 
 @pytest.fixture
@@ -78,7 +72,7 @@ def test_every_recipe_of_the_menu_can_be_asked_for(kind, tab, tmp_path):
     base = None if kind in train_form.WITH_BASE else SCRATCH
     usual = train_form.usual(kind)
     own = "grounding" if usual.grounding.weight else "contrastive"
-    same = Wish("a", base, kind, steps=usual.steps, batch=usual.stages[0].batch_size, terms=own)
+    same = RunRequest("a", base, kind, steps=usual.steps, batch=usual.stages[0].batch_size, terms=own)
     given = train_form.command(same, tab.trainer.studio, tmp_path / "a", tmp_path)
     fields = [
         each
@@ -86,8 +80,8 @@ def test_every_recipe_of_the_menu_can_be_asked_for(kind, tab, tmp_path):
         if not each.startswith(("sample_every", "save_every", "tuning.part"))
     ]
     assert fields == []  # nothing but the recipe
-    wish = Wish("a", base, kind, steps=90, batch=8, rate=2e-4, size=112, terms=own, seed=3)
-    given = train_form.command(wish, tab.trainer.studio, tmp_path / "a", tmp_path)
+    plan = RunRequest("a", base, kind, steps=90, batch=8, rate=2e-4, size=112, terms=own, seed=3)
+    given = train_form.command(plan, tab.trainer.studio, tmp_path / "a", tmp_path)
     recipe = override(recipes.get(given[2]), given[given.index("--out") + 2 :])
     assert given[0] == recipe.command and recipe.steps == 90 and recipe.seed == 3
     assert max(stage.size for stage in recipe.stages) == 112 and {stage.learning_rate for stage in recipe.stages} == {
@@ -102,8 +96,8 @@ def test_every_recipe_of_the_menu_can_be_asked_for(kind, tab, tmp_path):
 def test_the_command_line_reads_what_the_form_makes(tab, capsys, tmp_path):
     from train.__main__ import main
 
-    wish = Wish("a", None, "last", steps=7, batch=4, layers=1, terms="grounding", towers="vision")
-    given = train_form.command(wish, tab.trainer.studio, tmp_path / "a", tmp_path)
+    plan = RunRequest("a", None, "last", steps=7, batch=4, layers=1, terms="grounding", towers="vision")
+    given = train_form.command(plan, tab.trainer.studio, tmp_path / "a", tmp_path)
     assert main([*given, "--dry-run"]) == 0
     recipe = json.loads(capsys.readouterr().out)
     assert recipe["tuning"]["part"] == "last" and recipe["tuning"]["layers"] == 1 and recipe["grounding"]["weight"] == 1
@@ -146,42 +140,39 @@ def test_the_command_line_reads_what_the_form_makes(tab, capsys, tmp_path):
 )
 def test_absurd_fields_are_one_sentence_and_leave_nothing(tab, fields, told):
     with pytest.raises(ValueError, match=told):
-        tab.trainer.start(Wish(**dict(name="a", base=None) | fields), None, None)
+        tab.trainer.start(RunRequest(**dict(name="a", base=None) | fields), None, MACHINE)
     assert not [p for p in tab.jobs.folder.iterdir() if p.name != ".lock"]
 
 
 def test_a_batch_has_no_more_pairs_than_the_zip(tab, zipped):
     with pytest.raises(ValueError, match="larger than the 12 pairs of shapes.zip: choose 12 at most"):
-        tab.trainer.start(Wish("a", None, data="zip", batch=32), zipped, None)
+        tab.trainer.start(RunRequest("a", None, data="zip", batch=32), zipped, MACHINE)
 
 
 def test_folders_are_for_who_sits_at_the_machine(tab, tmp_path):
-    wish = Wish("a", None, data="folder", folder=str(tmp_path))
+    plan = RunRequest("a", None, data="folder", folder=str(tmp_path))
     with pytest.raises(ValueError, match="only on the machine itself"):
-        tab.trainer.start(wish, None, "192.168.0.7")
-    public = Trains(tab.trainer.studio, Settings(runs=tab.jobs.folder, public=True))
-    with pytest.raises(ValueError, match="only on the machine itself"):
-        public.trainer.start(wish, None, "127.0.0.1")
+        tab.trainer.start(plan, None, Asker(marks=("a",)))
 
 
 def test_a_folder_is_where_the_app_was_started(tab, tmp_path, monkeypatch):
     write(tmp_path / "photos", 12, size=56)
-    wish, begun = Wish("a", None, data="folder", folder="photos"), []
+    plan, begun = RunRequest("a", None, data="folder", folder="photos"), []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tab.trainer.jobs, "start", lambda name, command, *_, **__: begun.extend(command))
-    tab.trainer.start(wish, None, None)
+    monkeypatch.setattr(tab.trainer.jobs, "start", lambda name, command, *_: begun.extend(command))
+    tab.trainer.start(plan, None, MACHINE)
     assert begun[begun.index("--data") + 1] == str(tmp_path / "photos")
-    assert tab.trainer.check(wish, None, None).rows == 12
-    given = tab.trainer.command(wish)  # for a machine elsewhere
+    assert tab.trainer.check(plan, None, MACHINE).rows == 12
+    given = tab.trainer.command(plan)  # for a machine elsewhere
     assert given[given.index("--data") + 1] == "photos"
 
 
 def test_without_training_the_command_is_all_there_is(tab, tmp_path):
-    off = Trains(tab.trainer.studio, Settings(runs=tmp_path, training=False)).trainer
-    for refused in (lambda: off.start(Wish("a", None), None, None), lambda: off.look("a")):
+    off = TrainHandlers(tab.trainer.studio, Settings(runs=tmp_path, training=False)).trainer
+    for refused in (lambda: off.start(RunRequest("a", None), None, MACHINE), lambda: off.look("a", MACHINE)):
         with pytest.raises(ValueError, match="switched off"):
             refused()
-    given = off.command(Wish("", "opentips-nano", "lora", "folder", folder="photos"))
+    given = off.command(RunRequest("", "opentips-nano", "lora", "folder", folder="photos"))
     said = "finetune --recipe finetune --base opentips-nano --data photos --out runs/mine tuning.part=lora"
     assert " ".join(given).startswith(said)
 
@@ -194,7 +185,7 @@ def test_of_two_starts_at_once_one_is_refused(jobs):
 
     def start(name):
         try:
-            jobs.start(name, command(jobs, name))
+            jobs.start(name, command(jobs, name), MACHINE)
         except ValueError as error:
             told.append(str(error))
 
@@ -203,73 +194,125 @@ def test_of_two_starts_at_once_one_is_refused(jobs):
         each.start()
     for each in visitors:
         each.join()
-    (running,) = jobs.names()
+    (running,) = jobs.names(MACHINE)
     assert len(told) == 1 and f"'{running}' is still going" in told[0] and jobs.busy() == running
     with pytest.raises(ValueError, match="stop it first"):
-        jobs.delete(running)
+        jobs.delete(running, MACHINE)
     with pytest.raises(ValueError, match="one runs at a time"):
-        Jobs(jobs.folder).start("c", command(jobs, "c"))  # another app on the same folder
+        Jobs(jobs.folder).start("c", command(jobs, "c"), MACHINE)  # another app on the same folder
 
 
 def test_stop_resume_and_delete(jobs):
-    jobs.start("a", command(jobs, "a"))
+    jobs.start("a", command(jobs, "a"), MACHINE)
     wait((jobs.folder / "a" / "ready").exists)
-    jobs.stop("a")
-    wait(lambda: jobs.look("a").state == "stopped")
-    assert "stopped after step 1" in jobs.look("a").log
+    jobs.stop("a", MACHINE)
+    wait(lambda: jobs.look("a", MACHINE).state == "stopped")
+    assert "stopped after step 1" in jobs.look("a", MACHINE).log
     with pytest.raises(ValueError, match="not running"):
-        jobs.stop("a")
+        jobs.stop("a", MACHINE)
     with pytest.raises(ValueError, match="already: choose another name"):
-        jobs.start("a", command(jobs, "a"))
+        jobs.start("a", command(jobs, "a"), MACHINE)
     (jobs.folder / "a" / "ready").unlink()
-    jobs.resume("a")
+    jobs.resume("a", MACHINE)
     wait((jobs.folder / "a" / "ready").exists)
     process = train_state.process(jobs.folder / "a")
-    assert jobs.look("a").going and process.cmdline()[-4:] == ["finetune", "--out", str(jobs.folder / "a"), "--resume"]
-    jobs.stop("a")
-    wait(lambda: not jobs.look("a").going)
-    jobs.delete("a")
-    assert jobs.names() == [] and not [p for p in jobs.folder.iterdir() if p.name != ".lock"]
+    assert jobs.look("a", MACHINE).going and process.cmdline()[-4:] == [
+        "finetune",
+        "--out",
+        str(jobs.folder / "a"),
+        "--resume",
+    ]
+    jobs.stop("a", MACHINE)
+    wait(lambda: not jobs.look("a", MACHINE).going)
+    jobs.delete("a", MACHINE)
+    assert jobs.names(MACHINE) == [] and not [p for p in jobs.folder.iterdir() if p.name != ".lock"]
     for act in (jobs.stop, jobs.resume, jobs.delete):
-        with pytest.raises(ValueError, match="is gone"):
-            act("a")
+        with pytest.raises(ValueError, match="There is no run 'a'"):
+            act("a", MACHINE)
 
 
 def test_a_run_without_its_folder_is_gone_and_ended(jobs):
-    jobs.start("a", command(jobs, "a"))
+    jobs.start("a", command(jobs, "a"), MACHINE)
     wait((jobs.folder / "a" / "ready").exists)
     process = train_state.process(jobs.folder / "a")
     shutil.rmtree(jobs.folder / "a")
-    assert jobs.look("a").state == "gone" and "was deleted" in jobs.look("a").note
+    assert jobs.look("a", MACHINE).state == "unknown" and "was deleted" in jobs.look("a", MACHINE).note
     wait(lambda: not process.is_running())
 
 
 def test_a_look_at_a_name_does_not_end_the_run_that_takes_it(jobs, monkeypatch):
     def slow(folder, name, real=train_state.look):
         found = real(folder, name)
-        if found.state == "gone" and not jobs._children:
-            jobs.start("a", command(jobs, "a"))  # another visitor, between looking and acting on it
+        if found.state == "unknown" and not jobs._children:
+            jobs.start("a", command(jobs, "a"), MACHINE)  # another visitor, between looking and acting on it
         return found
 
     monkeypatch.setattr(train_state, "look", slow)
-    assert jobs.look("a").state == "gone"
+    assert jobs.look("a", MACHINE).state == "unknown"
     wait((jobs.folder / "a" / "ready").exists)
-    assert jobs.look("a").going
+    assert jobs.look("a", MACHINE).going
 
 
 def test_a_run_that_cannot_be_opened_leads_nowhere(tab, tmp_path):
     run_folder(tab.jobs.folder, "stopped", short(), logged(2))
-    for name in ("stopped", "deleted"):
+    for name, told in (("stopped", "is not done"), ("deleted", "There is no run")):
         for open_it in (tab.compared, tab.asked):
-            with pytest.warns(UserWarning, match="is not done"):
-                assert open_it(name) is None  # names of before would be opened instead
+            with pytest.warns(UserWarning, match=told):
+                assert open_it(NEAR, name, None) is None  # names of before would be opened instead
 
 
 def test_a_zip_that_fails_leaves_no_run(jobs, tmp_path):
     bad = pack(tmp_path / "bad.zip", pairs(1))
     with pytest.raises(ValueError, match="one image"):
-        jobs.start("a", command(jobs, "a"), bad)
-    assert jobs.names() == [] and not (jobs.folder / "a").exists()
+        jobs.start("a", command(jobs, "a"), MACHINE, bad)
+    assert jobs.names(MACHINE) == [] and [each.name for each in jobs.folder.iterdir()] == [".lock"]
+
+
+def test_nobody_waits_while_a_zip_is_unpacked(jobs, tmp_path, monkeypatch):
+    """Others start, stop and delete; the zip's run comes when they are done, and its data with it in one step."""
+    begun, go, refusals = threading.Event(), threading.Event(), []
+    unpack = train_process.train_zip.unpack
+
+    def slow(*given):
+        begun.set()
+        assert go.wait(20)
+        return unpack(*given)
+
+    def start(name):
+        try:
+            jobs.start(name, command(jobs, name), MACHINE, zipped)
+        except ValueError as error:
+            refusals.append(str(error))
+
+    zipped = pack(tmp_path / "good.zip", pairs())
+    monkeypatch.setattr(train_process.train_zip, "unpack", slow)
+    monkeypatch.setattr(train_process, "PATIENCE", 0)
+    large = [threading.Thread(target=start, args=(name,)) for name in ("large-1", "large-2", "large-3")]
+    for each in large:
+        each.start()
+    assert begun.wait(20)
+    wait(lambda: refusals)  # the third one: two are unpacked at a time
+    assert refusals == ["Others are unpacking zips right now: try again in a minute."]
+    jobs.start("small", command(jobs, "small"), MACHINE)
+    assert jobs.names(MACHINE) == ["small"]
+    wait((jobs.folder / "small" / "ready").exists)
+    jobs.stop("small", MACHINE)
+    wait(lambda: not jobs.look("small", MACHINE).going)
+    jobs.delete("small", MACHINE)
+    go.set()
+    for each in large:
+        each.join()
+    (name,) = jobs.names(MACHINE)
+    assert name.startswith("large") and len(list(jobs.data(name).iterdir())) == 6
+    assert len(refusals) == 2 and not list(jobs.folder.glob(".new-*"))
+
+
+def test_what_a_killed_app_was_making_ready_is_deleted_later(jobs):
+    for name, age in ((".new-old", 7 * 3600), (".new-fresh", 60)):
+        (jobs.folder / name / "run").mkdir(parents=True)
+        os.utime(jobs.folder / name, (time.time() - age,) * 2)
+    Jobs(jobs.folder)
+    assert [each.name for each in jobs.folder.iterdir()] == [".new-fresh"]
 
 
 def test_a_number_that_another_process_has_now_is_no_run(tmp_path):
@@ -306,7 +349,7 @@ def test_states_are_read_from_the_folder(tmp_path):
     assert seen["sentence"].note == "the folder has no images; mend it. hf_…" and "hf_a" not in seen["sentence"].log
     assert seen["crash"].note == "It crashed: KeyError: 3" and "memory runs out" in seen["killed"].note
     assert "terminal" in seen["terminal"].note and not seen["terminal"].command
-    assert train_state.look(tmp_path, "nobody").state == "gone"
+    assert train_state.look(tmp_path, "nobody").state == "unknown"
     os.utime(tmp_path / "terminal" / "metrics.jsonl", (1, 1))
     os.utime(tmp_path / "terminal" / "recipe.json", (1, 1))
     assert train_state.look(tmp_path, "terminal").state == "failed"
@@ -344,25 +387,9 @@ def test_runs_of_strangers_do_not_get_the_hub_token(jobs, tmp_path, monkeypatch)
             monkeypatch.setenv(variable, value)
         for stranger in (False, True):
             run = f"{name}-{stranger}"
-            jobs.start(run, command(jobs, run), stranger=stranger)
+            jobs.start(run, command(jobs, run), Asker(machine=not stranger, marks=("a",)))
             jobs._children[run].wait(60)
             assert (jobs.folder / run / "token-False").read_text().startswith("None None" if stranger else secret)
-    jobs.resume(run)  # whoever asks for that
+    jobs.resume(run, MACHINE)  # whoever asks for that
     jobs._children[run].wait(60)
     assert (jobs.folder / run / "token-True").read_text() == "None None"
-
-
-@pytest.mark.parametrize(
-    "host, public, stranger",
-    [("127.0.0.1", False, False), (None, False, False), ("192.0.2.7", False, True), ("127.0.0.1", True, True)],
-)
-def test_who_does_not_sit_here_is_a_stranger(tiny_folder, tmp_path, monkeypatch, host, public, stranger):
-    (tmp_path / "runs").mkdir()
-    settings = Settings(runs=tmp_path / "runs", public=public)
-    tab, calls = Trains(Studio(str(tiny_folder), device="cpu"), settings), []
-    monkeypatch.setattr(tab.jobs, "start", lambda *given, stranger: calls.append(stranger))
-    monkeypatch.setattr("demos.train_work.train_check.check", lambda *given: calls.append(not given[-1]))
-    wish = Wish("a", "tiny", data="hub", hub="owner/name")
-    tab.trainer.start(wish, None, host)
-    tab.trainer.check(wish, None, host)
-    assert calls == [stranger, stranger]

@@ -21,15 +21,18 @@ import numpy as np
 import pytest
 from PIL import Image
 from run_folders import logged, pack, pairs, run_folder, shapes_zip, short, wait
+from visiting import NEAR
 
 from demos import train_charts, train_check, train_state, train_views
 from demos.settings import Settings
 from demos.studio import Studio
-from demos.train import PARTS, Trains
-from demos.train_form import Wish
+from demos.train import PARTS, TrainHandlers
+from demos.train_form import RunRequest
+from demos.train_owners import MACHINE
 from demos.train_process import Jobs
 from train.overrides import override
 
+KEY = "0123456789abcdef"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -42,7 +45,7 @@ def zipped(tmp_path):
 def tab(tiny_folder, tmp_path):
     runs = tmp_path / "runs"
     runs.mkdir()
-    return Trains(Studio(str(tiny_folder), device="cpu", runs=runs), Settings(runs=runs))
+    return TrainHandlers(Studio(str(tiny_folder), device="cpu", runs=runs), Settings(runs=runs))
 
 
 def test_curves_are_what_was_logged(tmp_path):
@@ -103,7 +106,7 @@ def test_the_film_says_what_it_shows(tmp_path, tab, data, kind):
         code = re.search(r'src="data:image/png;base64,([^"]*)"', page)[1]
         strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
         assert (strip == (10 * (row + 1), 0, 0)).all()
-    seen = dict(zip(PARTS, tab.watch("a", 3, None, True), strict=True))  # the run looked at before had four
+    seen = dict(zip(PARTS, tab.watch(NEAR, "a", 3, None, True, KEY), strict=True))  # the run looked at before had four
     assert seen["scene"]["choices"] == [(f"{kind} 1", 0), (f"{kind} 2", 1)] and seen["scene"]["value"] == 1
     assert "a fork" in seen["film"]
     assert ("what is forgotten" in seen["curves"]) == (data == "photos")
@@ -137,7 +140,7 @@ def test_what_came_from_outside_is_escaped(tmp_path):
 
 def test_a_page_is_sent_only_what_has_changed(tab):
     folder = run_folder(tab.jobs.folder, "a", short(), logged(2))
-    watch = lambda seen, name="a": dict(zip(PARTS, tab.watch(name, 0, seen, True), strict=True))  # noqa: E731
+    watch = lambda seen, name="a": dict(zip(PARTS, tab.watch(NEAR, name, 0, seen, True, KEY), strict=True))  # noqa: E731
     first = watch(None)
     assert "step 2 of 4" in re.sub("<[^>]*>", " ", first["head"]).replace("  ", " ").replace("step  2", "step 2")
     assert first["resume"]["visible"] and not first["stop"]["visible"] and not first["timer"].active
@@ -150,19 +153,19 @@ def test_a_page_is_sent_only_what_has_changed(tab):
     assert changed == {"head", "curves", "timer", "seen"}
     shutil.rmtree(folder)
     gone = watch(more["seen"])
-    assert 'data-state="gone"' in gone["head"] and "was deleted" in gone["head"] and gone["runs"]["choices"] == ["a"]
+    assert 'data-state="unknown"' in gone["head"] and "was deleted" in gone["head"] and gone["runs"]["choices"] == ["a"]
     assert "No run yet" in watch(None, None)["head"]
 
 
 def test_check_counts_what_can_be_used(tab, zipped, tmp_path):
     files = pairs(4) | {"broken.png": b"no picture", "broken.txt": "broken"}
-    found = tab.trainer.check(Wish("", None, data="zip"), pack(tmp_path / "mixed.zip", files), None)
+    found = tab.trainer.check(RunRequest("", None, data="zip"), pack(tmp_path / "mixed.zip", files), MACHINE)
     assert (found.rows, found.usable) == (5, 4) and found.picture.width > 600
     assert len(found.problems) == 1 and "broken.png" in found.problems[0]
     assert "mixed.zip: 1 of 5 rows cannot be used" in found.refusal and "tmp" not in str(found)
     assert dict(found.facts)["web"].startswith("5 captions")
     with pytest.raises(ValueError, match="nothing to check"):
-        tab.trainer.check(Wish("", None, data="scenes"), None, None)
+        tab.trainer.check(RunRequest("", None, data="scenes"), None, MACHINE)
 
 
 # In a browser
@@ -298,5 +301,5 @@ def test_a_run_from_a_zip_outlives_its_app_and_opens_in_compare(browser, tiny_fo
     made, base = load(runs / "shapes-1", device="cpu"), load(tiny_folder, device="cpu")
     words = ["a red circle"]
     assert not np.allclose(made.encode_text(words).float().numpy(), base.encode_text(words).float().numpy(), atol=1e-3)
-    Jobs(runs).delete("shapes-1")
+    Jobs(runs).delete("shapes-1", MACHINE)
     assert not (runs / "shapes-1").exists()

@@ -8,10 +8,15 @@ import struct
 import zipfile
 from pathlib import Path
 
+import datasets
 import pytest
 from run_folders import pack, pairs, picture, shapes_zip
 
-from demos import train_zip
+from demos import train_form, train_zip
+from demos.train_form import RunRequest
+from train import recipes
+from train.data.samples import open_data
+from train.overrides import override
 
 
 @pytest.fixture
@@ -151,6 +156,29 @@ def test_a_zip_cannot_name_files_that_are_not_in_it(kind, tmp_path):
             files |= {"a.json": json.dumps({"caption": "one", "other": [row]}), "b.txt": "two"}
         with pytest.raises(ValueError, match="which is not in the zip"):
             train_zip.unpack(pack(tmp_path / "t.zip", files), tmp_path / "data")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_refusal_does_not_say_which_files_there_are(there, tmp_path):
+    secret = tmp_path / "secret.png"
+    if there:
+        secret.write_bytes(picture())
+    files = {"a.png": picture(1), "b.png": picture(2), "t.csv": f"file_name,caption\na.png,one\n{secret},mine\n"}
+    with pytest.raises(ValueError) as raised:
+        train_zip.unpack(pack(tmp_path / "t.zip", files), tmp_path / "data")
+    assert str(raised.value) == f"t.zip: t.csv names the file '{str(secret)[:80]}', which is not in the zip."
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/etc/passwd", "../../../other/app/data/0"])
+def test_a_row_without_the_name_of_a_picture_is_left_to_the_reader(name, tmp_path, monkeypatch):
+    """A caption may be any text, so an image is known by its column: tests/test_pairs.py has what reads it."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    files = {"a.png": picture(1), "b.png": picture(2), "t.csv": f"file_name,caption\na.png,one\n{name},/ mine\n"}
+    source = train_zip.unpack(pack(tmp_path / "t.zip", files), tmp_path / "data")
+    fields = train_form.columns(RunRequest("a", data="zip"))
+    data = override(recipes.get("finetune"), [f"data.source={source}", *fields]).data
+    first, second = open_data(data)
+    assert first.open().size == (8, 8) and second.image is None and "no other file is read" in second.problem
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

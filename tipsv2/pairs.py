@@ -105,10 +105,11 @@ class Pairs:
     label_names, notes: of `tipsv2.sources.Source`.
     """
 
-    def __init__(self, source: Source, given: Mapping[str, str], captions: bool):
+    def __init__(self, source: Source, given: Mapping[str, str], captions: bool, confined: bool = False):
         from datasets import Dataset
 
         self.name, self._source, data = source.name, source, source.data
+        self._within = source.base.resolve() if confined and source.base is not None else None
         self.label_names, self.notes = source.label_names, source.notes
         self.local = source.base is not None
         self.indexed = isinstance(data, Dataset)
@@ -182,6 +183,9 @@ class Pairs:
             name = row[column]
         elif isinstance(row.get(column), dict) and row[column].get("path"):
             name = row[column]["path"]
+        problem = row.get(PROBLEM) or ""
+        if image is None and row.get(column) and self._within is not None:
+            problem = "it names no file in the folder of these data, and no other file is read"
         captions = {role: _texts(row.get(self.mapping.get(role))) for role in ROLES}
         if not any(captions.values()):  # where other rows have a json, a txt is still a caption
             captions["web"] = _texts(row.get("txt")) or _texts(row.get(WRITTEN))
@@ -193,7 +197,7 @@ class Pairs:
             {role: texts for role, texts in captions.items() if texts},
             image,
             mask,
-            row.get(PROBLEM) or "",
+            problem,
             partial(read, mask) if read is not None and mask is not None else None,
         )
 
@@ -204,14 +208,15 @@ class Pairs:
             return None
         if isinstance(value, str):
             if self._source.base is not None:
-                return self._source.base / value
+                path = self._source.base / value
+                return path if self._within is None or _lies_in(path, self._within) else None
             return _address(self._source.name, value)
         return value
 
 
 def open_pairs(
     data: str | Path, columns: Mapping[str, str] | None = None, split: str = "train", subset: str = "",
-    captions: bool = True,
+    captions: bool = True, confined: bool = False,
 ) -> Pairs:  # fmt: skip
     """Open a collection; nothing is decoded yet.
 
@@ -220,10 +225,19 @@ def open_pairs(
     columns: which column holds the image, web, short, detailed or mask, where their names do not say; "" is not given.
     split, subset: of a data set of the Hub; split also of labelled pictures that have parts.
     captions: False accepts a collection without captions.
+    confined: a row may only name regular files in the table's own folder, for a table from somebody else.
     Raises ValueError, one sentence: nothing there, unreadable, or no column for image or caption (naming those found).
     """
     given = {name: column for name, column in (columns or {}).items() if column}
-    return Pairs(open_source(data, split, subset), given, captions)
+    return Pairs(open_source(data, split, subset), given, captions, confined)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Is it a regular file, not a device or a pipe, in this folder or below it, wherever links lead?"""
+    try:
+        return path.resolve().is_relative_to(folder) and path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or no name
+        return False
 
 
 def _mapping(name: str, seen: dict[str, object], given: Mapping[str, str], captions: bool) -> dict[str, str]:

@@ -66,6 +66,7 @@ class Data:
     flip: float = 0.0  # how often a picture is mirrored; TIPS flips, but captions may speak of left and right
     buffer: int = 1024  # a stream is shuffled by shards, then in blocks of this many pairs per process
     unreadable: float = 0.05  # the run stops where a larger share of the images cannot be used
+    confined: bool = False  # rows may name files in the data's own folder only: for a table from somebody else
 
 
 @dataclass(frozen=True)

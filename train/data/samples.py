@@ -180,7 +180,7 @@ def _place(recipe: Recipe, step: int) -> tuple[int, int]:
 def open_data(data: Data, captions: bool = True) -> Pairs:
     """The pairs that a recipe's `data` names; images alone where captions is False."""
     columns: Mapping[str, str] = {name: getattr(data, name) for name in ("image", "web", "short", "detailed", "mask")}
-    return open_pairs(data.source, columns, data.split, data.subset, captions)
+    return open_pairs(data.source, columns, data.split, data.subset, captions, data.confined)
 
 
 def _check(data: Data) -> None:
