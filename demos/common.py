@@ -215,9 +215,15 @@ def strip_html(studio: Studio, model: str | None) -> str:
     return _thumbnails(tuple(examples(studio.info(model).knows)))
 
 
-def first_queries(studio: Studio, limit: int | None = None) -> list[str]:
-    """The queries of the example that the page opens with."""
-    return list(pick_example(studio, None, 0).queries)[:limit] if examples(studio.info().knows) else []
+def first_example(studio: Studio) -> Example | None:
+    """The example that the page opens with."""
+    return next(iter(examples(studio.info().knows)), None)
+
+
+def first_queries(studio: Studio) -> list[str]:
+    """Its queries."""
+    example = first_example(studio)
+    return list(example.queries) if example else []
 
 
 def pick_example(studio: Studio, model: str | None, index: int) -> Example:

@@ -27,6 +27,7 @@ from demos.compare_sides import (
     sights,
 )
 from demos.compare_steps import Steps, slider
+from demos.examples import Example
 from demos.exports import export_row
 from demos.loading import Loading
 from demos.page import Page
@@ -173,7 +174,12 @@ class Compares:
         """-> (field, image, queries)."""
         example = common.pick_example(self.studio, model, index)
         path = common.keep(example.path)
-        return path, path, list(example.queries)[:MAX_QUERIES]
+        return path, path, present(example)
+
+
+def present(example: Example | None) -> list[str]:
+    """The queries that both sides are asked: a peak on what the image does not show would count as a sharp one."""
+    return list(example.present)[:MAX_QUERIES] if example else []
 
 
 def _side(page: Page, side: str, features: str) -> tuple[gr.Dropdown, gr.Radio]:
@@ -186,7 +192,7 @@ def _side(page: Page, side: str, features: str) -> tuple[gr.Dropdown, gr.Radio]:
 def tab(page: Page) -> None:
     """Build the tab inside the current Blocks."""
     handlers = Compares(page.studio)
-    html, first = dict(apply_default_css=False), common.first_queries(page.studio, MAX_QUERIES)
+    html, first = dict(apply_default_css=False), present(common.first_example(page.studio))
     model_a, model_b, mask = gr.State(None), gr.State(None), gr.State(None)
     with gr.Row(elem_classes="tips-work"):
         with gr.Column(elem_classes="tips-source"):

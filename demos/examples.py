@@ -29,6 +29,11 @@ class Example:
     seed: int | None = None  # of a scene, which with its styles tells its labels: tipsv2.scenes.draw
     styles: tuple[str, ...] = ()
 
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The queries for what the image shows."""
+        return tuple(query for query in self.queries if query not in self.absent)
+
 
 def examples(knows: Collection[str], folder: Path = FOLDER) -> list[Example]:
     """The examples that suit an encoder which knows these kinds of pictures (`ModelInfo.knows`), MAX_EXAMPLES at most:

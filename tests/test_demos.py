@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from demos import common, examples, views
+from demos.compare import Compares
 from demos.export_files import coco
 from demos.exports import Taken
 from demos.heatmap import Heatmaps
@@ -27,6 +28,7 @@ from demos.heatmap_api import Endpoints
 from demos.heatmap_work import Question, patch_at
 from demos.launch import parser
 from demos.loading import status_html
+from demos.page import build
 from demos.studio import KEEP_IMAGES, MAX_PATCHES, Studio
 from tipsv2 import bundled
 from tipsv2.bundled import DRAWINGS, PHOTOGRAPHS
@@ -331,7 +333,13 @@ def test_a_page_opens_on_a_photograph_where_the_encoder_knows_some(tiny_folder, 
         assert studio.first == name and common.pick_example(studio, None, 0).kind == kind
         assert common.first_queries(studio) == list(common.pick_example(studio, name, 0).queries)
         assert f"knows {' and '.join(bundled.about(name).knows)}" in status_html(studio, name)
+        base = [
+            each for each in build(["train"], "auto", "cpu").blocks.values() if getattr(each, "label", "") == "Base"
+        ]
+        assert [each.value for each in base] == [bundled.NANO]  # the small one, whichever answers
     assert common.pick_example(studio, "tipsv2-nano", 0).kind == DRAWINGS
+    queries = Compares(studio).take_example(None, 0)[2]
+    assert queries == [each for each in common.first_queries(studio) if each != "a dog"] and len(queries) == 3
 
 
 def test_examples_are_taken_whole(studio):
