@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tipsv2.labelled import open_labelled, parts_of
+from tipsv2.labelled.captions import caption, with_article
 from tipsv2.labelled.panoptic import plain_name
 from tipsv2.labelled.place import Address, absolute, read_address
-from tipsv2.labelled.words import caption, with_article
 
 
 def assert_as_made(found):

@@ -1,5 +1,6 @@
 """Own labelled pictures to train on: their labels and captions in a batch, what is given, and a run of two steps."""
 
+import json
 from dataclasses import replace
 
 import labelled_folders as made
@@ -58,6 +59,8 @@ def test_parts_by_split(tmp_path):
     assert len(open_pairs(f"folder:{root}", split="val")) == len(open_pairs(f"folder:{root},part=val")) == 3
     with pytest.raises(ValueError, match="no part 'test'"):
         open_pairs(f"folder:{root}", split="test")
+    with pytest.raises(ValueError, match="no part 'train': choose val"):  # what is there to measure is not trained on
+        open_pairs(f"folder:{made.panoptic(tmp_path / 'coco')}")
 
 
 def test_batches_have_the_labels_of_their_crops(tmp_path):
@@ -101,5 +104,7 @@ def test_two_steps_of_training(kind, tmp_path, tiny_folder, capsys):
     command = ["finetune", "--base", str(tiny_folder), "--data", data, "--out", str(tmp_path / "run"), *fields]
     assert main([*command, "stages.0.size=28", "warmup=0"]) == 0
     said = capsys.readouterr().err
-    assert f"data: {data}, 3 pairs" in said and "the last: loss" in said
+    assert f"data: {data}, 3 pairs" in said
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] and all(0 < row["patch_labels_values"] < 20 for row in rows)
     assert (tmp_path / "run/model/model.safetensors").is_file()
