@@ -3,7 +3,7 @@
 imagenet.tsv, beside this file, lists the classes in the order of every ImageNet-1k classifier's output (which is that
 of the numbers): WordNet number, and the sense key of its name. The numbers are places in a file of WordNet 3.0 and
 mean something else in 3.1; sense keys ("tench%1:05:00::": lemma, part of speech, lexicographer's file and number in it)
-are the same in both, bar that 3.1 calls jean jeans. Format: wordnet.princeton.edu/documentation/wndb5wn and senseidx5wn.
+are the same in both, bar that 3.1 calls jean jeans. Format: wordnet.princeton.edu/documentation, wndb5wn, senseidx5wn.
 """
 
 from __future__ import annotations
