@@ -15,8 +15,8 @@ several captions. Columns of these names win; else the first of NAMES that is th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,10 @@ import numpy as np
 from PIL import Image
 
 from tipsv2.images import ImageError, open_image
-from tipsv2.sources import IMAGE_SUFFIXES, PROBLEM, WRITTEN, Source, open_source
+from tipsv2.repeated_rows import RepeatedRows
+from tipsv2.sources import WRITTEN, Source, open_source
+from tipsv2.tar_samples import IMAGE_SUFFIXES, PROBLEM
+from tipsv2.text_files import listed
 
 ROLES = ("web", "short", "detailed")
 FALLBACK = {
@@ -101,8 +104,9 @@ class Pairs:
 
     images: the columns that images were found in: of a tar sample the first ending in IMAGE_SUFFIXES that it holds.
     indexed: has a length and pairs by number; it is then one shard. A stream has `shards` and is read in order.
-    local: its files are on this machine.
-    label_names, notes: of `tipsv2.sources.Source`.
+    local: its files are on this machine.   notes: what was guessed or mended, a sentence each.
+    label_names: of `tipsv2.sources.Source`.
+    Rows of a table that name the same file are one pair with all their captions.
     """
 
     def __init__(self, source: Source, given: Mapping[str, str], captions: bool, confined: bool = False):
@@ -110,7 +114,7 @@ class Pairs:
 
         self.name, self._source, data = source.name, source, source.data
         self._within = source.base.resolve() if confined and source.base is not None else None
-        self.label_names, self.notes = source.label_names, source.notes
+        self.label_names = source.label_names
         self.local = source.base is not None
         self.indexed = isinstance(data, Dataset)
         if self.indexed:
@@ -139,14 +143,24 @@ class Pairs:
         used = {"txt", "json", *self.mapping.values()}  # txt and json become columns only when a row is expanded
         self._data = data.select_columns([c for c in data.column_names if c in used]) if self.indexed else data
         self.shards = 1 if self.indexed else data.num_shards
+        self.notes, self._groups = list(source.notes), None
+        if self.indexed and self.mapping["image"] in self._data.column_names:
+            self._groups = RepeatedRows.of(self._data.data.column(self.mapping["image"]))
+        if self._groups is not None:
+            self.notes.append(
+                f"{self.name}: {len(self._data):,} rows name {len(self._groups):,} images; the rows of an image are one"
+                " pair with all their captions."
+            )
 
     def __len__(self) -> int:
         if not self.indexed:
             raise TypeError(f"{self.name} is a stream; its length is known only once it has been read")
-        return len(self._data)
+        return len(self._data if self._groups is None else self._groups)
 
     def __getitem__(self, row: int) -> Pair:
-        return self._pair(self._data[int(row)], f"row {int(row) + 1}")
+        rows = [int(row)] if self._groups is None else self._groups[int(row)]
+        first, *more = (self._pair(self._data[number], f"row {number + 1}") for number in rows)
+        return _joined(first, more)
 
     def __iter__(self) -> Iterator[Pair]:
         for shard in range(self.shards):
@@ -155,6 +169,9 @@ class Pairs:
     def read(self, shard: int) -> Iterator[Pair]:
         """The pairs of one shard, in order. Raises ValueError where a stream breaks off."""
         part = self._data if self.indexed else self._data.shard(num_shards=self.shards, index=shard)
+        if self._groups is not None:
+            yield from (self[image] for image in range(len(self)))
+            return
         number = 0
         try:
             for number, row in enumerate(_rows(part), 1):
@@ -252,6 +269,8 @@ def _mapping(name: str, seen: dict[str, object], given: Mapping[str, str], capti
             fits = _is_text if key in ROLES else _is_image
             lower = {column.lower().replace(" ", "_").replace("-", "_"): column for column in reversed(free)}
             choice = [lower[n] for n in names if n in lower and (free[lower[n]] is None or fits(free[lower[n]]))]
+            if key == "web":  # a tar's X.what.txt
+                choice += [column for column, value in free.items() if column.endswith(".txt") and _is_text(value)]
             if key == "image":  # whatever its name
                 choice += [column for column, value in free.items() if _is_image(value)]
             if choice:
@@ -278,6 +297,18 @@ def _address(name: str, value: str) -> str | None:
     return value if remote and all(each.startswith(("zip://", "tar://")) for each in packed) else None
 
 
+def _joined(pair: Pair, more: Sequence[Pair]) -> Pair:
+    """Several pairs of one image as one."""
+    if not more:
+        return pair
+    together = (pair, *more)
+    captions = {
+        role: tuple(dict.fromkeys(text for each in together for text in each.captions.get(role, ()))) for role in ROLES
+    }
+    mask = next((each.mask for each in together if each.mask is not None), None)
+    return replace(pair, captions={role: texts for role, texts in captions.items() if texts}, mask=mask)
+
+
 def _is_image(value) -> bool:
     if isinstance(value, dict):
         return "bytes" in value
@@ -285,11 +316,15 @@ def _is_image(value) -> bool:
 
 
 def _is_text(value) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str | dict) for v in value))
 
 
 def _texts(value) -> tuple[str, ...]:
+    """The captions of a cell: a text, a list of texts or of COCO's {"raw": text}, or a list that is written as text."""
+    if isinstance(value, str) and (texts := listed(value)):
+        value = texts
     values = value if isinstance(value, list | tuple) else [value]
+    values = [v.get("raw") or v.get("caption") if isinstance(v, dict) else v for v in values]
     return tuple(v.strip() for v in values if isinstance(v, str) and v.strip())
 
 

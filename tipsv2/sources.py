@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import csv
 import glob
+import hashlib
 import json
 import logging
 import os
 import re
-import tarfile
-import zlib
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsv2.labelled.place import is_labelled, read_address
+from tipsv2.tar_samples import IMAGE_SUFFIXES, PROBLEM, read_samples
+from tipsv2.text_files import NAMES, SEPARATORS, decode, file_encoding, separator_of
+from tipsv2.whole import whole_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +34,9 @@ if TYPE_CHECKING:
 
     from tipsv2.labelled.legend import Legend
 
-IMAGE_SUFFIXES = tuple("jpg jpeg webp avif png bmp tif tiff gif jp2 ppm".split())  # of one stem, the first is the image
 TABLES = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".parquet": "parquet"}
+SPLITS = ("train", "val", "valid", "validation", "dev", "test")  # folders that `datasets` takes for these
 TARS = (".tar", ".tar.gz", ".tgz")
-PROBLEM = "__problem__"  # a row that cannot be used says why in this column
 WRITTEN = "written"  # the column of captions that label maps gave
 HUB_TIMEOUT = 10  # seconds
 
@@ -52,7 +54,7 @@ class Source:
     expand: Callable[[dict], dict] = dict
     label_names: tuple[str, ...] = ()  # of a names.json beside tars, table or images: what a mask's values mean
     read_labels: Callable[[Path], np.ndarray] | None = None  # a mask's file -> [H, W] places of names, -1 unlabelled
-    notes: tuple[str, ...] = ()  # sentences about what is not as one may think
+    notes: tuple[str, ...] = ()  # what was guessed or mended, a sentence each
 
 
 def open_source(data: str | Path, split: str = "train", subset: str = "") -> Source:
@@ -64,64 +66,133 @@ def open_source(data: str | Path, split: str = "train", subset: str = "") -> Sou
         return _labelled(name, split)
     path = Path(os.path.expanduser(name))
     if path.is_dir():
-        return _folder(name, path)
+        return _folder(name, path, split)
     if path.is_file():
-        return _files(name, [path])
+        return _files(name, [path], split)
     if glob.has_magic(name):
         paths = [Path(p) for p in sorted(glob.glob(os.path.expanduser(name), recursive=True))]
         if not paths:
             raise ValueError(f"no file matches {name!r}: check the pattern, and quote it so that the shell leaves it.")
-        return _files(name, paths)
+        return _files(name, paths, split)
     if re.fullmatch(r"[\w.-]*\w/[\w.-]+", name):
         return _hub(name, split, subset)
     raise ValueError(f"there is no file or folder {name!r}: check the path, or write hf:owner/name for the Hub.")
 
 
-def _folder(name: str, path: Path) -> Source:
+def _folder(name: str, path: Path, split: str) -> Source:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _saved(name, path, split)
     for kind in ("csv", "jsonl", "parquet"):  # the ImageFolder convention of `datasets`
         if (path / f"metadata.{kind}").is_file():
-            return _files(name, [path / f"metadata.{kind}"])
+            return _files(name, [path / f"metadata.{kind}"], split)
+    if (there := sorted(p.name for p in path.iterdir() if p.is_dir())) and set(there) <= {*SPLITS}:
+        if split not in there:
+            raise ValueError(f"{name} has no folder {split}; it has {', '.join(there)}: set data.split to one of them.")
+        if not _by_stem([p.name for p in path.iterdir()]).keys() - {"names", "README", "dataset_infos"}:
+            inner = _folder(name, path / split, split)
+            return replace(inner, notes=(f"{name} has the parts {', '.join(there)}: {split} is read.", *inner.notes))
     for suffixes in (TARS, (".parquet",)):
         files = sorted(p for level in ("*", "*/*") for p in path.glob(level) if p.name.endswith(suffixes))
+        files = [p for p in files if not (p.parent / p.stem).is_dir()]  # img2dataset's records beside its files
         if files:
-            return _files(name, files)
+            return _files(name, files, split)
     return _images(name, path)
 
 
-def _files(name: str, paths: list[Path]) -> Source:
+def _files(name: str, paths: list[Path], split: str) -> Source:
     if all(p.name.endswith(TARS) for p in paths):
         return _tars(name, paths)
     kinds = {p.suffix.lower() for p in paths}
+    if kinds == {".json"} and len(paths) == 1:
+        return _annotations(name, paths[0], split)
     if len(kinds) > 1 or not kinds <= TABLES.keys():
         raise ValueError(
             f"{name} is {' and '.join(sorted(kinds)) or 'a file without an ending'}: give a folder of images, a table "
-            f"({', '.join(TABLES)}) or tar shards (.tar)."
+            f"({', '.join(TABLES)}), captions as COCO has them (.json) or tar shards (.tar)."
         )
     return _table(name, paths, kinds.pop())
+
+
+def _saved(name: str, path: Path, split: str) -> Source:
+    """What `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
+    import datasets
+
+    try:
+        if (path / "dataset_dict.json").is_file():
+            there = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
+            if split not in there:
+                raise ValueError(f"it has no split {split!r}, but {', '.join(there)}: set data.split to one of them")
+            path = path / split
+        with _silence():
+            data = datasets.load_from_disk(str(path))
+    except Exception as error:  # of files that are missing, damaged or of another kind
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name} cannot be read as a saved data set ({reason[:300]}).") from error
+    return Source(name, data, path, label_names=_label_names(path))
+
+
+def _annotations(name: str, path: Path, split: str) -> Source:
+    """COCO's captions, or Karpathy's splits of COCO, Flickr30K and Flickr8K."""
+    from datasets import Dataset, Features, Value
+
+    from tipsv2.caption_annotations import read_annotations
+
+    read = read_annotations(path, split)
+    kinds = Features({"image": Value("string"), "captions": [Value("string")]})
+    data = Dataset.from_dict({"image": list(read.captions), "captions": list(read.captions.values())}, features=kinds)
+    return Source(name, data, read.folder, label_names=_label_names(path.parent), notes=read.notes)
 
 
 def _table(name: str, paths: list[Path], suffix: str) -> Source:
     bases = {p.resolve().parent for p in paths}
     if len(bases) > 1 and suffix != ".parquet":
         raise ValueError(f"{name} has tables in {len(bases)} folders, each with paths of its own: give one table.")
-    options: dict = {}
-    if suffix in (".csv", ".tsv"):
-        options = _text_columns(paths[0], "\t" if suffix == ".tsv" else ",")
+    options, notes = {}, []
     base = min(bases)
-    return Source(name, _load(name, TABLES[suffix], paths, options), base, label_names=_label_names(base))
+    if suffix != ".parquet":
+        codecs = [file_encoding(p) for p in paths]
+        notes += [
+            f"{p} is {NAMES[c]}, not UTF-8: it is read as that."
+            for p, c in zip(paths, codecs, strict=True)
+            if c in NAMES
+        ]
+        paths = [_in_utf8(p, codec) for p, codec in zip(paths, codecs, strict=True)]
+    if suffix in (".csv", ".tsv"):
+        usual = "\t" if suffix == ".tsv" else ","
+        separator = separator_of(paths[0], "utf-8", usual)
+        if separator != usual:
+            notes.append(f"{name}: its columns are parted by {SEPARATORS[separator]}.")
+        options = _text_columns(paths[0], separator)
+    data = _load(name, TABLES[suffix], paths, options)
+    return Source(name, data, base, label_names=_label_names(base), notes=tuple(notes))
+
+
+def _in_utf8(path: Path, codec: str) -> Path:
+    """The file, or where it is not plain UTF-8 a copy of it in the cache of `datasets` that is."""
+    if codec == "utf-8":
+        return path
+    import datasets
+
+    known = path.stat()
+    key = hashlib.sha256(f"{path.resolve()} {known.st_size} {known.st_mtime_ns} {codec}".encode()).hexdigest()[:16]
+    copy = Path(datasets.config.HF_DATASETS_CACHE) / "utf-8" / f"{key}{path.suffix}"
+    if not copy.is_file():
+        with whole_file(copy) as part, path.open(encoding=codec, newline="") as read:
+            with part.open("w", encoding="utf-8", newline="") as write:
+                shutil.copyfileobj(read, write)
+    return copy
 
 
 def _text_columns(path: Path, separator: str) -> dict:
     """Every column as text: a caption may be a number, "NA" or "None"."""
     from datasets import Features, Value
 
-    csv.field_size_limit(10**9)
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         header = next(csv.reader(file, delimiter=separator), [])
     if not header:
         raise ValueError(f"{path} is empty: its first line must name the columns.")
     features = Features({column: Value("string") for column in header})
-    return {"sep": separator, "keep_default_na": False, "features": features, "encoding": "utf-8-sig"}
+    return {"sep": separator, "keep_default_na": False, "features": features, "encoding": "utf-8"}
 
 
 def _load(name: str, kind: str, paths: list[Path], options: dict) -> Dataset:
@@ -174,13 +245,29 @@ def _images(name: str, path: Path) -> Source:
         hint = f"; did you mean one of {tables}?" if tables else "."
         raise ValueError(f"{name} holds no images and no tar shards{hint}")
     columns = {column: files for column, files in columns.items() if any(files)}
+    notes = ()
+    if not {"txt", "json"} & columns.keys() and (classes := _class_names(columns["image"])):
+        columns["caption"] = classes
+        some = ", ".join(dict.fromkeys(classes[:: max(1, len(classes) // 200)]))
+        notes = (
+            f"{name} has no captions: the names of its {len(set(classes))} folders are taken for them ({some[:100]}).",
+        )
     data = Dataset.from_dict(columns, features=Features({column: Value("string") for column in columns}))
 
-    return Source(name, data, path, partial(_with_files, path), _label_names(path))
+    return Source(name, data, path, partial(_with_files, path), _label_names(path), notes)
+
+
+def _class_names(images: list[str]) -> list[str] | None:
+    """For every image the name of its folder, in words; None where the folders are not named in words."""
+    names = [os.path.basename(os.path.dirname(image)) for image in images]
+    words = [re.sub(r"[_\W]+", " ", name).strip() for name in names]
+    numbers = re.compile(r"[\d ]*|n\d{8}")  # img2dataset's parts; WordNet's ids
+    return words if len(set(words)) > 1 and not any(map(numbers.fullmatch, set(words))) else None
 
 
 def _with_files(folder: Path, row: dict) -> dict:
-    return _flat({k: v for k, v in row.items() if v}, lambda file: (folder / file).read_bytes())
+    row = {k: v for k, v in row.items() if v}
+    return _flat(row, lambda file: (folder / file).read_bytes())
 
 
 def _labelled(name: str, split: str) -> Source:
@@ -232,52 +319,23 @@ def _by_stem(files: list[str]) -> dict[str, dict[str, str]]:
 def _tars(name: str, paths: list[Path]) -> Source:
     from datasets import IterableDataset
 
-    data = IterableDataset.from_generator(_tar_rows, gen_kwargs={"shards": [str(p) for p in paths]})
+    data = IterableDataset.from_generator(read_samples, gen_kwargs={"shards": [str(p) for p in paths]})
     return Source(name, data, paths[0].parent, _flat, _label_names(paths[0].parent))
 
 
-def _tar_rows(shards: list[str]) -> Iterator[dict]:
-    """Files of one stem in a row are a sample (img2dataset, webdataset): ending -> bytes, and __key__ and __url__.
-
-    `datasets` has a reader of its own ("webdataset"), which ends the whole stream at one broken json, at a sample that
-    lacks a file, or at a shard that is cut off; here each is one row with a problem.
-    """
-    for shard in shards:
-        row: dict = {}
-        try:
-            with tarfile.open(shard) as tar:
-                for member in tar:
-                    folder, _, file = member.name.rpartition("/")
-                    stem, _, suffix = file.partition(".")
-                    if not (member.isfile() and stem and suffix):
-                        continue
-                    key = f"{folder}/{stem}" if folder else stem
-                    if row and row["__key__"] != key:
-                        yield row
-                        row = {}
-                    row |= {"__key__": key, "__url__": shard, suffix.lower(): tar.extractfile(member).read()}
-                tar.fileobj.seek(tar.offset)  # tarfile takes a broken or half header for the end
-                rest = tar.fileobj.read(tarfile.BLOCKSIZE)
-                if rest.strip(b"\0") or 0 < len(rest) < tarfile.BLOCKSIZE:
-                    raise tarfile.ReadError("not a header")
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            row = {"__key__": "", "__url__": shard}
-            reason = str(error).splitlines()[0].rstrip(":")
-            row[PROBLEM] = f"it is truncated or damaged ({reason}): the rest of it cannot be read"
-        if row:
-            yield row
-
-
 def _flat(row: dict, read: Callable | None = None) -> dict:
-    """A sample's txt as its lines and its json's fields as columns; `read` fetches what a row only names."""
+    """A sample's txt as its lines and its json's fields as columns, as well as those of X.what.txt and X.what.json;
+    `read` fetches what a row only names.
+    """
     flat = dict(row)
     try:
-        for kind in (k for k in ("txt", "json") if k in row):  # a txt still counts where the json is broken
+        texts = [k for k in row if k.endswith((".txt", ".json"))]
+        for kind in (k for k in ("txt", "json", *texts) if k in row):  # a txt still counts where the json is broken
             value = read(flat.pop(kind)) if read else flat.pop(kind)
             if isinstance(value, bytes):
-                value = value.decode("utf-8", "replace")
-            if kind == "txt":
-                flat["txt"] = [line for line in (value or "").splitlines() if line.strip()]
+                value = decode(value)
+            if kind.endswith("txt"):
+                flat[kind] = [line for line in (value or "").splitlines() if line.strip()]
             else:
                 fields = json.loads(value) if isinstance(value, str) else value or {}
                 flat = (fields if isinstance(fields, dict) else {"captions": fields}) | flat
