@@ -2,6 +2,7 @@
 take, does the server's memory stay where it was? Talks to a running explorer through gradio_client, as anybody could.
 
 python -m demos.visitors --visitors 20 --queries 10 --rounds 3                    starts an app of its own
+python -m demos.visitors --rounds 1 --hostile                  and again with one who sends 12,000 phrases at a time
 python -m demos.visitors --url http://127.0.0.1:7860 --model opentips-nano --pid 4242
 """
 
@@ -30,6 +31,8 @@ TOLERANCE = 0.02  # of a cosine: two machines round differently, most of all in 
 STEADY = 0.1  # part of the first round's memory that a later one may differ by
 START = 180  # seconds an app may take to answer first
 PATIENCE = 120  # seconds; a client's own five are a busy machine's blink
+PHRASES = (150, "clip80")  # names that nobody knows yet, and templates: as much as one question may hold
+SLOWER = 3  # times as long an answer may take while somebody is hostile, of 95 in 100
 REST = 20  # seconds after a round: the server sees within fifteen that a client has gone, and forgets what it left
 
 
@@ -130,6 +133,22 @@ def visit(url: str, everyone: Sequence[Visitor], who: int, start: threading.Barr
     return own
 
 
+def harass(url: str, image: Path, over: threading.Event) -> None:
+    """One visitor who asks as much as they may, again and again, until `over`."""
+    from gradio_client import Client, handle_file
+
+    client, (count, templates) = Client(url, verbose=False, httpx_kwargs={"timeout": PATIENCE}), PHRASES
+    try:
+        for turn in range(1_000_000):
+            names = ",".join(f"thing {turn * count + k}" for k in range(count))
+            job = client.submit(handle_file(image), names, templates=templates, api_name="/segmentation")
+            while not job.done():
+                if over.wait(0.2):
+                    return
+    finally:
+        client.close()
+
+
 def crowd(url: str, everyone: Sequence[Visitor], pid: int | None, rest: float = 0) -> Round:
     """All visitors at once, each a new session; `rest` seconds later the memory of process `pid` is read."""
     start, together = threading.Barrier(len(everyone)), Round()
@@ -199,6 +218,11 @@ def table(rounds: Sequence[Round]) -> str:
     return "\n".join(lines)
 
 
+def late(rounds: Sequence[Round]) -> float:
+    """Seconds within which 95 of 100 answers came."""
+    return float(np.quantile([seconds for each in rounds for seconds in each.seconds], 0.95))
+
+
 def growth(rounds: Sequence[Round]) -> float:
     """The farthest a round's memory is from the first's, as a part of it; 0 where nobody could look."""
     sizes = [each.megabytes for each in rounds if each.megabytes]
@@ -206,7 +230,7 @@ def growth(rounds: Sequence[Round]) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 if every answer was right and memory stayed within a tenth, else 1."""
+    """0 if every answer was right, memory stayed within a tenth and nobody hostile made others wait, else 1."""
     flags = argparse.ArgumentParser(prog="python -m demos.visitors", description=__doc__.partition("\n\n")[0])
     flags.add_argument("--url", help="an explorer that is running (default: start one)")
     flags.add_argument("--pid", type=int, help="with --url: its process, to watch its memory")
@@ -214,20 +238,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--device", default="cpu", help="for an app started here, and for the expected answers")
     for name, value in (("visitors", 20), ("queries", 10), ("rounds", 3)):
         flags.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
+    flags.add_argument("--hostile", action="store_true", help="then as many rounds again with one hostile visitor")
     flags.add_argument("--rest", type=float, default=REST, help="seconds between rounds (default: %(default)s)")
     given = flags.parse_args(argv)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         everyone = visitors(folder, given.visitors, given.queries, given.model, given.device)
         url, pid = (given.url, given.pid) if given.url else stack.enter_context(served(given.model, given.device))
-        rounds = [crowd(url, everyone, pid, given.rest) for _ in range(given.rounds)]
+        rounds, slower = [crowd(url, everyone, pid, given.rest) for _ in range(given.rounds)], 0.0
+        if given.hostile:
+            over = threading.Event()
+            hostile = threading.Thread(target=harass, args=(url, everyone[0].image, over))
+            hostile.start()
+            harassed = [crowd(url, everyone, pid, given.rest) for _ in range(given.rounds)]
+            over.set()
+            hostile.join()
+            slower = late(harassed) / late(rounds)
+            print(f"one hostile visitor: 95 of 100 answers within {slower:.1f} times the seconds without")
+            rounds += harassed
     print(table(rounds))
     print(f"memory stays within {100 * growth(rounds):.1f} % of the first round's")
     for error in dict.fromkeys(error for each in rounds for error in each.errors):
         print(f"error: {error}", file=sys.stderr)
     complete = all(len(each.seconds) == given.visitors * given.queries for each in rounds)
     wrong = sum(len(each.errors) + each.crossed + each.wrong for each in rounds)
-    return int(bool(wrong) or not complete or growth(rounds) > STEADY)
+    return int(bool(wrong) or not complete or growth(rounds) > STEADY or slower > SLOWER)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""What the server keeps in memory for a visitor: counted whole, of a size that can be shown, and bounded.
+
+python -m pytest tests/test_kept.py
+"""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demos import segmentation_truth, studio
+from demos.heatmap_work import patch_at
+from demos.studio import LONGEST, MOST, Studio, open_shown, shown_size
+from tipsv2.images import MAX_SIDE, ImageError, open_image
+
+
+def saved(folder, name, size, value=128):
+    path = folder / f"{name}.png"
+    Image.new("L", size, value).save(path)
+    return path
+
+
+def header_only(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that says it is so large."""
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0")),
+        (b"IEND", b""),
+    ]
+    chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("size", [(1, 50_000_000), (50_000_000, 1), (MAX_SIDE + 1, 2)])
+def test_a_strip_is_refused_by_its_header(size):
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="a side has 65,535 at most"):
+        open_image(header_only(*size))
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    assert open_image(np.zeros((MAX_SIDE, 2), np.uint8)).size == (2, MAX_SIDE)
+
+
+def test_an_image_of_a_program_is_kept_at_the_size_it_is_shown_at(tmp_path, tiny_folder):
+    own = Studio(str(tiny_folder), "cpu")
+    seen = own.encode("a", own.encoder(), saved(tmp_path, "large", (3000, 2000)))
+    assert (
+        seen.given == (3000, 2000)
+        and seen.image.size == shown_size(3000, 2000)
+        and seen.features.size == seen.image.size[::-1]
+    )
+    assert MOST * 0.99 < seen.image.width * seen.image.height <= MOST
+    grids = sum(each.nbytes for each in (seen.features.patches, seen.features.values))
+    assert seen.num_bytes >= 4 * seen.image.width * seen.image.height + grids
+    assert shown_size(1, 60_000) == (1, LONGEST) and shown_size(200, 100) == (200, 100)
+
+
+def test_one_visitor_keeps_their_share_and_no_more(tmp_path, tiny_folder, monkeypatch):
+    own, size = Studio(str(tiny_folder), "cpu"), (400, 300)
+    one = own.encode("other", own.encoder(), saved(tmp_path, "other", size)).num_bytes
+    monkeypatch.setattr(studio, "KEEP_OF_ONE", 3 * one + one // 2)
+    for number in range(8):
+        own.encode("hungry", own.encoder(), saved(tmp_path, f"h{number}", size, number))
+    whose = [key[0] for key in own._seen]
+    assert whose.count("hungry") == 3 and whose.count("other") == 1
+    monkeypatch.setattr(studio, "KEEP_BYTES", 2 * one + one // 2)
+    own.encode("last", own.encoder(), saved(tmp_path, "last", size, 99))
+    assert len(own._seen) == 2 and next(reversed(own._seen))[0] == "last"
+
+
+def test_a_mask_is_kept_as_small_as_its_image(tmp_path):
+    path, image = saved(tmp_path, "mask", (3000, 2000), 2), saved(tmp_path, "image", (30, 20))
+    truth = segmentation_truth.uploaded(str(path), 1, "", ["a", "b"], np.zeros((2, 3), np.uint8), str(image))
+    assert truth.labels.dtype == np.int16 and truth.labels.nbytes <= 2 * MOST and (truth.labels == 1).all()
+
+
+def test_a_point_is_in_the_pixels_of_the_file(tmp_path):
+    image, given = open_shown(saved(tmp_path, "large", (3000, 2000)))
+    assert image.mode == "RGB" and given == (3000, 2000)
+    assert patch_at((2999, 1999), given[::-1], (4, 6)) == (3, 5) == patch_at((3000, 2000), given[::-1], (4, 6))
+    assert patch_at((0, 0), given[::-1], (4, 6)) == (0, 0)
+    for point in ((3001, 0), (0, -0.1), (float("nan"), 1)):
+        with pytest.raises(ValueError, match="outside the image, which has 3000 × 2000 pixels"):
+            patch_at(point, given[::-1], (4, 6))
