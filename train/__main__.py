@@ -4,6 +4,7 @@
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
     python -m train finetune --base tipsv2-nano --data photos --out runs/mine
     python -m train textteacher --out runs/words
+    python -m train text --teacher foundations/minilm --wordnet wordnet/dict --out runs/text
     python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
     python -m train sparc --data scenes --out runs/sparc
     python -m train check photos --out sample.png
@@ -54,6 +55,8 @@ def _do(options: argparse.Namespace) -> int:
 
         for name, share in train_teacher(options.out, options.steps, options.seed).items():
             print(f"{name}: {share:.3f} of the translations are nearest to their own English name")
+    elif options.command == "text":
+        return _text(options)
     elif options.command == "curves":
         from train.curves import plot
 
@@ -99,6 +102,24 @@ def _reproduce(options: argparse.Namespace) -> None:
             raise ValueError(f"--seeds {options.seeds}: whole numbers from 1 with commas, for example 1,2,3.")
         reproduce.run(options.out, rows, tuple(map(int, seeds)), options.jobs)
     print(tables.write(options.out))
+
+
+def _text(options: argparse.Namespace) -> int:
+    from train.loop import Stopped
+    from train.text import distil
+
+    given = {key: value for key, value in vars(options).items() if key not in ("command", "out", "vision", "resume")}
+    if "wordnet" in given:
+        given["wordnet"] = tuple(given["wordnet"])
+    settings = distil.recorded(options.out, given) if options.resume else distil.Settings(**given)
+    try:
+        found = distil.run(settings, options.out, options.vision, options.resume)
+    except Stopped as stopped:
+        print(f"{stopped}; go on with: python -m train text --out {options.out} --resume", file=sys.stderr)
+        return 128 + stopped.number
+    for name, value in found.items():
+        print(f"{name}: {value:.4f}")
+    return 0
 
 
 def _data(options: argparse.Namespace):

@@ -91,7 +91,7 @@ def fit(
     else:
         objective, optimizer = accelerator.prepare(objective, optimizer)
     inner = accelerator.unwrap_model(objective)
-    stop, shown = _StopFlag(), []
+    stop, shown = StopFlag(), []
     if main and recipe.sample_every:
         shown = shown_images(batches.source, max(stage.size for stage in recipe.stages), MONITOR_SEED)
     if main and show:
@@ -247,13 +247,13 @@ def _killed_workers() -> Iterator[None]:
         ) from error
 
 
-class _StopFlag:
+class StopFlag:
     """Turns Ctrl-C and SIGTERM into a flag the loop reads between steps; Ctrl-C after that interrupts at once."""
 
     def __init__(self):
         self.asked = 0  # the signal's number
 
-    def __enter__(self) -> _StopFlag:
+    def __enter__(self) -> StopFlag:
         self._old = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
