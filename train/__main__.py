@@ -82,6 +82,8 @@ def _do(options: argparse.Namespace) -> int:
 def _going_on(options: argparse.Namespace | None) -> str:
     """What an interrupted command leaves, and how one goes on."""
     command = options.command if options else ""
+    if command == "text" and (options.out / "text.json").exists():
+        return f"what was saved stands, go on with: python -m train text --out {options.out} --resume"
     if command in ("reproduce", "scenes", "caption"):
         return "what is finished stands, go on with the same command"
     out = getattr(options, "out", None)
@@ -111,6 +113,8 @@ def _text(options: argparse.Namespace) -> int:
     given = {key: value for key, value in vars(options).items() if key not in ("command", "out", "vision", "resume")}
     if "wordnet" in given:
         given["wordnet"] = tuple(given["wordnet"])
+    if "base" in given and (fixed := [f"--{key}" for key in ("layers", "vocabulary") if key in given]):
+        raise ValueError(f"{' and '.join(fixed)} cannot be set with --base: the tower that goes on has its own.")
     settings = distil.recorded(options.out, given) if options.resume else distil.Settings(**given)
     try:
         found = distil.run(settings, options.out, options.vision, options.resume)

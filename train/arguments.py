@@ -209,7 +209,7 @@ def _plain_commands(commands) -> None:
     text.add_argument("--bridge", metavar="FILE", help="a map from the teacher's vectors to where the patches are")
     text.add_argument("--base", help="go on from the tower of an earlier run")
     text.add_argument("--vision", default="", help="write a whole encoder with this one's vision tower")
-    text.add_argument("--steps", type=int, help="how many (default 2000)")
+    text.add_argument("--steps", type=int, help="how many (default 2000); the one flag that --resume may change")
     text.add_argument("--layers", type=int, help="blocks of a new tower (default 4)")
     text.add_argument("--batch-size", type=int, help="phrases a step (default 256)")
     text.add_argument("--phrases", type=int, help="how many, beside the emphasised (default 100000)")

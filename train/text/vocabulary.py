@@ -44,8 +44,8 @@ def cut(
             f"--vocabulary {size} is too small: letters and signs alone are {len(kept) + len(fixed)} pieces."
         )
     pieces = {number: piece for piece, number in vocabulary.items() if number not in set(tokenizer.all_special_ids)}
-    for some in (names, texts):
-        read = tokenizer(list(some), add_special_tokens=False, verbose=False)["input_ids"]
+    for some in filter(None, map(list, (names, texts))):
+        read = tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
         for number, _ in Counter(number for ids in read for number in ids).most_common():
             if len(kept) + len(fixed) < size and number in pieces:
                 kept.add(pieces[number])
