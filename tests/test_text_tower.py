@@ -22,7 +22,7 @@ from train import losses
 from train.__main__ import main
 from train.loop import Stopped
 from train.teachers import TextTeacher
-from train.text import distil, targets
+from train.text import distill, targets
 
 TEXTS = ["a photo of a dog", "cat", "the red car and the truck on the grass", "a kitten"]
 
@@ -46,7 +46,7 @@ def places(tmp_path_factory):
 def settings(places, **more):
     given = {"teacher": str(places / "teacher"), "wordnet": (str(places / "names.txt"),), "layers": 1}
     given |= {"emphasis": str(places / "exact.txt"), "exclude": str(places / "without.txt"), "vocabulary": 120}
-    return distil.Settings(**given | {"steps": 60, "batch_size": 32, "phrases": 200} | more)
+    return distill.Settings(**given | {"steps": 60, "batch_size": 32, "phrases": 200} | more)
 
 
 def read_alone(places, text):
@@ -109,12 +109,12 @@ def test_a_bridge_is_two_layers_with_gelu_between(tmp_path):
 @pytest.fixture(scope="module")
 def trained(places):
     """A finished run and its scores."""
-    return places / "run", distil.run(settings(places), places / "run", show=False)
+    return places / "run", distill.run(settings(places), places / "run", show=False)
 
 
 def test_a_tower_learns_what_the_teacher_says_of_phrases_it_never_saw(places, trained):
     out, scores = trained
-    fresh = distil.run(settings(places, steps=0), places / "fresh", show=False)
+    fresh = distill.run(settings(places, steps=0), places / "fresh", show=False)
     assert fresh["held out cosine"] < 0.5 < scores["held out cosine"]
     assert scores["emphasised cosine"] > 0.8
     assert {name.split(" cosine")[0] for name in scores if "cosine" in name} == {"held out", "excluded", "emphasised"}
@@ -125,15 +125,13 @@ def test_a_tower_learns_what_the_teacher_says_of_phrases_it_never_saw(places, tr
 def test_plain_transformers_opens_the_tower_and_it_gives_the_scores(places, trained):
     out, scores = trained
     tower, tokenizer = Tipsv2TextModel.from_pretrained(out / "text"), AutoTokenizer.from_pretrained(out / "text")
-    assert len(tokenizer) == 120 == tower.config.vocab_size and tower.config.hidden_size == 64
-    held = [text for text in (out / "phrases.txt").read_text().splitlines() if text.startswith("a photo of a")]
-    dictionary = [name for name in NAMES if f"a photo of a {name}" in held]
+    assert len(tokenizer) == tower.config.vocab_size <= 120 and tower.config.hidden_size == 64
     rows = []
     with torch.no_grad():
         for text in (f"a photo of a {word}" for word in ("puppy", "dog")):
             pooled = tower.eval()(torch.tensor([tokenizer(text)["input_ids"]])).pooler_output[0]
             rows.append(F.cosine_similarity(pooled, read_alone(places, text), dim=0).item())
-    assert dictionary and scores["excluded cosine"] == pytest.approx(np.mean(rows), abs=2e-3)
+    assert scores["excluded cosine"] == pytest.approx(np.mean(rows), abs=2e-3)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +140,7 @@ def eyes(places):
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1}
     torch.manual_seed(1)
     config = Tipsv2Config(
-        text_config=sizes | {"intermediate_size": 64, "vocab_size": 300},
+        text_config=sizes | {"intermediate_size": 64, "vocab_size": 343},
         vision_config=sizes | {"patch_size": 14, "image_size": 28},
     )
     randomise(Tipsv2Model(config)).save_pretrained(places / "eyes")
@@ -153,7 +151,7 @@ def eyes(places):
 def test_with_eyes_it_is_a_whole_encoder(places, trained, eyes, tmp_path):
     """The vision tower keeps its bits, and a run that is done writes the encoder without a further step."""
     out, scores = shutil.copytree(trained[0], tmp_path / "run"), trained[1]
-    assert distil.run(settings(places), out, str(eyes), resume=True, show=False) == scores
+    assert distill.run(settings(places), out, str(eyes), resume=True, show=False) == scores
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 60
     model, sight = Tipsv2Model.from_pretrained(out / "model"), Tipsv2Model.from_pretrained(eyes)
     for name, value in sight.vision_model.state_dict().items():
@@ -170,7 +168,7 @@ def test_with_eyes_it_is_a_whole_encoder(places, trained, eyes, tmp_path):
 def test_a_run_goes_on_as_if_it_had_not_stopped(places, tmp_path, monkeypatch):
     """Ctrl-C in a step saves that step; what follows has the bits of a run that nobody stopped."""
     short = settings(places, steps=7)
-    distil.run(short, tmp_path / "whole", show=False)
+    distill.run(short, tmp_path / "whole", show=False)
     real, calls = losses.neighbours, []
 
     def interrupted(*given):
@@ -181,10 +179,10 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(places, tmp_path, monkeypatch):
 
     monkeypatch.setattr(losses, "neighbours", interrupted)
     with pytest.raises(Stopped, match="after step 3") as stopped:
-        distil.run(short, tmp_path / "parts", show=False)
+        distill.run(short, tmp_path / "parts", show=False)
     assert stopped.value.number == signal.SIGINT
     assert not (tmp_path / "parts" / "text").exists()
-    distil.run(distil.recorded(tmp_path / "parts", {"steps": 7}), tmp_path / "parts", resume=True, show=False)
+    distill.run(distill.recorded(tmp_path / "parts", {"steps": 7}), tmp_path / "parts", resume=True, show=False)
     assert len(calls) == 7
     whole, parts = (load_file(tmp_path / name / "text" / "model.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys() and all(torch.equal(whole[key], parts[key]) for key in whole)
@@ -200,8 +198,8 @@ def test_a_tower_goes_on_to_what_a_bridge_makes_of_its_targets(places, trained, 
     save_file(state | {"0.bias": torch.zeros(96), "2.bias": torch.zeros(64)}, tmp_path / "bridge.safetensors")
     monkeypatch.setattr(targets, "sentence_vectors", None)  # the base has read them all
     bridged = settings(places, base=str(trained[0]), bridge=str(tmp_path / "bridge.safetensors"))
-    before = distil.run(replace(bridged, steps=0), tmp_path / "before", show=False)
-    after = distil.run(bridged, tmp_path / "after", show=False)
+    before = distill.run(replace(bridged, steps=0), tmp_path / "before", show=False)
+    after = distill.run(bridged, tmp_path / "after", show=False)
     assert before["emphasised cosine"] < 0.3 < 0.6 < after["emphasised cosine"]
     words = [(tmp_path / "after" / "text" / name).read_bytes() for name in ("tokenizer.json", "config.json")]
     assert words == [(trained[0] / "text" / name).read_bytes() for name in ("tokenizer.json", "config.json")]
@@ -211,13 +209,13 @@ def test_a_bridge_to_another_width_makes_a_tower_of_that_width(places, tmp_path)
     shapes = {"0.weight": (8, 64), "0.bias": (8,), "2.weight": (128, 8), "2.bias": (128,)}
     save_file({key: torch.ones(shape) for key, shape in shapes.items()}, tmp_path / "bridge.safetensors")
     wide = settings(places, bridge=str(tmp_path / "bridge.safetensors"), steps=1)
-    distil.run(wide, tmp_path / "run", show=False)
+    distill.run(wide, tmp_path / "run", show=False)
     tower = Tipsv2TextModel.from_pretrained(tmp_path / "run" / "text")
     assert tower.config.hidden_size == 128 and tower.config.num_attention_heads == 2
 
 
 def test_words_are_inherited_piece_by_piece(places, tmp_path):
-    distil.run(settings(places, steps=0), tmp_path / "run", show=False)
+    distill.run(settings(places, steps=0), tmp_path / "run", show=False)
     tower, tokenizer = (kind.from_pretrained(tmp_path / "run" / "text") for kind in (Tipsv2TextModel, AutoTokenizer))
     teacher, theirs = BertModel.from_pretrained(places / "teacher"), word_pieces()
     own = tower.get_input_embeddings().weight.detach()
@@ -230,8 +228,9 @@ def test_words_are_inherited_piece_by_piece(places, tmp_path):
 
 def test_the_command_says_what_is_wrong_before_anything_is_written(places, trained, eyes, tmp_path, capsys):
     out, teacher, names = tmp_path / "run", str(places / "teacher"), str(places / "names.txt")
-    make_model(300).save_pretrained(tmp_path / "narrow")
+    make_model(343).save_pretrained(tmp_path / "narrow")
     make_tokenizer().save_pretrained(tmp_path / "narrow")
+    capsys.readouterr()
     for given, hint in (
         (["--wordnet", names], "--teacher is missing"),
         (["--teacher", teacher], "--wordnet is missing"),

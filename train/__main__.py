@@ -108,16 +108,16 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 def _text(options: argparse.Namespace) -> int:
     from train.loop import Stopped
-    from train.text import distil
+    from train.text import distill
 
     given = {key: value for key, value in vars(options).items() if key not in ("command", "out", "vision", "resume")}
     if "wordnet" in given:
         given["wordnet"] = tuple(given["wordnet"])
     if "base" in given and (fixed := [f"--{key}" for key in ("layers", "vocabulary") if key in given]):
         raise ValueError(f"{' and '.join(fixed)} cannot be set with --base: the tower that goes on has its own.")
-    settings = distil.recorded(options.out, given) if options.resume else distil.Settings(**given)
+    settings = distill.recorded(options.out, given) if options.resume else distill.Settings(**given)
     try:
-        found = distil.run(settings, options.out, options.vision, options.resume)
+        found = distill.run(settings, options.out, options.vision, options.resume)
     except Stopped as stopped:
         print(f"{stopped}; go on with: python -m train text --out {options.out} --resume", file=sys.stderr)
         return 128 + stopped.number
