@@ -102,7 +102,7 @@ def test_a_stopped_run_goes_on_by_its_folder_alone(tiny_folder, tmp_path, capsys
 @pytest.fixture
 def stop(tmp_path):
     """A run's folder as a base of 48 left it: its sizes and digest are in the record."""
-    given = override(recipes.get("finetune"), ["tuning.base=tipsv2-nano", "data.source=photos", "stages.0.steps=20"])
+    given = override(recipes.get("finetune"), ["tuning.base=opentips-nano", "data.source=photos", "stages.0.steps=20"])
     (stage,) = given.stages
     found = replace(given, stages=(replace(stage, size=56, learning_rate=1e-3),), tower=Tower(width=48))
     found = replace(found, tuning=replace(found.tuning, digest="0123"))
@@ -114,7 +114,7 @@ def stop(tmp_path):
 def test_what_is_not_given_is_in_the_record(stop):
     folder, recipe = stop
     assert recorded(folder, "finetune", []) == recipe and recipe.tower == Tower() and not recipe.tuning.digest
-    same = ["tuning.base=tipsv2-nano", "stages.*.steps=20", "stages.0.size=0", "stages.0.learning_rate=0"]
+    same = ["tuning.base=opentips-nano", "stages.*.steps=20", "stages.0.size=0", "stages.0.learning_rate=0"]
     assert recorded(folder, "finetune", same, "finetune") == recipe
     assert recorded(folder, "finetune", ["tuning.base=opentips-nano"]).tuning.base == "opentips-nano"  # its name now
     anew = ["workers=7", "trackers=", "save_every=9", "milestones=1", "sample_every=8"]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from train import checkpoint, recipes
 from train.data.batches import Batches, BatchStream
-from train.loop import _StopFlag, fit
+from train.loop import StopFlag, fit
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.overrides import override
@@ -146,7 +146,7 @@ def test_a_signal_to_the_whole_group_saves(tmp_path, drive, number):
 
 def test_only_ctrl_c_interrupts_a_run_that_is_about_to_save():
     """A scheduler may send SIGTERM twice."""
-    with _StopFlag() as stop:
+    with StopFlag() as stop:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked == signal.SIGTERM

@@ -5,6 +5,7 @@
     python -m train finetune --base opentips-nano --data photos --out runs/mine
     python -m train textteacher --out runs/words
     python -m train foundations --out foundations
+    python -m train text --teacher foundations/minilm --wordnet wordnet/dict --out runs/text
     python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
     python -m train sparc --data scenes --out runs/sparc
     python -m train check photos --out sample.png
@@ -60,6 +61,8 @@ def _do(options: argparse.Namespace) -> int:
 
         for path in build(options.out, options.packages, options.classifier):
             print(path)
+    elif options.command == "text":
+        return _text(options)
     elif options.command == "curves":
         from train.curves import plot
 
@@ -85,6 +88,8 @@ def _do(options: argparse.Namespace) -> int:
 def _going_on(options: argparse.Namespace | None) -> str:
     """What an interrupted command leaves, and how one goes on."""
     command = options.command if options else ""
+    if command == "text" and (options.out / "text.json").exists():
+        return f"what was saved stands, go on with: python -m train text --out {options.out} --resume"
     if command in ("reproduce", "scenes", "caption", "foundations"):
         return "what is finished stands, go on with the same command"
     out = getattr(options, "out", None)
@@ -105,6 +110,26 @@ def _reproduce(options: argparse.Namespace) -> None:
             raise ValueError(f"--seeds {options.seeds}: whole numbers from 1 with commas, for example 1,2,3.")
         reproduce.run(options.out, rows, tuple(map(int, seeds)), options.jobs)
     print(tables.write(options.out))
+
+
+def _text(options: argparse.Namespace) -> int:
+    from train.loop import Stopped
+    from train.text import distill
+
+    given = {key: value for key, value in vars(options).items() if key not in ("command", "out", "vision", "resume")}
+    if "wordnet" in given:
+        given["wordnet"] = tuple(given["wordnet"])
+    if "base" in given and (fixed := [f"--{key}" for key in ("layers", "vocabulary") if key in given]):
+        raise ValueError(f"{' and '.join(fixed)} cannot be set with --base: the tower that goes on has its own.")
+    settings = distill.recorded(options.out, given) if options.resume else distill.Settings(**given)
+    try:
+        found = distill.run(settings, options.out, options.vision, options.resume)
+    except Stopped as stopped:
+        print(f"{stopped}; go on with: python -m train text --out {options.out} --resume", file=sys.stderr)
+        return 128 + stopped.number
+    for name, value in found.items():
+        print(f"{name}: {value:.4f}")
+    return 0
 
 
 def _data(options: argparse.Namespace):

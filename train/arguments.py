@@ -216,6 +216,31 @@ def _plain_commands(commands) -> None:
     words.add_argument("--out", type=Path, required=True, help="folder for the teacher")
     words.add_argument("--steps", type=int, default=200, help="how many (default 200)")
     words.add_argument("--seed", type=int, default=0, help="of its weights and texts (default 0)")
+    text = commands.add_parser(
+        "text",
+        help="a text tower that learns a sentence encoder's vectors over a large set of phrases",
+        description="Distil a sentence encoder (any BERT-like model whose sentence vector is the mean over its tokens) "
+        "into a text tower of TIPSv2's architecture, its words inherited, its vocabulary cut to what phrases need.",
+        epilog="example: python -m train text --teacher foundations/minilm --wordnet wordnet/dict --out runs/text "
+        "--vision runs/photos/model",
+        argument_default=argparse.SUPPRESS,  # what is not given is the default, or what a resumed run was begun with
+    )
+    text.add_argument("--out", type=Path, required=True, help="the run's folder")
+    text.add_argument("--teacher", help="folder or Hub id of the sentence encoder")
+    text.add_argument("--wordnet", nargs="+", metavar="PLACE", help="WordNet's folder dict; files of names")
+    text.add_argument("--emphasis", metavar="FILE", help="names that must be exact: a fifth of every batch")
+    text.add_argument("--exclude", metavar="FILE", help="words that no phrase but a definition may hold")
+    text.add_argument("--bridge", metavar="FILE", help="a map from the teacher's vectors to where the patches are")
+    text.add_argument("--base", help="go on from the tower of an earlier run")
+    text.add_argument("--vision", default="", help="write a whole encoder with this one's vision tower")
+    text.add_argument("--steps", type=int, help="how many (default 2000); the one flag that --resume may change")
+    text.add_argument("--layers", type=int, help="blocks of a new tower (default 4)")
+    text.add_argument("--batch-size", type=int, help="phrases a step (default 256)")
+    text.add_argument("--phrases", type=int, help="how many, beside the emphasised (default 100000)")
+    text.add_argument("--vocabulary", type=int, help="word pieces of a new tower; 0 keeps all (default 16000)")
+    text.add_argument("--learning-rate", type=float, help="the highest (default 0.001)")
+    text.add_argument("--seed", type=int, help="of phrases, weights and batches (default 0)")
+    text.add_argument("--resume", action="store_true", default=False, help="go on where the run in --out stopped")
     curves = commands.add_parser(
         "curves",
         help="draw the losses and the alignment of runs as one picture",

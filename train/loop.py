@@ -89,7 +89,7 @@ def fit(
     else:
         objective, optimizer = accelerator.prepare(objective, optimizer)
     inner = accelerator.unwrap_model(objective)
-    stop, shown = _StopFlag(), []
+    stop, shown = StopFlag(), []
     if main and recipe.sample_every:
         shown = shown_images(batches.source, max(stage.size for stage in recipe.stages), MONITOR_SEED)
     if main and show:
@@ -231,13 +231,31 @@ def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
     )
 
 
-class _StopFlag:
+<<<<<<< HEAD
+class StopFlag:
+=======
+@contextmanager
+def _killed_workers() -> Iterator[None]:
+    """A worker that was killed as a sentence; torch raises it wherever the training happens to be."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            f"a process that reads or draws the data was lost ({str(error).splitlines()[0].rstrip('. ')}), as happens "
+            "where memory runs out: fewer workers need less. Go on from the last checkpoint with --resume."
+        ) from error
+
+
+class StopFlag:
+>>>>>>> text
     """Turns Ctrl-C and SIGTERM into a flag the loop reads between steps; Ctrl-C after that interrupts at once."""
 
     def __init__(self):
         self.asked = 0  # the signal's number
 
-    def __enter__(self) -> _StopFlag:
+    def __enter__(self) -> StopFlag:
         self._old = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:

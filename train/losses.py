@@ -31,6 +31,24 @@ def match(logits: Tensor) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
+def neighbours(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Whom a text stands near, softly: KL divergence from the teacher's similarities in a batch to the student's.
+
+    mean_i KL( softmax_j(t_i . t_j / temperature) || softmax_j(s_i . t_j / temperature) ). InfoNCE whose targets are the
+    teacher's own: where two texts of a batch mean the same, neither is pushed from the other's vector. 0 where the
+    student is the teacher. After similarity distillation, as in SEED (arXiv 2101.04731) and CLIP-KD (arXiv 2307.12732);
+    the form is our choice.
+
+    Args:
+        student, teacher: [B, D], any length; no gradient flows into the teacher.
+        temperature: positive, in cosine units.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        student, teacher = F.normalize(student.float(), dim=-1), F.normalize(teacher.detach().float(), dim=-1)
+        ours, theirs = student @ teacher.T / temperature, teacher @ teacher.T / temperature
+    return F.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), reduction="batchmean", log_target=True)
+
+
 def grounding_scores(patches: Tensor, text: Tensor, temperature: float) -> Tensor:
     """How well each text is found in each image: the soft maximum over patches of their cosines (for `match`).
 

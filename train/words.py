@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Tipsv2Model
+from transformers import PreTrainedTokenizerBase, Tipsv2Model, Tipsv2TextModel
 
 from train.settings import Recipe, choose
 from train.teachers import TextTeacher
@@ -41,7 +41,7 @@ def inherit(model: Tipsv2Model, recipe: Recipe, tokenizer: PreTrainedTokenizerBa
             "it to own."
         )
     text = model.config.text_config
-    width, matrix = text.hidden_size, teacher.matrix
+    matrix = teacher.matrix
     if own:
         matrix = pieces_matrix(tokenizer, teacher.tokenizer, matrix, text.vocab_size)
     elif len(tokenizer) > len(matrix):
@@ -50,13 +50,20 @@ def inherit(model: Tipsv2Model, recipe: Recipe, tokenizer: PreTrainedTokenizerBa
             "not fit."
         )
     text.pad_token_id = tokenizer.pad_token_id
-    matrix = matrix * (LENGTH / model.text_model.embeddings.embed_scale / matrix.square().mean().sqrt())
-    embedding = nn.Embedding.from_pretrained(matrix.clone(), freeze=frozen)
-    if matrix.shape[1] != width:
-        turn = nn.Linear(matrix.shape[1], width, bias=False)
-        nn.init.normal_(turn.weight, std=matrix.shape[1] ** -0.5)  # keeps the length of a word
-        embedding = nn.Sequential(embedding, turn)
-    model.text_model.embeddings.token_embedding = embedding
+    model.text_model.embeddings.token_embedding = embedding(model.text_model, matrix, frozen)
+
+
+def embedding(tower: Tipsv2TextModel, matrix: Tensor, frozen: bool) -> nn.Embedding | nn.Sequential:
+    """A teacher's words [V, E] as `tower` can read them, scaled by one number (see LENGTH); followed by a random map
+    that trains where the tower has another width. `folded` makes one embedding of both.
+    """
+    matrix = matrix * (LENGTH / tower.embeddings.embed_scale / matrix.square().mean().sqrt())
+    words, width = nn.Embedding.from_pretrained(matrix.clone(), freeze=frozen), tower.config.hidden_size
+    if matrix.shape[1] == width:
+        return words
+    turn = nn.Linear(matrix.shape[1], width, bias=False)
+    nn.init.normal_(turn.weight, std=matrix.shape[1] ** -0.5)  # keeps the length of a word
+    return nn.Sequential(words, turn)
 
 
 def pieces_matrix(

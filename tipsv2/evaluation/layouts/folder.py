@@ -1,6 +1,6 @@
 """Anybody's labelled pictures for segmentation: what `tipsv2.labelled` opens, as a split.
 
-    python -m tipsv2 evaluate segmentation --data folder:/data/street --model tipsv2-nano
+    python -m tipsv2 evaluate segmentation --data folder:/data/street --model opentips-nano
     python -m tipsv2 evaluate segmentation --images jpg --labels masks --names names.txt --first 1 --void 0
 
 A probe needs a part to train on. In a folder without parts every fifth picture is judged and the others train.

@@ -1,0 +1,1 @@
+"""A text tower of TIPSv2's architecture that learns a sentence encoder's vectors: phrases, vocabulary, loop."""
