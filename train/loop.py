@@ -231,25 +231,7 @@ def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
     )
 
 
-<<<<<<< HEAD
 class StopFlag:
-=======
-@contextmanager
-def _killed_workers() -> Iterator[None]:
-    """A worker that was killed as a sentence; torch raises it wherever the training happens to be."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ChildProcessError(
-            f"a process that reads or draws the data was lost ({str(error).splitlines()[0].rstrip('. ')}), as happens "
-            "where memory runs out: fewer workers need less. Go on from the last checkpoint with --resume."
-        ) from error
-
-
-class StopFlag:
->>>>>>> text
     """Turns Ctrl-C and SIGTERM into a flag the loop reads between steps; Ctrl-C after that interrupts at once."""
 
     def __init__(self):
