@@ -32,7 +32,7 @@ class VisionTeacher:
     def __init__(self, name: str, field: str = "sfclip.vision_teacher"):
         """Open a folder, a Hub id or the bundled encoder. Raises ValueError if it is no vision model with patches."""
         self.name, self.field = name, field
-        self.model = _open(name, field, "vision", "pixel_values")
+        self.model = open_model(name, field, "vision", "pixel_values")
         config = self.model.config
         patch = getattr(config, "patch_size", None)
         patch = patch[0] if isinstance(patch, list | tuple) and len(set(patch)) == 1 else patch
@@ -41,7 +41,7 @@ class VisionTeacher:
         self.patch, self.width = patch, config.hidden_size
         self.registers = getattr(config, "num_register_tokens", 0) or 0
         self.resizes = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
-        self.scale, mean, deviation = self._normalisation()
+        self.scale, mean, deviation = normalisation(name, field)
         self.mean, self.deviation = (torch.tensor(v).view(-1, 1, 1) for v in (mean, deviation))
 
     def look(self, images: Tensor, side: int, size: int = 0) -> Tensor:
@@ -91,24 +91,6 @@ class VisionTeacher:
         grid = F.interpolate(grid.float().permute(0, 3, 1, 2), (side, side), mode="bilinear", antialias=own > side)
         return grid.permute(0, 2, 3, 1)
 
-    def _normalisation(self) -> tuple[float, list[float], list[float]]:
-        """Factor on pixels in [0, 1], then mean and standard deviation, from the image processor's settings."""
-        try:
-            settings, _ = ImageProcessingMixin.get_image_processor_dict(_place(self.name))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{self.field}={self.name!r} has no preprocessor_config.json, so how its pixels are normalised is "
-                "unknown; save its image processor there."
-            ) from error
-        scale = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255.0
-        if not settings.get("do_normalize", True):
-            return scale, [0.0], [1.0]
-        if "image_mean" not in settings or "image_std" not in settings:
-            raise ValueError(
-                f"{self.field}={self.name!r}: its preprocessor_config.json lacks image_mean or image_std; add them."
-            )
-        return scale, settings["image_mean"], settings["image_std"]
-
 
 class TextTeacher:
     """A frozen text model, encoder or decoder only, with its tokenizer and its word embeddings."""
@@ -116,7 +98,7 @@ class TextTeacher:
     def __init__(self, name: str, field: str = "sfclip.text_teacher"):
         """Open a folder, a Hub id or the bundled encoder. Raises ValueError if it is no text model with a tokenizer."""
         self.name, self.field = name, field
-        self.model = _open(name, field, "text", "input_ids")
+        self.model = open_model(name, field, "text", "input_ids")
         self.tokenizer = open_tokenizer(name, field)
         self.width = self.model.config.hidden_size
 
@@ -168,8 +150,12 @@ def open_tokenizer(name: str, field: str = "sfclip.text_teacher"):
     return tokenizer
 
 
-def _open(name: str, field: str, kind: str, takes: str) -> nn.Module:
-    """The vision or text model called `name`, every weight from its file, frozen."""
+def open_model(name: str, field: str, kind: str, takes: str) -> nn.Module:
+    """The vision or text model (`kind`) in a folder or of a Hub id, every weight from its file, frozen.
+
+    field: names it in errors.   takes: the name of its first argument, which tells the two kinds apart.
+    Raises ValueError where there is none, it is of the other kind, or lacks weights.
+    """
     place = _place(name)
     if os.path.isabs(place) and not os.path.isdir(place):
         raise ValueError(f"{field}={name!r}: there is no such folder.")
@@ -205,6 +191,30 @@ def _place(name: str) -> str:
     path = Path(name).expanduser()
     looks_like_a_path = path.is_dir() or path.is_absolute() or name.startswith(".") or len(path.parts) != 2
     return str(path.resolve()) if looks_like_a_path else name
+
+
+def normalisation(
+    name: str, field: str, otherwise: tuple[list[float], list[float]] | None = None
+) -> tuple[float, list[float], list[float]]:
+    """Factor on pixels in [0, 1], then mean and standard deviation, from the image processor's settings of a model.
+
+    otherwise: mean and deviation where the model has no such settings. Raises ValueError where neither tells them.
+    """
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(_place(name))
+    except (OSError, ValueError) as error:
+        if otherwise:
+            return 1.0, *otherwise
+        raise ValueError(
+            f"{field}={name!r} has no preprocessor_config.json, so how its pixels are normalised is unknown; save its "
+            "image processor there."
+        ) from error
+    scale = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255.0
+    if not settings.get("do_normalize", True):
+        return scale, [0.0], [1.0]
+    if "image_mean" not in settings or "image_std" not in settings:
+        raise ValueError(f"{field}={name!r}: its preprocessor_config.json lacks image_mean or image_std; add them.")
+    return scale, settings["image_mean"], settings["image_std"]
 
 
 def move(model: nn.Module, device: torch.device) -> None:

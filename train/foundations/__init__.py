@@ -1,0 +1,1 @@
+"""Foundation models of one modality and a table of names, built from packages of public registries."""
