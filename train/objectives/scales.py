@@ -1,0 +1,34 @@
+"""Learned scales of cosines, and biases: what turns the likeness of a patch and a name into a probability."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+SOFTMAX, BINARY, BIAS = 20.0, 15.0, -4.0  # where they start
+
+
+class Scales(nn.Module):
+    """softmax: of a choice among names. binary, presence: of a name for itself, in a patch and in a picture."""
+
+    def __init__(self):
+        super().__init__()
+        self.softmax_log = nn.Parameter(torch.tensor(math.log(SOFTMAX)))
+        self.binary_log = nn.Parameter(torch.tensor(math.log(BINARY)))
+        self.binary_bias = nn.Parameter(torch.tensor(BIAS))
+        self.presence_log = nn.Parameter(torch.tensor(math.log(BINARY)))
+        self.presence_bias = nn.Parameter(torch.tensor(BIAS))
+
+    def softmax(self, cosines: Tensor) -> Tensor:
+        """Logits of a softmax over the last dimension."""
+        return cosines * self.softmax_log.exp()
+
+    def binary(self, cosines: Tensor) -> Tensor:
+        """Logits of patches."""
+        return cosines * self.binary_log.exp() + self.binary_bias
+
+    def presence(self, cosines: Tensor) -> Tensor:
+        """Logits of pictures."""
+        return cosines * self.presence_log.exp() + self.presence_bias
