@@ -214,7 +214,7 @@ def photos() -> Recipe:
         attention="sdpa",
         named_patches=NamedPatches(weight=1.0, binary=0.2),
         presence=Presence(weight=0.15),
-        soft_names=SoftNames(weight=1.0, groups=0.03),
+        soft_names=SoftNames(weight=1.0, groups=0.015),
         whole_names=WholeNames(weight=0.3, captions=0.1),
         save_every=100,
         milestones=0,

@@ -115,6 +115,8 @@ def compose(sets: Sequence[Kept], settings: KeptCrops, captions: bool) -> Words:
         start = len(phrases) * len(FRAMES)
         for k, kept in enumerate(sets):
             pairs = [_two(each) for each in kept.captions]
+            if not any(text for pair in pairs for text in pair):
+                continue
             numbers = [[start + told.setdefault(text, len(told)) if text else -1 for text in pair] for pair in pairs]
             rows[k] = torch.tensor(numbers)
     return Words(list(phrases), list(told), lists, members, rows)

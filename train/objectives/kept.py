@@ -49,7 +49,7 @@ class KeptObjective(nn.Module):
     ):
         """vectors: [R, W] of `words.sentences`. teacher: where `recipe.kept_distillation.weight` is not 0."""
         super().__init__()
-        self.recipe, self.model, self.sets, self.bridge = recipe, model, sets, bridge
+        self.recipe, self.model, self.sets, self.words, self.bridge = recipe, model, sets, words, bridge
         self.bridge.requires_grad_(recipe.kept.bridge_rate > 0)
         self.scales = Scales()
         self.register_buffer("vectors", vectors, persistent=False)
