@@ -1,5 +1,5 @@
-"""What `train keep` and a run on kept crops need, tiny and made on the spot: pictures with labels, pictures with classes,
-a table of names, a classifier, a sentence encoder, an encoder of three blocks.
+"""What `train keep` and a run on kept crops need, tiny and made on the spot: pictures with labels, pictures with
+classes, a table of names, a classifier, a sentence encoder, an encoder of three blocks.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def named(folder: Path, count: int = 3) -> Path:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(1)
     for k in range(count):
-        Image.fromarray(rng.integers(0, 255, (64, 48, 3), dtype=np.uint8)).save(folder / f"{k:03}_n{k}_{CLASSES[k]}.png")
+        pixels = rng.integers(0, 255, (64, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k:03}_n{k}_{CLASSES[k]}.png")
     return folder
 
 

@@ -60,6 +60,27 @@ def test_soft_named_weighs_a_row_by_its_likeliest(drawn):
     assert name_losses.soft_named(logits, classes, chance).item() == pytest.approx(total / count, rel=1e-5)
 
 
+def test_places_set_a_names_patches_above_the_others_of_its_picture():
+    torch.manual_seed(1)
+    cosines, labels, share = torch.rand(3, 6, 4) * 2 - 1, torch.randint(-1, 4, (3, 6)), torch.rand(3, 6)
+    labels[2] = 1  # a picture of one name: nothing to compare with
+    total = count = 0.0
+    for picture in range(3):
+        for name in range(4):
+            own = [n for n in range(6) if labels[picture, n] == name and share[picture, n] >= 0.4]
+            others = [n for n in range(6) if labels[picture, n] >= 0 and labels[picture, n] != name]
+            if not own or not others:
+                continue
+            against = math.log(sum(math.exp(20 * cosines[picture, n, name].item()) for n in others) / 10)
+            each = [math.log1p(math.exp(against - 20 * cosines[picture, n, name].item())) for n in own]
+            total += sum(each) / len(each)
+            count += 1
+    assert count > 3
+    value = name_losses.places(cosines, labels, share, 20.0, 0.4)
+    assert value.item() == pytest.approx(total / count, rel=1e-4)
+    assert name_losses.places(cosines[2:], labels[2:], share[2:], 20.0, 0.4).item() == 0
+
+
 def test_groups_are_sums_over_their_classes():
     classes, chance = torch.tensor([[0, 3], [2, 1]]), torch.tensor([[0.6, 0.3], [0.9, 0.1]])
     members = torch.tensor([[1, 0], [1, 1], [0, 0], [1, 1.0]])

@@ -108,7 +108,7 @@ def test_more_crops_do_not_change_a_run_and_fewer_stop_it(folders, source, tmp_p
 
 def test_every_term_is_the_loop_over_its_patches(folders, source):
     """Terms from the batch and the model's own features, patch by patch."""
-    recipe, objective, _ = prepare_kept(kept_trees.recipe(folders, source, "soft_names.patches=0"))
+    recipe, objective, _ = prepare_kept(kept_trees.recipe(folders, source, "soft_names.patches=0", "kept.noise=0"))
     batch = KeptBatches(recipe, words=objective_words(recipe))[1]
     with torch.no_grad():
         _, terms = objective(batch, recipe.stages[0])
@@ -208,7 +208,7 @@ def test_averages_follow_slowly():
 
 def test_an_earlier_run_teaches_one_that_starts_again(folders, source, whole, tmp_path):
     only = ["named_patches.weight=0", "named_patches.binary=0", "presence.weight=0", "soft_names.weight=0"]
-    only += ["soft_names.groups=0", "whole_names.weight=0", "whole_names.captions=0"]
+    only += ["named_patches.places=0", "soft_names.groups=0", "whole_names.weight=0", "whole_names.captions=0"]
     taught = [f"kept_distillation.teacher={whole / 'model'}", "kept_distillation.weight=1"]
     recipe = kept_trees.recipe(folders, source, *only, *taught, f"kept.bridge={whole / 'bridge.safetensors'}")
     recipe, objective, _ = prepare_kept(override(recipe, ["kept.bridge_rate=0"]))
@@ -219,7 +219,9 @@ def test_an_earlier_run_teaches_one_that_starts_again(folders, source, whole, tm
     ours, theirs = (features_after(vision, hidden, 2, (3, 3)) for vision in (objective.model.vision_model, teacher))
     expected = 1 - F.cosine_similarity(ours[3], theirs[3], dim=-1).mean()
     assert terms["distillation_values_named"].item() == pytest.approx(expected.item(), rel=1e-4)
-    assert set(terms) == {f"distillation_{kind}_{name}" for kind in ("final", "values") for name in ("labelled", "named")}
+    assert set(terms) == {
+        f"distillation_{kind}_{name}" for kind in ("final", "values") for name in ("labelled", "named")
+    }
     assert not any(p.requires_grad for p in objective.bridge.parameters())
     short = override(replace(recipe, tower=kept_trees.recipe(folders, source).tower), ["stages.0.steps=1"])
     assert runs.start(short, tmp_path / "student", show=False) == 0

@@ -160,8 +160,8 @@ def _keep_command(commands) -> None:
     keep = commands.add_parser(
         "keep",
         help="crops of pictures through the frozen part of a vision tower, once, for sfclip --recipe photos",
-        description="Compute what does not change while only the last blocks learn, and keep it in a folder. Stopped and "
-        "started again with the same command, it goes on; what is there can be trained on meanwhile.",
+        description="Compute what does not change while only the last blocks learn, and keep it in a folder. Stopped "
+        "and started again with the same command, it goes on; what is there can be trained on meanwhile.",
         epilog="example: python -m train keep folder:photos/coco100 --vision runs/start --crops 10 --out kept/coco100",
     )
     keep.add_argument("source", help="folder:PATH of labelled pictures, a folder of pictures, or scenes")

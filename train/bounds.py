@@ -74,7 +74,7 @@ def _of_kept(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
     """The families of terms on kept crops, which other data do not have."""
     on_kept = is_kept(recipe.data.source)
     weights = {
-        "named_patches": ("weight", "binary"),
+        "named_patches": ("weight", "binary", "places"),
         "presence": ("weight",),
         "soft_names": ("weight", "groups"),
         "whole_names": ("weight", "captions"),
@@ -97,9 +97,14 @@ def _of_kept(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
         name = "kept.average" if field == "average" else "whole_names.smoothing"
         yield name, value, 0 <= value < 1, "from 0 to below 1"
     yield "kept.hidden", kept.hidden, kept.hidden >= 1, "a whole number from 1"
-    for field in ("bridge_rate", "values"):
+    for field in ("bridge_rate", "blocks_rate", "scale_rate", "values", "noise"):
         yield f"kept.{field}", getattr(kept, field), getattr(kept, field) >= 0, "0 or more"
-    yield "kept.scale_rate", kept.scale_rate, kept.scale_rate > 0, "above 0"
+    for field in ("softmax", "binary"):
+        yield f"kept.{field}", getattr(kept, field), getattr(kept, field) > 0, "above 0"
+    yield "kept.bias", kept.bias, True, "a number"
+    yield "kept.centre", kept.centre, kept.centre >= 0, "a whole number from 0"
+    learns = kept.blocks_rate > 0 or kept.bridge_rate > 0 or not on_kept
+    yield "kept.blocks_rate", kept.blocks_rate, learns, "above 0 where kept.bridge_rate is 0: something must learn"
     yield "presence.temperature", recipe.presence.temperature, recipe.presence.temperature > 0, "above 0"
     yield "soft_names.patches", recipe.soft_names.patches, recipe.soft_names.patches >= 0, "a whole number from 0"
 

@@ -5,11 +5,14 @@ B images, N patches, C names, K classes of a classifier, G groups of classes, R 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+OTHERS = 10  # patches, see `places`
 
 
 def named(logits: Tensor, labels: Tensor, weights: Tensor, average: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
@@ -55,6 +58,34 @@ def soft_named(
     weights = chance[:, 0]
     each = -(logits.float().log_softmax(-1).gather(-1, classes) * chance).sum(-1)
     return (each * weights).sum() / average(weights.sum()).clamp(min=1e-6)
+
+
+def places(
+    cosines: Tensor,
+    labels: Tensor,
+    share: Tensor,
+    scale: float,
+    least: float,
+    average: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
+    """Where in its picture is a name? Each patch of it against all labelled patches that are not.
+
+    softplus(log sum_n exp(scale * cos_n) - log OTHERS - scale * cos_own), n over the others: 0 for a patch that lies
+    well above them, so that a few wrong ones count and not how many there are. The mean over a name's patches, then
+    over names and pictures that have both kinds. It asks what a heatmap shows, within one picture and name.
+
+    Args:
+        cosines: [B, N, C]. labels: [B, N] int64, -1 = none. share: [B, N]; a name's patches have `least` or more.
+        scale: positive. average: as in `named`.
+    """
+    logits = cosines.float() * scale
+    own = F.one_hot(labels.clamp(min=0), cosines.shape[-1]).bool() & (labels >= 0)[..., None]
+    others = ~own & (labels >= 0)[..., None]
+    own = own & (share >= least)[..., None]
+    valid = (own.any(1) & others.any(1)).float()  # [B, C]
+    against = logits.masked_fill(~others, -1e4).logsumexp(1, keepdim=True) - math.log(OTHERS)
+    each = (F.softplus(against - logits) * own).sum(1) / own.sum(1).clamp(min=1)
+    return (each * valid).sum() / average(valid.sum()).clamp(min=1e-6)
 
 
 def group_chances(classes: Tensor, chance: Tensor, members: Tensor) -> Tensor:

@@ -212,7 +212,7 @@ def photos() -> Recipe:
         warmup=40,
         clip=3.0,
         attention="sdpa",
-        named_patches=NamedPatches(weight=1.0, binary=0.2),
+        named_patches=NamedPatches(weight=1.0, binary=0.5, places=0.7),
         presence=Presence(weight=0.15),
         soft_names=SoftNames(weight=1.0, groups=0.015),
         whole_names=WholeNames(weight=0.3, captions=0.1),

@@ -189,17 +189,24 @@ class KeptCrops:
     hidden: int = 1024  # width of the bridge
     bridge: str = ""  # a bridge to start from, bridge.safetensors of another run; empty: a new one
     bridge_rate: float = 3.3  # of the learning rate, for the bridge; 0 leaves it as it is
-    scale_rate: float = 7.0  # of the learning rate, for the learned scales of cosines and their biases
+    blocks_rate: float = 1.0  # likewise, for the blocks and the norm: 0 trains the bridge alone
+    scale_rate: float = 0.0  # likewise, for the scales of cosines and their biases
+    softmax: float = 25.0  # scale of cosines where names are chosen among, as it is or starts
+    binary: float = 25.0  # scale where a name is judged for itself, in patches and pictures
+    bias: float = -5.0  # what is added there
+    noise: float = 0.15  # length of the noise on a sentence vector, whose length is 1
+    centre: int = 256  # crops whose mean feature the final norm's bias loses before the first step; 0: none
     values: float = 1.0  # what the losses of value features count, those of the final layer being 1; 0 leaves them out
     average: float = 0.99  # decay of the running mean of what is trained, which is what is exported; 0: the last step
 
 
 @dataclass(frozen=True)
 class NamedPatches:
-    """Kept crops with labels: every labelled patch its name among the set's names, by a learned scale of cosines."""
+    """Kept crops with labels: every labelled patch its name among the set's names, every name its patches."""
 
-    weight: float = 0.0  # of the cross-entropy
-    binary: float = 0.0  # of every name for itself: a sigmoid of scale * cosine + bias, both learned
+    weight: float = 0.0  # of the cross-entropy over names
+    binary: float = 0.0  # of every name for itself: a sigmoid of scale * cosine + bias
+    places: float = 0.0  # of a name's own patches against the picture's others
     least: float = 0.5  # a patch counts from this share of its most frequent label on, and as much as that share
 
 

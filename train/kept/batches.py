@@ -21,9 +21,11 @@ class KeptBatches(Dataset):
     """Item `step` is that step's batch. Of set number k, with B crops, N patches and C names:
 
     k.hidden float16 [B, T, D]; k.labels [B, N] (-1 = unlabelled), k.share [B, N] and k.names [C] where it has labels;
-    k.known [B] (-1 = none) where some are; k.soft_at [n], places of B * N, k.soft [n, 8] and k.chance [n, 8] where it has soft names;
+    k.known [B] (-1 = none) where some are; where it has soft names k.soft_at [n], places of B * N, k.soft and k.chance
+    [n, 8];
     k.captions [B, 2] (-1 = none) where captions are learned from. names, captions, and for all sets classes [K] and
     groups [G], are rows of the sentence vectors (`train.kept.words`).
+    seed [] is of what else is random in the step.
     Raises ValueError where a set's crops cannot be shared out among the processes.
     """
 
@@ -82,7 +84,7 @@ class KeptBatches(Dataset):
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         seed = np.random.SeedSequence([self.recipe.seed, step, self.rank]).generate_state(1)
         generator = torch.Generator().manual_seed(int(seed[0]))
-        batch = {}
+        batch = {"seed": torch.tensor(int(seed[0]))}
         for name, listed in self.words.lists.items():
             key = f"{name}.names" if name.isdigit() else name
             batch[key] = listed.choose(generator, self.recipe.kept.own)

@@ -126,8 +126,8 @@ def begin(folder: Path, meta: dict, names: Sequence[str], shapes: dict[str, tupl
     free = shutil.disk_usage(folder.parent).free
     if need > free:
         raise OSError(
-            f"'{folder}' would take {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB: keep fewer crops, smaller "
-            "ones, or choose another place."
+            f"'{folder}' would take {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB: keep fewer crops, "
+            "smaller ones, or choose another place."
         )
     with whole_folder(folder) as part:
         (part / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")

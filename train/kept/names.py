@@ -123,7 +123,7 @@ def _objects(place: Path) -> Iterator[dict]:
 
 
 def read_words(place: Path) -> dict[str, list[str]]:
-    """NAME<tab>another word for it a line -> name in lower case -> words. Raises ValueError for a line of another kind."""
+    """NAME<tab>another word for it a line -> name in lower case -> words. Raises ValueError for another line."""
     found: dict[str, list[str]] = {}
     for number, line in enumerate(_lines(place), 1):
         name, tab, word = (part.strip() for part in line.partition("\t"))
@@ -142,7 +142,7 @@ def read_excluded(place: Path) -> list[str]:
 
 
 def said(words: list[str], excluded: list[str], most: int) -> list[str]:
-    """`words` in lower case, each once, without those that hold an excluded word; the first stays, and `most` in all."""
+    """`words` in lower case, each once, without those that hold an excluded word; the first stays; `most` in all."""
     forbidden = barring(excluded)
     each = list(dict.fromkeys(word.lower() for word in words))
     return [word for k, word in enumerate(each) if k == 0 or not forbidden(word)][:most]

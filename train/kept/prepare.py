@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, Tipsv2Model
 
 import tipsv2
+from tipsv2.dense import features_after
 from tipsv2.weights import digest_of
 from train.kept.keep import frozen_digest
 from train.kept.sets import KeptSet, digest_of_sets, open_sets
@@ -36,9 +37,11 @@ def prepare_kept(recipe: Recipe, empty: bool = False) -> tuple[Recipe, KeptObjec
     _same_frozen(model, sets, f"--base {recipe.tuning.base}")
     if (layers := len(model.vision_model.encoder.layer)) - recipe.tuning.layers < sets[0].kept.blocks:
         raise ValueError(
-            f"tuning.layers={recipe.tuning.layers} of {layers} blocks learn, but '{sets[0].kept.folder}' was kept after "
-            f"block {sets[0].kept.blocks}: set {layers - sets[0].kept.blocks} or less."
+            f"tuning.layers={recipe.tuning.layers} of {layers} blocks learn, but '{sets[0].kept.folder}' was kept "
+            f"after block {sets[0].kept.blocks}: set {layers - sets[0].kept.blocks} or less."
         )
+    if recipe.kept.centre and not empty:
+        centre(model, sets, recipe.kept.centre)
     teacher = None
     if recipe.kept_distillation.weight:
         guide = tipsv2.load(recipe.kept_distillation.teacher, "cpu", "float32", fast=False)
@@ -57,6 +60,22 @@ def prepare_kept(recipe: Recipe, empty: bool = False) -> tuple[Recipe, KeptObjec
     return recipe, KeptObjective(recipe, model, sets, words, vectors, bridge, teacher), tokenizer
 
 
+@torch.no_grad()
+def centre(model: Tipsv2Model, sets: list[KeptSet], crops: int) -> None:
+    """Take the mean patch feature, of both kinds, over so many crops spread evenly over all sets from the final norm's
+    bias: a direction that all patches share says nothing, and hides in every cosine what differs.
+    """
+    means = []
+    for each in sets:
+        rows, side = each.kept.rows, (each.kept.side, each.kept.side)
+        count = min(rows, max(1, crops // len(sets)))
+        for k in range(count):
+            hidden = torch.from_numpy(each.kept.arrays["hidden"][k * rows // count][None]).float()
+            _, _, patches, values = features_after(model.vision_model, hidden, each.kept.blocks, side)
+            means.append((patches.mean((0, 1, 2)) + values.mean((0, 1, 2))) / 2)
+    model.vision_model.layernorm.bias -= torch.stack(means).mean(0)
+
+
 def _check(recipe: Recipe, sets: list[KeptSet]) -> None:
     if not recipe.tuning.base:
         raise ValueError("--base is missing: kept crops are trained on from the encoder whose frozen part made them.")
@@ -72,9 +91,14 @@ def _check(recipe: Recipe, sets: list[KeptSet]) -> None:
         raise ValueError("kept crops are trained on with accumulate=1 and sharding=none.")
     if recipe.kept_distillation.weight and not recipe.kept_distillation.teacher:
         raise ValueError("kept_distillation.teacher is missing: the model folder of a run on the same kept crops.")
+    named = recipe.named_patches
     needs = {
         "soft_names": ("soft", recipe.soft_names.weight or recipe.soft_names.groups, "--classifier"),
-        "named_patches": ("labels", recipe.named_patches.weight or recipe.named_patches.binary, "labels"),
+        "named_patches": (
+            "labels",
+            recipe.named_patches.weight or recipe.named_patches.binary or recipe.named_patches.places,
+            "labels",
+        ),
         "presence": ("labels", recipe.presence.weight, "labels"),
     }
     for family, (array, wanted, what) in needs.items():

@@ -35,7 +35,7 @@ BRIDGE = "bridge.safetensors"
 
 
 class KeptObjective(nn.Module):
-    """`forward(batch, stage)` -> loss and what it is made of, by term, features and set; `after_step` moves averages."""
+    """`forward(batch, stage)` -> loss and what it is made of: term, features and set; `after_step` moves averages."""
 
     def __init__(
         self,
@@ -51,11 +51,13 @@ class KeptObjective(nn.Module):
         super().__init__()
         self.recipe, self.model, self.sets, self.words, self.bridge = recipe, model, sets, words, bridge
         self.bridge.requires_grad_(recipe.kept.bridge_rate > 0)
-        self.scales = Scales()
+        if not recipe.kept.blocks_rate:
+            model.requires_grad_(False)
+        self.scales = Scales(recipe.kept)
         self.register_buffer("vectors", vectors, persistent=False)
         self.register_buffer("members", words.members, persistent=False)
         self.terms = nn.ModuleDict()
-        if recipe.named_patches.weight or recipe.named_patches.binary:
+        if recipe.named_patches.weight or recipe.named_patches.binary or recipe.named_patches.places:
             self.terms["named_patches"] = NamingPatches(recipe.named_patches)
         if recipe.presence.weight:
             self.terms["presence"] = Presences(recipe.presence)
@@ -69,24 +71,37 @@ class KeptObjective(nn.Module):
         self.averages = Averages(self, recipe.kept.average) if recipe.kept.average else None
         # what never changes is in the base
         self.fixed = {f"model.{name}" for name, p in model.named_parameters() if not p.requires_grad}
+        self.fixed.discard("model.vision_model.layernorm.bias")  # which was centred, perhaps on fewer crops than later
 
     def rate(self, name: str) -> float:
         """Of the learning rate, for the parameter of this name."""
-        first = name.split(".")[0]
-        return {"bridge": self.recipe.kept.bridge_rate, "scales": self.recipe.kept.scale_rate}.get(first, 1.0)
+        kept = self.recipe.kept
+        rates = {"bridge": kept.bridge_rate, "scales": kept.scale_rate, "model": kept.blocks_rate}
+        return rates[name.split(".")[0]]
 
     def forward(self, batch: dict[str, Tensor], stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
         loss, values = 0, {}
-        named = {key: unit(self.bridge(self.vectors[batch[key]])) for key in ("classes", "groups") if key in batch}
+        noise = torch.Generator().manual_seed(int(batch["seed"]))
+        named = {key: self._said(batch[key], noise) for key in ("classes", "groups") if key in batch}
         for number, each in enumerate(self.sets):
-            view = self._view(number, batch, named)
+            view = self._view(number, batch, named, noise)
             for term in self.terms.values():
                 for name, (weight, value) in term(view).items():
                     values[f"{name}_{each.kept.name}"] = value
                     loss = loss + each.weight * weight * value
         return loss, values
 
-    def _view(self, number: int, batch: dict[str, Tensor], named: dict[str, Tensor]) -> KeptView:
+    def _said(self, rows: Tensor, noise: torch.Generator) -> Tensor:
+        """Sentence vectors with a little noise, over the bridge: rows [...] -> [..., D] of unit length."""
+        vectors = self.vectors[rows]
+        if self.recipe.kept.noise:
+            drawn = torch.randn(vectors.shape, generator=noise).to(vectors)
+            vectors = unit(vectors + self.recipe.kept.noise * drawn / vectors.shape[-1] ** 0.5)
+        return unit(self.bridge(vectors))
+
+    def _view(
+        self, number: int, batch: dict[str, Tensor], named: dict[str, Tensor], noise: torch.Generator
+    ) -> KeptView:
         prefix = f"{number}."
         part = {key.removeprefix(prefix): value for key, value in batch.items() if key.startswith(prefix)}
         hidden, counts = part.pop("hidden").float(), {"final": 1.0, "values": self.recipe.kept.values}
@@ -110,11 +125,11 @@ class KeptObjective(nn.Module):
             cls=cls,
             features=features,
             counts=counts,
-            names=unit(self.bridge(self.vectors[part.pop("names")])) if "names" in part else None,
+            names=self._said(part.pop("names"), noise) if "names" in part else None,
             classes=named.get("classes"),
             groups=named.get("groups"),
             members=self.members,
-            captions=None if captions is None else unit(self.bridge(self.vectors[captions.clamp(min=0)])),
+            captions=None if captions is None else self._said(captions.clamp(min=0), noise),
             part=part,
             scales=self.scales,
             targets=targets,

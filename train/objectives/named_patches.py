@@ -1,7 +1,8 @@
-"""Labels of patches: every labelled patch chooses its own name among the set's, and says of each whether it is it.
+"""Labels of patches: every patch chooses its name among the set's, says of each whether it is it, and every name
+chooses its patches.
 
 As `train.objectives.patch_labels`, with a scale that learns and patches weighed by how much of them shows their label;
-names come over the bridge. The second half asks every name for itself, so that a cosine means the same beside any
+names come over the bridge. The second asks every name for itself, so that a cosine means the same beside any
 others: what "not here" needs (train/name_losses.py).
 """
 
@@ -17,7 +18,7 @@ from train.settings import NamedPatches
 
 
 class NamingPatches(nn.Module):
-    """Terms `names_*` and `binary_*` of a set with labels."""
+    """Terms `names_*`, `binary_*` and `places_*` of a set with labels."""
 
     def __init__(self, settings: NamedPatches):
         super().__init__()
@@ -38,4 +39,11 @@ class NamingPatches(nn.Module):
             if settings.binary:
                 loss = name_losses.binary(view.scales.binary(found), right, weights, mean)
                 out[f"binary_{kind}"] = settings.binary * counts, loss
+            if settings.places:
+                shape = view.part["labels"].shape
+                scale = view.scales.softmax_log.exp().detach()
+                loss = name_losses.places(
+                    found.unflatten(0, shape), labels.view(shape), share.view(shape), scale, settings.least, mean
+                )
+                out[f"places_{kind}"] = settings.places * counts, loss
         return out

@@ -1,7 +1,7 @@
 """Is a name in the picture? The soft maximum of its cosines over all patches against what the labels say.
 
-What an explorer reads off a picture to say "not here" is the best patch; nothing else asks that the best patch of a name
-that is not there be low.
+What an explorer reads off a picture to say "not here" is the best patch; nothing else asks that the best patch of a
+name that is not there be low.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Learned scales of cosines, and biases: what turns the likeness of a patch and a name into a probability."""
+"""Scales of cosines, and biases, that may learn: what turns the likeness of a patch and a name into a probability."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import math
 import torch
 from torch import Tensor, nn
 
-SOFTMAX, BINARY, BIAS = 20.0, 15.0, -4.0  # where they start
+from train.settings import KeptCrops
 
 
 class Scales(nn.Module):
     """softmax: of a choice among names. binary, presence: of a name for itself, in a patch and in a picture."""
 
-    def __init__(self):
+    def __init__(self, settings: KeptCrops):
         super().__init__()
-        self.softmax_log = nn.Parameter(torch.tensor(math.log(SOFTMAX)))
-        self.binary_log = nn.Parameter(torch.tensor(math.log(BINARY)))
-        self.binary_bias = nn.Parameter(torch.tensor(BIAS))
-        self.presence_log = nn.Parameter(torch.tensor(math.log(BINARY)))
-        self.presence_bias = nn.Parameter(torch.tensor(BIAS))
+        self.softmax_log = nn.Parameter(torch.tensor(math.log(settings.softmax)))
+        self.binary_log = nn.Parameter(torch.tensor(math.log(settings.binary)))
+        self.binary_bias = nn.Parameter(torch.tensor(float(settings.bias)))
+        self.presence_log = nn.Parameter(torch.tensor(math.log(settings.binary)))
+        self.presence_bias = nn.Parameter(torch.tensor(float(settings.bias)))
+        self.requires_grad_(settings.scale_rate > 0)
 
     def softmax(self, cosines: Tensor) -> Tensor:
         """Logits of a softmax over the last dimension."""
