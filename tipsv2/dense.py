@@ -81,6 +81,22 @@ def caption_place(vision_model: Tipsv2VisionModel) -> int:
     return min(1, vision_model.config.num_register_tokens)
 
 
+def features_after(
+    vision_model: Tipsv2VisionModel,
+    hidden: torch.Tensor,
+    blocks: int,
+    grid: tuple[int, int],
+    with_values: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What `vision_features` gives, from the tokens [B, 1 + registers + h*w, D] after the first `blocks` blocks (fewer
+    than all) and the grid (h, w). Differentiable.
+    """
+    for layer in vision_model.encoder.layer[blocks:-1]:
+        hidden = layer(hidden)
+    last = vision_model.encoder.layer[-1]
+    return _both_ways(vision_model, last, hidden, last(hidden), grid, with_values)
+
+
 def value_block(layer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """A Tipsv2VisionLayer whose attention is replaced by its values: hidden [B, T, D] -> [B, T, D], token by token."""
     attention = layer.attention

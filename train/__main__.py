@@ -6,6 +6,7 @@
     python -m train textteacher --out runs/words
     python -m train foundations --out foundations
     python -m train text --teacher foundations/minilm --wordnet wordnet/dict --out runs/text
+    python -m train keep folder:photos --vision runs/start --blocks 9 --crops 10 --out kept/photos
     python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
     python -m train sparc --data scenes --out runs/sparc
     python -m train check photos --out sample.png
@@ -56,13 +57,15 @@ def _do(options: argparse.Namespace) -> int:
 
         for name, share in train_teacher(options.out, options.steps, options.seed).items():
             print(f"{name}: {share:.3f} of the translations are nearest to their own English name")
+    elif options.command == "keep":
+        _keep(options)
+    elif options.command == "text":
+        return _text(options)
     elif options.command == "foundations":
         from train.foundations.build import build
 
         for path in build(options.out, options.packages, options.classifier):
             print(path)
-    elif options.command == "text":
-        return _text(options)
     elif options.command == "curves":
         from train.curves import plot
 
@@ -90,7 +93,7 @@ def _going_on(options: argparse.Namespace | None) -> str:
     command = options.command if options else ""
     if command == "text" and (options.out / "text.json").exists():
         return f"what was saved stands, go on with: python -m train text --out {options.out} --resume"
-    if command in ("reproduce", "scenes", "caption", "foundations"):
+    if command in ("reproduce", "scenes", "caption", "keep", "foundations"):
         return "what is finished stands, go on with the same command"
     out = getattr(options, "out", None)
     if out and any(out.glob("**/recipe.json")):  # without a checkpoint --resume starts from the beginning
@@ -110,6 +113,22 @@ def _reproduce(options: argparse.Namespace) -> None:
             raise ValueError(f"--seeds {options.seeds}: whole numbers from 1 with commas, for example 1,2,3.")
         reproduce.run(options.out, rows, tuple(map(int, seeds)), options.jobs)
     print(tables.write(options.out))
+
+
+def _keep(options: argparse.Namespace) -> None:
+    from train.kept.folder import open_kept
+    from train.kept.keep import Settings, keep
+
+    given = {k: v for k, v in vars(options).items() if k not in ("command", "out", "temperature")}
+    kept = open_kept(keep(Settings(**given, classifier_temperature=options.temperature), options.out))
+    print(f"{kept.rows} crops in {kept.folder}: sfclip --recipe photos --kept {kept.folder}:8")
+
+
+def _kept(options: argparse.Namespace) -> list[str]:
+    """The fields that the flags of recipe photos set."""
+    flags = {"base": "tuning.base", "names": "kept.names", "exclude": "kept.exclude"}
+    given = [f"{key}={value}" for flag, key in flags.items() if (value := getattr(options, flag))]
+    return [*given, *([f"data.source=kept:{options.kept}"] if options.kept else [])]
 
 
 def _text(options: argparse.Namespace) -> int:
@@ -183,10 +202,12 @@ def _train(options: argparse.Namespace) -> int:
     from train.overrides import override
     from train.resume import recorded
 
-    flags = {"data": "data.source", "teacher": "distillation.teacher", "base": "tuning.base"}
+    flags = {"data": "data.source", "teacher": "distillation.teacher"}
+    if options.command != "sfclip":
+        flags["base"] = "tuning.base"
     given = [f"{key}={value}" for flag, key in flags.items() if (value := getattr(options, flag, None)) is not None]
     if options.command == "sfclip":
-        given += _teachers(options)
+        given += [*_teachers(options), *_kept(options)]
     given += options.overrides
     name = options.recipe or TRAINING[options.command][0]
     recipe = recipes.get(name)  # a name that there is not is a mistake in any case

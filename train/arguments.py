@@ -70,6 +70,7 @@ def parse(arguments: list[str], description: str) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in TRAINING:
         _training_command(commands, name)
+    _keep_command(commands)
     _data_commands(commands)
     _plain_commands(commands)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in commands.choices:
@@ -105,9 +106,13 @@ def _complete(options: argparse.Namespace) -> None:
         raise ValueError(f"--out is missing: name the run's folder, for example {example} --out runs/new")
     if options.resume:
         return
-    for flag in ("teacher", "base"):
+    for flag in ("teacher", "base") if options.command != "sfclip" else ():
         if getattr(options, flag, "given") is None:
             raise ValueError(f"--{flag} is missing, the encoder to start from: for example {example} --out runs/new")
+    if options.command == "sfclip" and options.recipe == "photos" and not options.kept:
+        raise ValueError(
+            "recipe photos learns from kept crops: make some with python -m train keep and name them, --kept."
+        )
     if options.command == "sfclip" and not (options.vision_teacher or options.text_teacher):
         raise ValueError("sfclip needs --vision-teacher, --text-teacher or both.")
 
@@ -144,7 +149,40 @@ def _training_command(commands, name: str) -> None:
     if name == "sfclip":
         command.add_argument("--vision-teacher", default="", help="a vision model; left out, so is its term")
         command.add_argument("--text-teacher", default="", help="a text model; left out, so are its term and words")
+        command.add_argument("--kept", help="of recipe photos: FOLDER:CROPS,... of train keep, crops of each a step")
+        command.add_argument("--base", help="of recipe photos: the encoder whose frozen part made the kept crops")
+        command.add_argument("--names", help="of recipe photos: the classifier's table of names")
+        command.add_argument("--exclude", help="of recipe photos: a file of words that no phrase may hold")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the recipe, see below")
+
+
+def _keep_command(commands) -> None:
+    keep = commands.add_parser(
+        "keep",
+        help="crops of pictures through the frozen part of a vision tower, once, for sfclip --recipe photos",
+        description="Compute what does not change while only the last blocks learn, and keep it in a folder. Stopped "
+        "and started again with the same command, it goes on; what is there can be trained on meanwhile.",
+        epilog="example: python -m train keep folder:photos/coco100 --vision runs/start --crops 10 --out kept/coco100",
+    )
+    keep.add_argument("source", help="folder:PATH of labelled pictures, a folder of pictures, or scenes")
+    keep.add_argument("--vision", required=True, help="the encoder: a model folder, a bundled name or a Hub id")
+    keep.add_argument("--out", type=Path, required=True, help="the folder to write")
+    keep.add_argument("--blocks", type=int, default=9, help="how many of its blocks are frozen (default 9)")
+    keep.add_argument("--size", type=int, default=336, help="side of a crop in pixels (default 336)")
+    keep.add_argument("--crops", type=int, default=1, help="of every picture (default 1)")
+    keep.add_argument("--crop-min", type=float, default=0.4, help="least side of a crop, in short sides (default 0.4)")
+    keep.add_argument(
+        "--classifier", default="", help="folder or Hub id of an EfficientNet-Lite: soft names of patches"
+    )
+    keep.add_argument("--classifier-size", type=int, default=416, help="short side that it looks at (default 416)")
+    keep.add_argument("--temperature", type=float, default=0.7, help="of its softmax over names (default 0.7)")
+    keep.add_argument("--prior", type=float, default=2.0, help="what the score of a known class gains (default 2)")
+    keep.add_argument(
+        "--classes", default="", metavar="FILE", help="names.jsonl: file names begin with a class's number"
+    )
+    keep.add_argument("--leave-out", default="", metavar="SLICE", help="2::5: every fifth picture, from the third on")
+    keep.add_argument("--limit", type=int, default=0, help="the first so many pictures; of scenes, how many (700)")
+    keep.add_argument("--seed", type=int, default=0, help="of the crops and scenes (default 0)")
 
 
 def _data_commands(commands) -> None:

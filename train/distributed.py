@@ -39,6 +39,11 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def mean(values: Tensor) -> Tensor:
+    """The mean over processes of a tensor of equal shape everywhere; a new tensor, no gradient."""
+    return total(values) / world()
+
+
 def is_part(value: Tensor) -> bool:
     """Whether `value` is a DTensor: of what it says it is, this process holds a part (see train/sharding.py)."""
     return hasattr(value, "full_tensor")

@@ -13,7 +13,7 @@ from pathlib import Path
 from train import cost
 from train.bounds import check
 from train.cost import in_units
-from train.data.batches import Batches
+from train.data.batches import open_batches
 from train.distributed import rank
 from train.loop import chosen_precision
 from train.run import prepare, say, size_of
@@ -32,7 +32,7 @@ def report(recipe: Recipe, out: Path | None = None, resume: bool = False) -> Non
     parts, processes = prepare(recipe, out, resume, empty=True), int(os.environ.get("WORLD_SIZE", 1))
     recipe, wrong = parts.recipe, None
     try:
-        extent = Batches(recipe, parts.tokenizer, rank(), processes).extent()
+        extent = open_batches(recipe, parts.tokenizer, rank(), processes).extent()
     except ValueError as error:
         wrong, extent = error, ""
     if rank() == 0:

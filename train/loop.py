@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from tipsv2.encoder import native_bf16
 from tipsv2.whole import whole_folder
 from train import checkpoint, distributed
-from train.data.batches import Batches, BatchStream
+from train.data.batches import BatchStream, open_batches
 from train.data.samples import NAMED
 from train.monitor import MONITOR_SEED, Monitor, due
 from train.resume import claim_folder
@@ -62,7 +62,9 @@ def fit(
         project_dir=run,
     )
     main = accelerator.is_main_process
-    batches = Batches(recipe, tokenizer, distributed.rank(), distributed.world())  # data may fail: before the folder is
+    batches = open_batches(
+        recipe, tokenizer, distributed.rank(), distributed.world()
+    )  # data may fail: before the folder is
     torch.manual_seed(recipe.seed)
     shards = None
     if sharded and distributed.world() > 1:
@@ -174,7 +176,7 @@ def fit(
         monitor.end(problems)
     encoder = shards.encoder() if shards else inner.model
     if main:
-        checkpoint.export(run / "model", encoder, tokenizer, recipe.stages[-1].size)
+        inner.finish(run, encoder, tokenizer)
     accelerator.end_training()
     return run / "model"
 
@@ -212,18 +214,18 @@ def chosen_precision(choice: str) -> str:
 
 def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
     """AdamW; what has two dimensions or more decays, so tokens and tables do too; vectors do not. The temperature moves
-    ten times slower than weights.
+    ten times slower than weights, and an objective may say of any parameter how fast it moves.
     """
-    groups = {"matrices": [], "vectors": [], "temperature": []}
+    groups = {("matrices", 1.0): [], ("vectors", 1.0): [], ("temperature", 1.0): []}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
             kind = "temperature" if name.endswith("temperature") else "matrices" if parameter.ndim >= 2 else "vectors"
-            groups[kind].append(parameter)
+            groups.setdefault((kind, objective.rate(name)), []).append(parameter)
     settings = {"matrices": (recipe.weight_decay, 1.0), "vectors": (0.0, 1.0), "temperature": (0.0, 0.1)}
     return torch.optim.AdamW(
         [
-            {"params": parameters, "weight_decay": settings[kind][0], "lr_scale": settings[kind][1]}
-            for kind, parameters in groups.items()
+            {"params": parameters, "weight_decay": settings[kind][0], "lr_scale": settings[kind][1] * rate}
+            for (kind, rate), parameters in groups.items()
         ],
         lr=1e-3,  # set before every step
         betas=(0.9, recipe.beta2),

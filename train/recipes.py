@@ -11,13 +11,18 @@ from dataclasses import replace
 from train.settings import (
     Data,
     Grounding,
+    NamedPatches,
     PatchDistillation,
+    Presence,
     Recipe,
     SelfDistillation,
     Sfclip,
+    SoftNames,
     Sparc,
     Stage,
     Tower,
+    Tuning,
+    WholeNames,
     near,
 )
 
@@ -185,6 +190,38 @@ def sfclip() -> Recipe:
     )
 
 
+def photos() -> Recipe:
+    """Photographs: the last blocks of a DINOv2 tower and a bridge from a sentence encoder learn names of patches.
+
+    From label maps, from an image classifier's dense names and from the bundled scenes, on crops that were kept with
+    `python -m train keep`, so that a step costs the last blocks alone. `python -m train text --bridge` follows.
+
+    python -m train keep folder:photos/coco100 --vision runs/start --crops 10 --out kept/coco100
+    python -m train keep photos/named --classes foundations/names.jsonl --classifier foundations/efficientnet-lite2 \\
+        --vision runs/start --size 224 --crops 2 --out kept/named
+    python -m train keep scenes --vision runs/start --size 224 --limit 700 --out kept/scenes
+    python -m train sfclip --recipe photos --kept kept/coco100:6,kept/named:6,kept/scenes:4:0.4 --base runs/start \\
+        --text-teacher foundations/minilm --names foundations/names.jsonl --out runs/photos
+    """
+    return Recipe(
+        name="photos",
+        command="sfclip",
+        stages=(Stage(steps=2000, size=336, batch_size=16, local_crops=0, patch_weight=0.0, learning_rate=1.5e-4),),
+        tuning=Tuning(part="last", towers="vision", layers=3),
+        beta2=0.98,
+        warmup=40,
+        clip=3.0,
+        attention="sdpa",
+        named_patches=NamedPatches(weight=1.0, binary=0.5, places=0.7),
+        presence=Presence(weight=0.15),
+        soft_names=SoftNames(weight=1.0, groups=0.015),
+        whole_names=WholeNames(weight=0.3, captions=0.1),
+        save_every=100,
+        milestones=0,
+        sample_every=0,
+    )
+
+
 def sparc() -> Recipe:
     """Contrastive and SPARC (arXiv 2401.09865) from scratch: the tower, the images and the sizes of `nano`.
 
@@ -235,6 +272,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "tips-nano-student": tips_nano_student,
     "finetune": finetune,
     "sfclip": sfclip,
+    "photos": photos,
     "sparc": sparc,
     "smoke": smoke,
 }

@@ -24,6 +24,7 @@ from tipsv2.weights import digest_of
 from train.bounds import check
 from train.data.samples import open_data
 from train.distributed import rank, total, world
+from train.kept.sets import is_kept
 from train.loop import Stopped, fit
 from train.objectives import Objective
 from train.objectives.towers import build
@@ -138,6 +139,10 @@ class Parts:
 
 def prepare(recipe: Recipe, out: Path | None, resume: bool = False, empty: bool = False) -> Parts:
     """Open or make everything a run needs; with `empty`, what is new has shapes and no values (torch's meta device)."""
+    if is_kept(recipe.data.source):
+        from train.kept.prepare import prepare_kept
+
+        return Parts(*prepare_kept(recipe, empty), None, Teachers())
     torch.manual_seed(recipe.seed)
     model = teacher = None
     unimodal = open_teachers(recipe.sfclip)

@@ -21,6 +21,7 @@ from train.data.hidden import Hidden
 from train.data.labels import name_tokens
 from train.data.samples import CaptionedImages, DrawnScenes, images_before
 from train.data.views import local_crops
+from train.kept.sets import is_kept
 from train.masking import random_mask
 from train.settings import PATCH, Recipe
 
@@ -106,6 +107,15 @@ class Batches(Dataset):
         if not self.drawn:
             batch |= {"unreadable": torch.tensor(samples.unreadable), "problems": samples.problems}
         return batch
+
+
+def open_batches(recipe: Recipe, tokenizer, rank: int = 0, world: int = 1) -> Dataset:
+    """The Batches of a recipe, or what stands in their place where it learns from kept crops (train/kept)."""
+    if is_kept(recipe.data.source):
+        from train.kept.batches import KeptBatches
+
+        return KeptBatches(recipe, rank, world)
+    return Batches(recipe, tokenizer, rank, world)
 
 
 class BatchStream:

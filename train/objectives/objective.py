@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
+from train import checkpoint
 from train.objectives.contrastive import Contrastive, TextGrounding
 from train.objectives.patch_distillation import PatchDistilling
 from train.objectives.patch_labels import PatchLabelling
@@ -64,8 +67,16 @@ class Objective(nn.Module):
                     loss = loss + weight * value
         return loss, values
 
+    def rate(self, name: str) -> float:
+        """Of the learning rate, for the parameter of this name."""
+        return 1.0
+
     def after_step(self, step: int) -> None:
         """Once per optimiser step (0-based), never in evaluation."""
         clamp_temperature(self.model)
         if "self_distillation" in self.terms:
             self.terms["self_distillation"].after_step(step, self.model)
+
+    def finish(self, run: Path, encoder: Tipsv2Model, tokenizer) -> None:
+        """Write what the run leaves: its model."""
+        checkpoint.export(run / "model", encoder, tokenizer, self.recipe.stages[-1].size)

@@ -107,7 +107,7 @@ def compose(
     with one altogether; only definitions may hold them, as in a dictionary that does not know what will be asked.
     """
     rng = random.Random(seed)
-    barred = _barred(exclude)
+    barred = barring(exclude)
     emphasis = [name for name in emphasis if not barred(name)]
     visible = [name for name in dictionary.names[: dictionary.visible] if not barred(name)]
     free = sorted(set(visible) - set(emphasis))
@@ -159,7 +159,7 @@ def _each(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _barred(exclude: Sequence[str]) -> Callable[[str], bool]:
+def barring(exclude: Sequence[str]) -> Callable[[str], bool]:
     """Whether a text holds an excluded word."""
     if not exclude:
         return lambda text: False
