@@ -107,7 +107,8 @@ def run(options: argparse.Namespace) -> None:
     module = import_module(task.module)
     # Before the model: wrong data should not cost its loading.
     if is_own(task.data, options.data):
-        open_own(options.data, options.captions, options.columns)
+        for note in open_own(options.data, options.captions, options.columns).pairs.notes:
+            print(note, file=sys.stderr)
     elif options.data.partition(":")[0] != SCENES:
         open_data(task.data, options.data)
     if options.out is not None:
