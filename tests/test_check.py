@@ -102,7 +102,7 @@ def test_numbers_that_call_for_it_are_followed_by_advice(tmp_path, monkeypatch, 
     for i in range(3):
         (path / f"{i:03}.txt").write_text("picture number 11")
     repeated, few = look_through(Data(source=str(path)), show=False).advice
-    assert repeated.startswith("25% of the web captions repeat an earlier one") and "put a floor under" in repeated
+    assert repeated.startswith("25% of the web captions repeat an earlier one") and "not told apart" in repeated
     (path / "000.txt").write_text("another")
     (path / "001.txt").write_text("yet another")  # 1 of 12 is no large share
     assert len(look_through(Data(source=str(path)), show=False).advice) == 1
@@ -115,7 +115,19 @@ def test_numbers_that_call_for_it_are_followed_by_advice(tmp_path, monkeypatch, 
     assert main(["check", str(path)]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""  # no bar in what is not a terminal
-    assert captured.out.splitlines()[-1] == f"6 of them are drawn in {tmp_path / 'sample.png'}"
+    assert "drawn" not in captured.out and not (tmp_path / "sample.png").exists()  # nothing that was not asked for
+    assert main(["check", str(path), "--out", "sample.png"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"6 of them are drawn in {tmp_path / 'sample.png'}"
+
+
+def test_repeated_images_and_lost_letters_are_said(tmp_path):
+    path = photos.folder(tmp_path / "x", 4)
+    (path / "003.png").write_bytes(photos.encoded(1))
+    (path / "002.txt").write_text("a caf\ufffd in Z\ufffdrich")
+    report = look_through(Data(source=str(path)), show=False)
+    lost, repeated, _ = report.advice
+    assert lost.startswith("1 of the web captions hold the character \ufffd") and "write these captions anew" in lost
+    assert repeated.startswith("1 images repeat the file of an earlier one (003.png)")
 
 
 def test_a_truncated_jpeg_is_called_so(tmp_path):
@@ -297,3 +309,20 @@ def test_masks_that_patch_labels_cannot_learn_from_are_named(tmp_path):
     )
     (path / "names.json").unlink()
     assert "patch labels" not in str(look_through(Data(source=str(path)), show=False))
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("\nSiglipImageProcessor requires the Torchvision library but it was not found.", "requirements-caption.txt"),
+        ("QwenProcessor requires the num2words library. Install it.", "requires the num2words library"),
+    ],
+)
+def test_a_processor_that_wants_more_packages_names_them(monkeypatch, llava, said, hint):
+    def wants(*given, **rest):
+        raise ImportError(said)
+
+    monkeypatch.setattr("train.caption.AutoProcessor.from_pretrained", wants)
+    with pytest.raises(ValueError, match=rf"^--model .* needs .*, not installed here: .*{hint}") as error:
+        load_captioner(str(llava))
+    assert "\n" not in str(error.value)

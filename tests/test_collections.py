@@ -15,6 +15,7 @@ import photos
 import pyarrow as pa
 import pytest
 
+from tipsv2.__main__ import main as embed_or_evaluate
 from tipsv2.images import ImageError
 from tipsv2.pairs import open_pairs
 from tipsv2.repeated_rows import RepeatedRows
@@ -281,6 +282,17 @@ def test_rows_of_one_image_are_one_pair_and_it_says_so(tmp_path):
     assert "note: " + pairs.notes[0] in str(look_through(Data(source=str(tmp_path / "t.csv")), show=False))
     with pytest.raises(IndexError):
         pairs[3]
+
+
+def test_embed_and_evaluate_say_what_was_guessed_too(tmp_path, tiny_folder, capsys):
+    file = table(tmp_path, ";")
+    commands = (
+        ["embed", str(file), "--out", str(tmp_path / "embedded")],
+        ["evaluate", "retrieval", "--data", str(file)],
+    )
+    for command in commands:
+        assert embed_or_evaluate([*command, "--model", str(tiny_folder), "--device", "cpu"]) == 0
+        assert f"{file}: its columns are parted by semicolons." in capsys.readouterr().err
 
 
 def test_grouping_is_that_of_a_loop():

@@ -109,6 +109,16 @@ def test_sixteen_bit_png_is_scaled_not_clipped():
     assert (np.asarray(open_image(tiff))[..., 0] == expected).all()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize("bits", [8, 12])
+def test_fewer_bits_in_a_sixteen_bit_file_are_not_black(kind, bits):
+    most = 2**bits - 1
+    values = np.array([[0, most // 4, most // 2, most]], np.uint16)
+    found = np.asarray(open_image(saved(Image.fromarray(values), kind)))[..., 0]
+    assert np.abs(found - values / most * 255).max() <= 0.5
+    assert np.asarray(open_image(values))[..., 0].max() <= 16  # an array's type says its range
+
+
 def test_sixteen_bit_rgb_png():
     data = b"\0" + struct.pack(">HHH", 0xFFFF, 0x8080, 0)
     assert np.asarray(open_image(png(1, 1, color=2, depth=16, data=data))).tolist() == [[[255, 128, 0]]]

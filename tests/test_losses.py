@@ -33,6 +33,38 @@ def test_contrastive_of_equal_rows_is_ln_batch():
     assert losses.contrastive(rows, rows, 0.1).item() == pytest.approx(math.log(6), abs=1e-6)
 
 
+def test_images_of_one_caption_are_positives_by_the_loop(generator):
+    """Every pair of an image and a caption equal to its own against all that are wrong, and no other positive."""
+    captions = [3, 5, 3, 8, 5, 3, 1]
+    image, rows = torch.randn(7, 4, generator=generator), torch.randn(9, 4, generator=generator)
+    text = rows[captions]  # equal captions have equal embeddings
+    score = [[math.exp(cosine(i.tolist(), t.tolist()) / 0.2) for t in text] for i in image]
+    losses_of = []
+    for table in (score, [list(column) for column in zip(*score, strict=True)]):
+        for k in range(7):
+            # of the positives of row k, in the images' direction all alike: their mean is any of them
+            positives = [j for j in range(7) if captions[j] == captions[k]]
+            wrong = sum(table[k][j] for j in range(7) if captions[j] != captions[k])
+            losses_of.append(sum(-math.log(table[k][p] / (table[k][p] + wrong)) for p in positives) / len(positives))
+    expected = sum(losses_of) / 14
+    found = losses.contrastive(image, text, 0.2, torch.tensor(captions))
+    assert found.item() == pytest.approx(expected, abs=1e-5)
+    assert losses.contrastive(image, text, 0.2, torch.arange(7)).equal(losses.contrastive(image, text, 0.2))
+
+
+def test_three_captions_for_64_images_have_no_floor():
+    """Embeddings that are all right, one direction a caption: else no model gets below the mean of ln(count)."""
+    captions = torch.arange(64) % 3
+    rows = torch.eye(3)[captions].requires_grad_()
+    floor = sum(math.log(count) * count for count in captions.bincount().tolist()) / 64
+    assert losses.contrastive(rows, rows, 0.02).item() == pytest.approx(floor, abs=1e-6) and floor > 3
+    loss = losses.contrastive(rows, rows, 0.02, captions)
+    loss.backward()
+    assert loss.item() < 1e-9 and rows.grad.isfinite().all()
+    only = losses.contrastive(rows, rows, 0.02, torch.zeros(64))  # one caption for all: nothing to tell apart
+    assert only.item() == 0
+
+
 @pytest.mark.parametrize("temperature", [0.05, 0.2])
 def test_neighbours_is_the_divergence_of_two_softmaxes(generator, temperature):
     student, teacher = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)

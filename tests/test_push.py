@@ -164,7 +164,9 @@ def test_dry_run_sends_nothing(mine, hub, tmp_path, capsys, monkeypatch):
     assert main(["push", str(mine), "owner/mine", "--licence", "mit", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert not requests and "nothing was sent" in printed and "model.safetensors" in printed and "notes" not in printed
-    assert ModelCard.load("model_card.md").data.eval_results is None
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".md"]  # nothing that was not asked for
+    again = ["push", str(mine), "owner/mine", "--licence", "mit", "--dry-run", "--card", "card.md"]
+    assert main(again) == 0 and ModelCard.load("card.md").data.eval_results is None
 
 
 def test_the_bundled_encoder_brings_its_licence(tmp_path):

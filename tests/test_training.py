@@ -21,6 +21,7 @@ from train.data.views import local_crops
 from train.loop import Stopped, _optimizer, fit
 from train.objectives import Objective
 from train.objectives.towers import build
+from train.objectives.view import caption_keys
 from train.overrides import override
 from train.tokenizer import train_tokenizer
 
@@ -85,6 +86,38 @@ def test_the_web_caption_learns_on_the_first_cls_and_the_synthetic_one_on_the_se
         assert terms[f"contrastive_{role}"].item() == pytest.approx(sum(both).item() / 2, rel=1e-4)
         total += sum(both).item() / 4
     assert loss.item() == pytest.approx(total, rel=1e-4)
+
+
+def test_equal_captions_of_a_batch_are_not_contrasted(recipe, tokenizer):
+    """Written out from plain transformers, with the other images of a caption left out of the softmax."""
+    objective, batch = pretraining(recipe).eval(), Batches(recipe, tokenizer)[0]
+    for name in ("web_ids", "web_mask"):
+        batch[name][[3, 5]] = batch[name][[0, 0]]
+    model = objective.model
+    _, terms = objective(batch, recipe.stages[0])
+    image = model.vision_model(batch["image"]).last_hidden_state[:, 0]
+    text = model.text_model(batch["web_ids"], attention_mask=batch["web_mask"]).pooler_output
+    logits = torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=-1) / model.temperature
+    texts = [tuple(row[mask.bool()].tolist()) for row, mask in zip(batch["web_ids"], batch["web_mask"], strict=True)]
+    values = []
+    for way in (logits, logits.T):
+        for k, own in enumerate(texts):
+            wrong = [way[k, j] for j, other in enumerate(texts) if other != own]
+            values.append(torch.stack([way[k, k], *wrong]).logsumexp(0) - way[k, k])
+    assert len(set(texts)) < len(texts) - 1
+    assert terms["contrastive_web"].item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-4)
+
+
+def test_captions_have_equal_keys_if_and_only_if_they_are_equal(tokenizer):
+    texts = sorted({text for seed in range(200) for text in scenes.draw(seed, 56).captions.values()})
+    texts += ["a dog a cat", "a cat a dog", "a", "a a", "a a a"]
+    alone = []
+    for text in texts:
+        tokens = tokenizer(text, truncation=True, max_length=64, return_tensors="pt")
+        alone += caption_keys(tokens["input_ids"], tokens["attention_mask"]).tolist()
+    padded = tokenizer(texts, padding="max_length", truncation=True, max_length=64, return_tensors="pt")
+    assert caption_keys(padded["input_ids"], padded["attention_mask"]).tolist() == alone
+    assert len(set(alone)) == len({tuple(ids) for ids in padded["input_ids"].tolist()}) > 300
 
 
 @pytest.mark.parametrize("patches", ["all", "masked", "separate"])

@@ -54,7 +54,7 @@ class End:
 class DrawnScenes:
     """The bundled scenes as pairs by number, drawn when asked for: `draw` takes a row and a side in pixels."""
 
-    indexed, shards, local = True, 1, True
+    indexed, shards, local, notes = True, 1, True, ()
 
     def __init__(self, name: str, limit: int | None):
         from tipsv2.evaluation.splits import split_of  # which loads torch

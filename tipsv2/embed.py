@@ -11,6 +11,7 @@ another n; two that do the same part write the same file.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ def embed(
         disable=not progress,
         smoothing=0.05,
     )
+    for note in collection.pairs.notes if progress and not number else ():
+        tqdm.write(note, file=sys.stderr)
     with closing(items), bar:
         while True:
             ends: list[End] = []

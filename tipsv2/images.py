@@ -213,13 +213,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     except Exception:  # a broken EXIF block says nothing about the pixels: show them unturned
         pass
-    if image.mode.startswith("I;16"):
-        return _from_array(np.asarray(image.convert("I") if image.mode != "I;16" else image).astype(np.uint16), name)
-    if image.mode == "I":  # PGM and TIFF integers: 8 or 16 bits in a 32-bit container
-        values = np.asarray(image)
-        return _from_array(
-            values.astype(np.uint16) if 255 < values.max() <= 65535 and values.min() >= 0 else values, name
-        )
+    if image.mode.startswith("I"):  # 16 bits, or integers of PGM and TIFF in a 32-bit container
+        return _from_array(_whole_numbers(np.asarray(image.convert("I"))), name)
     if image.mode == "F":
         return _from_array(np.asarray(image), name)
     try:
@@ -233,6 +228,17 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(
             f"{_start(name)} has colours of kind {image.mode}, unsupported: save it as RGB PNG."
         ) from error
+
+
+def _whole_numbers(values: np.ndarray) -> np.ndarray:
+    """The integers of a picture's file in a type that says their range. Cameras, microscopes and X-rays put 12 bits
+    into 16: numbers that all fit into 12 (or 8) are taken for such, and would else be all but black.
+    """
+    if values.min() < 0 or values.max() > 65535:
+        return values
+    if 255 < values.max() < 4096:
+        return ((values * 255 + 2047) // 4095).astype(np.uint8)
+    return values.astype(np.uint8 if values.max() <= 255 else np.uint16)
 
 
 def _from_array(array: np.ndarray, name: str = "the array") -> Image.Image:

@@ -26,8 +26,7 @@ from PIL import Image
 
 from tipsv2.images import ImageError, open_image
 from tipsv2.repeated_rows import RepeatedRows
-from tipsv2.sources import WRITTEN, Source, open_source
-from tipsv2.tar_samples import IMAGE_SUFFIXES, PROBLEM
+from tipsv2.sources import IMAGE_SUFFIXES, PROBLEM, WRITTEN, Source, open_source
 from tipsv2.text_files import listed
 
 ROLES = ("web", "short", "detailed")

@@ -118,10 +118,8 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--licence", metavar="ID", help="as the Hub calls it: apache-2.0, mit, cc-by-4.0, ...")
     parser.add_argument("--record", nargs="+", default=[], metavar="FILE", help="what evaluate wrote, for the figures")
     parser.add_argument("--private", action="store_true", help="only you and your organisation see it")
-    parser.add_argument("--dry-run", action="store_true", help="send nothing; write the card and list the files")
-    parser.add_argument(
-        "--card", default="model_card.md", metavar="FILE", help="where --dry-run writes it (default: %(default)s)"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="send nothing; list the files")
+    parser.add_argument("--card", metavar="FILE", help="write the model card there, too")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -130,9 +128,11 @@ def run(options: argparse.Namespace) -> None:
     for name, content in files.items():
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         print(f"{size:>14,}  {name}")
-    if options.dry_run:
+    if options.card:
         Path(options.card).write_bytes(files["README.md"])
+        print(f"the card is in {options.card}")
+    if options.dry_run:
         kind = "private" if options.private else "public"
-        print(f"would go to {options.repo} ({kind}); nothing was sent; the card is in {options.card}")
+        print(f"would go to {options.repo} ({kind}); nothing was sent")
     else:
         print(f"{info.name} is at {push(files, options.repo, options.private)}")

@@ -80,6 +80,11 @@ def open_source(data: str | Path, split: str = "train", subset: str = "") -> Sou
 
 
 def _folder(name: str, path: Path, split: str) -> Source:
+    """What a folder is, in this order: saved by `datasets`; a metadata table with its images; parts called train, test
+    and so on, of which `split` is read; tar shards; parquet files; images, with their captions beside them or, where
+    there is none at all, with the names of their folders. img2dataset's records beside its folders of files are passed
+    over.
+    """
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved(name, path, split)
     for kind in ("csv", "jsonl", "parquet"):  # the ImageFolder convention of `datasets`

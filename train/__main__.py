@@ -166,7 +166,7 @@ def _check(options: argparse.Namespace) -> None:
 
     report = look_through(data, options.limit)
     print(report)
-    if report.shown:
+    if report.shown and options.out:
         print(f"{len(report.shown)} of them are drawn in {draw(report.shown, options.out)}")
     if report.refusal:
         raise ValueError(report.refusal)

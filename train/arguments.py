@@ -193,7 +193,7 @@ def _data_commands(commands) -> None:
         epilog="example: python -m train check photos/captions.csv --out sample.png data.web=alt_text",
     )
     check.add_argument("data", help=DATA)
-    check.add_argument("--out", type=Path, default=Path("sample.png"), help="the picture (default sample.png)")
+    check.add_argument("--out", type=Path, help="a picture of six pairs (default: none is drawn)")
     check.add_argument("--limit", type=int, default=0, help="look at the first so many only (default all)")
     check.add_argument("overrides", nargs="*", metavar="key=value", help="fields of data: data.web=COLUMN")
     caption = commands.add_parser(

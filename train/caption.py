@@ -75,6 +75,10 @@ def load_captioner(model: str) -> Captioner:
     try:
         processor = AutoProcessor.from_pretrained(model, local_files_only=here)
         network = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, local_files_only=here)
+    except ImportError as error:  # some image processors exist only on torchvision, which nothing else here needs
+        package = "torchvision" if "torchvision" in str(error).lower() else "more packages"
+        install = "pip install -r requirements-caption.txt" if package == "torchvision" else str(error).strip()
+        raise ValueError(f"--model {model} needs {package}, not installed here: {install.splitlines()[0]}") from error
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"--model {model} cannot be loaded as an image-text-to-text model: {reason}") from error

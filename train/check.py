@@ -5,6 +5,7 @@ python -m train check photos --out sample.png
 
 from __future__ import annotations
 
+import hashlib
 import random
 import textwrap
 from collections.abc import Iterator
@@ -38,12 +39,14 @@ class Captions:
     seen: set[int] = field(default_factory=set)
     duplicates: int = 0
     empty: int = 0
+    spoilt: int = 0  # hold the character that stands for one that could not be read
 
     def add(self, texts: tuple[str, ...]) -> None:
         self.empty += not texts
         for text in texts:
             self.words.append(len(text.split()))
             self.duplicates += hash(text) in self.seen
+            self.spoilt += "\ufffd" in text
             self.seen.add(hash(text))
 
     def __str__(self) -> str:
@@ -68,6 +71,7 @@ class Report:
     whole: bool = True  # nothing was left unread by a limit
     masks: list[str] = field(default_factory=list)  # what patch labels could not be learned from, of usable pairs
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)  # images whose file is that of an earlier one
     captions: dict[str, Captions] = field(default_factory=lambda: {role: Captions() for role in ROLES})
     shown: list[Pair] = field(default_factory=list)
 
@@ -93,10 +97,20 @@ class Report:
         for role, found in self.captions.items():
             if found.duplicates > REPEATED * len(found.words):
                 said.append(
-                    f"{found.duplicates / len(found.words):.0%} of the {role} captions repeat an earlier one. A "
-                    "contrastive loss takes the other images of the batch for wrong: equal captions put a floor under "
-                    "it. Say what tells the images apart, or keep fewer images of a caption."
+                    f"{found.duplicates / len(found.words):.0%} of the {role} captions repeat an earlier one. Images "
+                    "of one caption are not told apart in training: say what is different about them, or keep fewer "
+                    "images of a caption."
                 )
+            if found.spoilt:
+                said.append(
+                    f"{found.spoilt} of the {role} captions hold the character \ufffd, where another program read the "
+                    "text in a wrong encoding: the letters are lost, write these captions anew from their source."
+                )
+        if self.repeated:
+            said.append(
+                f"{len(self.repeated)} images repeat the file of an earlier one ({', '.join(self.repeated[:3])}): "
+                "put their captions together, and see that none of them is among the pictures you measure with."
+            )
         if self.whole and 1 < len(self.sizes) < FEW:
             said.append(
                 f"{len(self.sizes)} pairs are few: fine-tune a trained encoder on them (python -m train finetune), do "
@@ -142,6 +156,7 @@ def look_through(data: Data, limit: int = 0, show: bool = True) -> Report:
     pairs = open_data(data)
     rng, total = random.Random(0), len(pairs) if pairs.indexed else None
     report = Report(pairs, data.unreadable, whole=not limit or (pairs.indexed and limit >= total))
+    digests: set[bytes] = set()
     rows = iter(pairs) if not limit else islice(pairs, limit)
     look = partial(_open, names=len(pairs.label_names))
     total = min(total or limit, limit or total or 0) or None
@@ -149,7 +164,7 @@ def look_through(data: Data, limit: int = 0, show: bool = True) -> Report:
     bar = tqdm(total=total, unit="pair", leave=False, disable=None if show else True)
     with bar, ThreadPoolExecutor() as pool:
         for some in _chunks(rows):
-            for pair, (size, problem, mask) in zip(some, pool.map(look, some), strict=True):
+            for pair, (size, problem, mask, digest) in zip(some, pool.map(look, some), strict=True):
                 report.rows += 1
                 for role, captions in report.captions.items():
                     captions.add(pair.captions.get(role, ()))
@@ -157,6 +172,9 @@ def look_through(data: Data, limit: int = 0, show: bool = True) -> Report:
                     report.problems.append(problem)
                     continue
                 report.sizes.append(size)
+                if digest:
+                    report.repeated += [pair.name] if digest in digests else []
+                    digests.add(digest)
                 report.masks += [mask] if mask else []
                 place = rng.randrange(len(report.sizes))  # each usable pair is as likely to be shown as any other
                 if len(report.shown) < SHOWN:
@@ -172,19 +190,22 @@ def _chunks(rows: Iterator[Pair]) -> Iterator[list[Pair]]:
         yield some
 
 
-def _open(pair: Pair, names: int) -> tuple[tuple[int, int] | None, str, str]:
-    """The image's size, why the pair cannot be used, and why its mask, if labels have names, cannot."""
+def _open(pair: Pair, names: int) -> tuple[tuple[int, int] | None, str, str, bytes]:
+    """The image's size, why the pair cannot be used, why its mask, if labels have names, cannot, and a digest of the
+    image's file where that need not be fetched again.
+    """
     try:
         pair.caption("web", random.Random(0))
         size = pair.open().size
+        digest = b"" if isinstance(pair.image, str) else hashlib.blake2b(pair.read(), digest_size=16).digest()
     except ValueError as error:
-        return None, str(error), ""
+        return None, str(error), "", b""
     try:
         if names:
             patch_labels(pair, names, size, PATCH, Window((0, 0, *size), False))
     except ValueError as error:
-        return size, "", str(error)
-    return size, "", ""
+        return size, "", str(error), digest
+    return size, "", "", digest
 
 
 def draw(pairs: list[Pair], out: Path) -> Path:

@@ -13,20 +13,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def contrastive(image: Tensor, text: Tensor, temperature: Tensor | float) -> Tensor:
+def contrastive(image: Tensor, text: Tensor, temperature: Tensor | float, captions: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE over the batch. CLIP, arXiv 2103.00020; TIPSv2 App. A.9.
 
     Args:
         image, text: [B, D], any length (they are normalised here); row i of one belongs to row i of the other.
         temperature: positive; logits are cosine / temperature.
+        captions: as in `match`.
     """
     with torch.autocast(image.device.type, enabled=False):  # it would multiply in bf16 whatever comes in
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-        return match(image @ text.T / temperature)
+        return match(image @ text.T / temperature, captions)
 
 
-def match(logits: Tensor) -> Tensor:
-    """Symmetric cross-entropy of logits [B, B] whose diagonal is right: text for image and image for text."""
+def match(logits: Tensor, captions: Tensor | None = None) -> Tensor:
+    """Symmetric cross-entropy of logits [B, B] whose diagonal is right: text for image and image for text.
+
+    captions: [B] integers, equal where the texts are. All pairs of an image and a caption equal to its own are then
+        positives, each contrasted with the pairs that are wrong and not with the other positives: the mean over
+        positives p of -log exp(s_p) / (exp(s_p) + sum over wrong n of exp(s_n)). Equal captions thus put no floor under
+        the loss, which would be the mean of the logarithms of how often a caption comes.
+    """
+    if captions is not None:
+        equal = captions[:, None] == captions[None]
+        logits = logits.masked_fill(equal.fill_diagonal_(False), float("-inf"))
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 

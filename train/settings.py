@@ -56,7 +56,7 @@ class Data:
     short: str = ""
     detailed: str = ""
     mask: str = ""  # the column of label masks, for patch_labels, likewise
-    split: str = "train"  # of a data set of the Hub, or of labelled pictures that have parts
+    split: str = "train"  # of data that have several: the Hub's, saved by datasets, folders, Karpathy's, labelled
     subset: str = ""
     nouns: int = 0  # of scenes: how many of the vocabulary's nouns are drawn; 0: all
     styles: str = "fluent,noto"  # of scenes: the drawing styles, also flat and openmoji; twemoji is what tests measure

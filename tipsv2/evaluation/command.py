@@ -108,7 +108,8 @@ def run(options: argparse.Namespace) -> None:
     folder.take_arguments(options)
     # Before the model: wrong data should not cost its loading.
     if is_own(task.data, options.data):
-        open_own(options.data, options.captions, options.columns)
+        for note in open_own(options.data, options.captions, options.columns).pairs.notes:
+            print(note, file=sys.stderr)
     elif options.data.partition(":")[0] != SCENES:
         probed = options.task == "segmentation_probe"
         split = open_data(task.data, options.data, HELD_OUT if probed else None)

@@ -75,10 +75,9 @@ class Batches(Dataset):
             return "data: scenes, every one drawn anew, so there are no epochs"
         name, size = self.source.pairs.name, self.source.size
         if size == math.inf:
-            text = f"data: {name}, read as a stream: how many epochs that is only reading it would tell"
-        else:
-            text = f"data: {name}, {size:,} pairs, {self.recipe.images / size:.1f} epochs"
-        return "\n".join((text, *self.source.pairs.notes))
+            return f"data: {name}, read as a stream: how many epochs that is only reading it would tell"
+        extent = f"data: {name}, {size:,} pairs, {self.recipe.images / size:.1f} epochs"
+        return "\n".join((extent, *self.source.pairs.notes))
 
     def too_many(self, unreadable: int, tried: int) -> bool:
         """Whether more of the `tried` images than data.unreadable allows could not be used, once they are enough."""

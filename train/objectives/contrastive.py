@@ -12,7 +12,10 @@ from train.settings import Grounding, Stage, choose
 
 
 class Contrastive(nn.Module):
-    """Mean of two InfoNCE: CLS 1 with web alt-text, CLS 2 with a synthetic caption (TIPSv2 App. A.9, Sec. 3.5)."""
+    """Mean of two InfoNCE: CLS 1 with web alt-text, CLS 2 with a synthetic caption (TIPSv2 App. A.9, Sec. 3.5).
+
+    Images of one caption are each other's positives (`losses.match`).
+    """
 
     def __init__(self, web_weight: float = 0.5):
         """`web_weight` is the first one's share. Raises ValueError if it is none."""
@@ -25,10 +28,10 @@ class Contrastive(nn.Module):
         temperature = view.model.temperature.float().clamp(min=MIN_TEMPERATURE)
         out = {}
         for role, image in (("web", view.cls), ("synthetic", view.caption_cls)):
-            text = view.texts[role].pooled
+            text = view.texts[role]
             out[f"contrastive_{role}"] = (
                 self.weights[role],
-                losses.contrastive(gather(image), gather(text), temperature),
+                losses.contrastive(gather(image), gather(text.pooled), temperature, gather(text.key)),
             )
         return out
 
@@ -49,12 +52,12 @@ class TextGrounding(nn.Module):
         if not stage.grounding:
             return {}
         temperature = view.model.temperature.float().clamp(min=MIN_TEMPERATURE)
-        text = gather(view.texts["web"].pooled)
+        text, captions = gather(view.texts["web"].pooled), gather(view.texts["web"].key)
         wanted = {"values": view.values, "final": view.patches}
         chosen = wanted if settings.features == "both" else {settings.features: wanted[settings.features]}
         out = {}
         for name, patches in chosen.items():
             scores = gather(losses.grounding_scores(patches, text, stage.grounding_temperature))
             weight = settings.weight * stage.grounding / len(chosen)
-            out[f"grounding_{name}"] = weight, losses.match(scores / temperature)
+            out[f"grounding_{name}"] = weight, losses.match(scores / temperature, captions)
         return out

@@ -69,7 +69,10 @@ class SparseAlignment(nn.Module):
         patches = view.values if settings.features == "values" else view.patches
         image = self.adapt_patches(self.adapt_mean(patches.mean(1)))
         together = losses.contrastive(
-            distributed.gather(image), distributed.gather(self.adapt_tokens(text.pooled)), temperature
+            distributed.gather(image),
+            distributed.gather(self.adapt_tokens(text.pooled)),
+            temperature,
+            distributed.gather(text.key),
         )
         alone = losses.sparc(
             self.adapt_tokens(text.tokens),

@@ -20,11 +20,14 @@ ROLES = ("web", "synthetic")  # CLS 1 learns with the first, CLS 2 with the seco
 
 @dataclass(frozen=True)
 class Text:
-    """One caption per image: pooled [B, D], tokens [B, L, D] after the final LayerNorm, mask [B, L] (1 = token)."""
+    """One caption per image: pooled [B, D], tokens [B, L, D] after the final LayerNorm, mask [B, L] (1 = token), and
+    key [B], integers that are equal where the captions are, in other processes' batches too.
+    """
 
     pooled: Tensor
     tokens: Tensor
     mask: Tensor
+    key: Tensor
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,16 @@ def look(model: Tipsv2Model, batch: dict[str, Tensor], values: bool = False) -> 
 def read(model: Tipsv2Model, ids: Tensor, mask: Tensor) -> Text:
     """Captions [B, L] through the text tower."""
     out = model.text_model(input_ids=ids, attention_mask=mask)
-    return Text(pooled=out.pooler_output, tokens=out.last_hidden_state, mask=mask)
+    return Text(pooled=out.pooler_output, tokens=out.last_hidden_state, mask=mask, key=caption_keys(ids, mask))
+
+
+def caption_keys(ids: Tensor, mask: Tensor) -> Tensor:
+    """A number [B] for each row of token ids [B, L]: a polynomial modulo 2^64, whatever the padding on the right."""
+    places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+    factors = (2 * places + 1) * 0x5851F42D4C957F2D  # an odd multiplier, Knuth's MMIX; integers wrap around
+    mixed = (ids + 1) * factors
+    mixed = (mixed ^ (mixed >> 29)) * 0x2545F4914F6CDD1D  # so that a word here and one there do not even out
+    return (mixed * mask.long()).sum(-1)
 
 
 def look_in_parts(model: Tipsv2Model, batch: dict[str, Tensor], parts: int, values: bool = False) -> View:
