@@ -109,11 +109,8 @@ class Menu(gr.Dropdown):
     def preprocess(self, payload):
         """What was chosen, whatever the choices were."""
         return None if payload is None else str(payload)
-    from collections.abc import Callable, Sequence
-    from typing import TYPE_CHECKING, Any, Literal
-
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
-
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component

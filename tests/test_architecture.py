@@ -82,21 +82,23 @@ def test_no_grab_bags_and_every_file_says_what_it_is():
         assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), f"{path} has no module docstring"
 
 
-def told() -> list[str]:
-    """The Python files of the README's tree. A line is a folder or files, divided by commas, then what they are."""
+def listed_folders() -> list[str]:
+    """The folders of the README's tree: a line is indentation, a folder's name with its slash, what it holds."""
     tree = (ROOT / "README.md").read_text("utf-8").split("## What is where\n\n```\n")[1].split("```")[0]
-    found, folders = [], {}  # indentation -> the folder whose name stands there
+    listed, above = [], {}  # indentation -> the folder that stands there
     for line in tree.splitlines():
-        indent, names = re.match(r"( *)([\w./-]+(?:, [\w./-]+)*)", line).groups()
-        folders = {depth: name for depth, name in folders.items() if depth < len(indent)}
-        if names.endswith("/"):
-            folders[len(indent)] = names
-        found += ["".join(folders.values()) + name for name in names.split(", ") if name.endswith(".py")]
-    return found
+        indent, name = re.match(r"( *)([\w./-]+)", line).groups()
+        above = {depth: folder for depth, folder in above.items() if depth < len(indent)}
+        if name.endswith("/"):
+            above[len(indent)] = name
+            listed.append("".join(above.values()).rstrip("/"))
+    return listed
 
 
-def test_readme_tree_is_the_tree_on_disk():
-    assert sorted(told()) == sorted(p.relative_to(ROOT).as_posix() for p in SOURCES if p.name != "__init__.py")
+def test_readme_lists_every_folder_of_code():
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in SOURCES} - {"."}
+    assert folders <= set(listed_folders())
+    assert all((ROOT / folder).is_dir() for folder in listed_folders())
 
 
 def test_starting_costs_little():

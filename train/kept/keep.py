@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tipsv2.labelled.words import caption
+from tipsv2.labelled.captions import caption
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import Tipsv2VisionModel
