@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tipsv2.labelled.captions import caption
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import Tipsv2VisionModel
 
 import tipsv2
+from tipsv2.labelled.captions import caption
 from tipsv2.weights import digest_of
 from train.foundations.efficientnet_lite import open_classifier
 from train.kept.crops import coloured, cut, cut_labels, patch_shares, square, whole
