@@ -101,24 +101,14 @@ class Page:
         self.handed.append((event, tab, names))
 
 
-class Menu(gr.Dropdown):
-    """A menu of what comes and goes. A client may name what has come since it was filled, and what has gone: the
-    handlers know, and refuse in a sentence. A class of its own, as gradio makes a new menu of the same class for a
-    visitor whose choices have changed.
-    """
-
-    is_template = True  # to the browser it is a Dropdown
-
-    def preprocess(self, payload):
-        """What was chosen, whatever the choices were."""
-        return None if payload is None else str(payload)
-
-
 def picker(studio: Studio, label: str, **options) -> gr.Dropdown:
-    """A menu of the encoders on offer now."""
+    """A menu of the encoders on offer now. A client may name one that has come since: the studio knows which there
+    are, and refuses in a sentence.
+    """
     classes = [options.pop("elem_classes", ""), "tips-menu"]
     shown = dict(value=studio.first, label=label, filterable=False, elem_classes=classes) | options
-    menu = Menu(studio.choices(), **shown)
+    menu = gr.Dropdown(studio.choices(), **shown)
+    menu.preprocess = lambda name: None if name is None else str(name)
     menu.api_info = lambda: {"type": "string", "description": "name of an encoder on offer"}
     return menu
 

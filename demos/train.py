@@ -9,7 +9,7 @@ import gradio as gr
 
 from demos import common, train_charts, train_owners, train_state, train_views, views
 from demos.common import toasted, visitor
-from demos.page import Menu, Page
+from demos.page import Page
 from demos.settings import Settings
 from demos.studio import Studio
 from demos.train_api import endpoints
@@ -50,6 +50,7 @@ class TrainHandlers:
         one.
         """
         self.trainer.refuse()
+        name, scene = name if isinstance(name, str) else None, scene if isinstance(scene, int) else 0
         new = None if key else train_owners.new_key()
         asker = self.trainer.asker(request, key or new)
         names = self.jobs.names(asker)
@@ -156,7 +157,7 @@ def _watched(page: Page, handlers: TrainHandlers, form_parts, html: dict) -> Non
     """The run that is looked at, and the buttons that end it, go on with it and open what it made."""
     maybe = html | dict(elem_classes="tips-maybe")
     checked = gr.HTML("", js_on_load=None, **maybe)
-    runs = Menu([], label="Run", filterable=False, visible=False)
+    runs = gr.Dropdown([], label="Run", filterable=False, visible=False)
     head = gr.HTML(views.empty(*train_views.NO_RUN), js_on_load=common.script("train.js"), **html)
     with gr.Row(elem_classes="tips-buttons"):
         stop = gr.Button("Stop", size="md", visible=False)
@@ -183,7 +184,10 @@ def _watched(page: Page, handlers: TrainHandlers, form_parts, html: dict) -> Non
 
     quiet = dict(api_visibility="private", show_progress="hidden")
     parts = [runs, head, curves, film, scene, stop, resume, delete, compare, ask, told, timer, seen, key]
-    watched = dict(fn=handlers.watch, inputs=[runs, scene, seen, visible, key], outputs=parts, **quiet)
+    # The run's name comes as it was sent: gradio would answer one that is not in the menu with an error of its own.
+    watched = dict(
+        fn=handlers.watch, inputs=[runs, scene, seen, visible, key], outputs=parts, preprocess=False, **quiet
+    )
     again = watched | dict(inputs=[runs, scene, gr.State(None), visible, key])  # whatever this page has seen
 
     def see(event: gr.EventData) -> bool:
@@ -204,6 +208,7 @@ def _watched(page: Page, handlers: TrainHandlers, form_parts, html: dict) -> Non
     form_parts.start.click(handlers.start, [key, *form_parts.inputs], [runs, form_parts.name, checked], **asked).then(
         **again
     )
+    asked |= dict(preprocess=False)
     stop.click(handlers.stop, [runs, key], None, **asked).then(**again)
     resume.click(handlers.resume, [runs, key], None, **asked).then(**again)
     delete.click(lambda: gr.update(visible=True), None, sure, **quiet)
