@@ -153,7 +153,7 @@ def test_every_handler_answers_forty_wrong_values_in_a_sentence(served, come, ca
             for k, value in enumerate(WRONG[number : number + 20]):
                 data = [usual(block) for block in function.inputs]
                 for place, block in enumerate(function.inputs):
-                    if type(block).__name__ == "File":
+                    if type(block).__name__ == "File" and function.concurrency_id != "map":  # UMAP takes its time
                         data[place] = {"path": path}
                 event = value
                 if data:
