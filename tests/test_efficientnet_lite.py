@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from unimodal import in_the_packages_names
 
 from train.foundations.efficientnet_lite import (
     KINDS,
@@ -95,24 +96,11 @@ def test_a_position_is_scored_by_what_is_around_it(networks):
 
 
 def test_the_names_of_the_package_and_a_folder_lead_to_the_same_network(networks, pixels, tmp_path):
-    """Renamed to efficientnet_pytorch's names by hand for the first two blocks, the stem and the end; back again."""
     network = networks["lite2"]
     save(network, tmp_path / "lite2")
     again = open_classifier(tmp_path / "lite2")
     assert torch.equal(again(pixels), network(pixels)) and not any(p.requires_grad for p in again.parameters())
-    blocks = [f"blocks.{s}.{k}" for s, stage in enumerate(network.blocks) for k in range(len(stage))]
-    wide = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1", "bn3": "_bn2"}
-    wide["conv_pwl"] = "_project_conv"
-    narrow = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
-    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
-    package = {}
-    for key, value in network.state_dict().items():
-        parts = key.split(".")
-        if parts[0] == "blocks":
-            number = blocks.index(".".join(parts[:3]))
-            package[f"_blocks.{number}.{(wide if number else narrow)[parts[3]]}.{parts[4]}"] = value
-        else:
-            package[f"{outside[parts[0]]}.{parts[1]}"] = value
+    package = in_the_packages_names(network)
     assert torch.equal(from_package("tf_efficientnet_lite2", package)(pixels), network(pixels))
 
 

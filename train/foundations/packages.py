@@ -38,8 +38,8 @@ class Package:
         """What fetches it into the folder that is to follow; no code of it runs."""
         if self.file.endswith(".tgz"):
             return ["npm", "pack", f"{self.name}@{self.version}", "--pack-destination"]
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-        return [*pip, f"{self.name}=={self.version}", "--dest"]
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
+        return [*pip, "--only-binary=:all:", "--quiet", f"{self.name}=={self.version}", "--dest"]
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"

@@ -65,9 +65,9 @@ def ancestors(noun: Noun, nouns: Mapping[str, Noun]) -> list[tuple[Noun, int]]:
     return list(found.values())
 
 
-def class_table(nouns: Mapping[str, Noun], classes: Path = CLASSES) -> list[dict]:
-    """A row a class, in order: {"index", "wnid", "name", "key", "lemmas", "gloss", "hypernyms": [{"name", "key",
-    "steps"}, nearest first]}.
+def class_table(nouns: Mapping[str, Noun], classes: Path) -> list[dict]:
+    """A row a class of a list such as CLASSES, in order: {"index", "wnid", "name", "key", "lemmas", "gloss",
+    "hypernyms": [{"name", "key", "steps"}, nearest first]}.
 
     No name stands twice: where two classes have the same first lemma, one takes another lemma that is its own, or its
     hypernym is added ("crane (wading bird)"). Raises ValueError for a class that WordNet lacks, or that is there twice.
