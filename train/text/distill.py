@@ -65,7 +65,7 @@ class Settings:
     batch_size: int = 256
     phrases: int = 100_000
     vocabulary: int = 16_000
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     seed: int = 0
 
 
@@ -267,7 +267,7 @@ def _fit(settings: Settings, parts: Parts, out: Path, show: bool) -> None:
     _cut_back(out / METRICS, done)
     student.train()
     bar = tqdm(total=settings.steps, initial=done, unit="step", disable=not show)
-    with StopFlag() as stop, bar, (out / METRICS).open("a") as record:
+    with StopFlag() as stop, bar, (out / METRICS).open("a", buffering=1) as record:
         for step in range(done, settings.steps):
             started = time.perf_counter()
             rows = batches.rows(step)
@@ -295,7 +295,6 @@ def _fit(settings: Settings, parts: Parts, out: Path, show: bool) -> None:
             last = step + 1 == settings.steps
             if stop.asked or last or time.monotonic() - saved > SAVE_SECONDS:
                 checkpoint.save(out, step + 1, student, optimizer)
-                record.flush()
                 saved = time.monotonic()
             if stop.asked and not last:
                 raise Stopped(step + 1, stop.asked or signal.SIGTERM)
