@@ -123,13 +123,18 @@ GLOSSES = [f"a thing of the kind {name}, like a puppy" for name in NAMES]
 @pytest.fixture(scope="module")
 def composed():
     dictionary = phrases.Dictionary([*NAMES, "puppy", "fire engine", "Zeus"], len(NAMES) + 2, GLOSSES)
-    return phrases.compose(dictionary, ["kite", "zebra", "puppy dog"], ["puppy", "fire engine", "dog"], 900)
+    return phrases.compose(
+        dictionary, ["kite", "zebra", "puppy dog", "guard dogs"], ["puppy", "fire engine", "dog"], 900
+    )
 
 
 def test_phrases_are_different_and_come_out_the_same_again(composed):
     assert len(set(composed.all)) == len(composed.all) > 600
     dictionary = phrases.Dictionary([*NAMES, "puppy", "fire engine", "Zeus"], len(NAMES) + 2, GLOSSES)
-    assert phrases.compose(dictionary, ["kite", "zebra", "puppy dog"], ["puppy", "fire engine", "dog"], 900) == composed
+    assert (
+        phrases.compose(dictionary, ["kite", "zebra", "puppy dog", "guard dogs"], ["puppy", "fire engine", "dog"], 900)
+        == composed
+    )
 
 
 def test_excluded_words_stand_in_definitions_alone(composed):

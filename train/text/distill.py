@@ -39,7 +39,11 @@ from train.text.vocabulary import cut
 
 RECORD, METRICS, MODEL = "text.json", "metrics.jsonl", "model"
 SAVE_SECONDS = 180.0
-CONTRAST = 0.05  # temperature of `losses.neighbours`
+# Temperature of `losses.neighbours`. After 80 steps of 128 short phrases of all-MiniLM-L6-v2, on 600 held out: mean
+# cosine, and share that find their own target first. Cosine alone 0.771, 0.882; with neighbours 0.735, 0.987 (at 0.02:
+# 0.670, 0.928); with losses.contrastive, where only the own target is right, 0.746, 0.982. Words frozen 0.732, 0.985,
+# at the whole learning rate 0.739, 0.987. Twice the learning rate 0.752, 0.992.
+CONTRAST = 0.05
 WORDS_SCALE = 0.3  # of the learning rate, for word embeddings: those that no phrase moves must stay among the others
 CLIP = 1.0  # largest norm of a gradient
 WARMUP = 100  # steps, and at most a tenth
