@@ -54,22 +54,19 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_wordnet_says_what_there_is_and_what_can_be_touched(folder):
-    known = {synset.lemmas[0]: synset for synset in wordnet.read(folder)}
+def test_wordnet_says_what_there_is_and_what_it_is_a_kind_of(folder):
+    known = {row["lemmas"][0]: row for row in wordnet.read(folder)}
     assert list(known) == ["entity", "physical entity", "fire engine", "Old Betsy", "beauty"]
-    assert known["fire engine"].lemmas == ("fire engine", "fire truck", *"cdefghij")  # their number is hexadecimal
-    assert known["fire engine"].gloss == "a truck for fires"
-    assert [name for name, synset in known.items() if synset.physical] == [
-        "physical entity",
-        "fire engine",
-        "Old Betsy",
-    ]
+    engine = known["fire engine"]
+    assert engine["lemmas"] == ["fire engine", "fire truck", *"cdefghij"]  # their number is hexadecimal
+    assert engine["gloss"] == "a truck for fires" and engine["hypernyms"] == [known["physical entity"]["key"]]
+    assert known["Old Betsy"]["hypernyms"] == [engine["key"]]  # an instance
 
 
 @pytest.mark.parametrize("line", ["00000006 03 n xx dog 0 000 | a dog", "hello"])
 def test_what_is_no_wordnet_is_a_sentence(folder, line):
     (folder / "data.noun").write_text(WORDNET + line + "\n")
-    with pytest.raises(ValueError, match=r"data\.noun, line 7: this is no synset"):
+    with pytest.raises(ValueError, match=r"data\.noun, line 7: this is no noun"):
         wordnet.read(folder)
     with pytest.raises(ValueError, match="holds no data.noun"):
         wordnet.read(folder / "elsewhere")
@@ -84,6 +81,9 @@ def test_a_dictionary_begins_with_what_is_seen_and_common(folder):
     assert both.names.index("fire truck") < both.names.index("idea")
     assert both.visible == 2 + len(["physical entity", "fire engine", "fire truck", *"cdefghij"])
     assert "a truck for fires" in both.glosses and len(both.glosses) == 5
+    (folder / "nouns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in wordnet.read(folder)))
+    tables = [folder / "nouns.jsonl", folder / "names.tsv"]
+    assert phrases.read_dictionary(tables, lambda texts: [[len(t)] * (len(t) > 9) for t in texts]) == both
 
 
 def test_among_equals_whole_words_come_first_and_then_those_of_low_numbers(tmp_path):
@@ -123,13 +123,18 @@ GLOSSES = [f"a thing of the kind {name}, like a puppy" for name in NAMES]
 @pytest.fixture(scope="module")
 def composed():
     dictionary = phrases.Dictionary([*NAMES, "puppy", "fire engine", "Zeus"], len(NAMES) + 2, GLOSSES)
-    return phrases.compose(dictionary, ["kite", "zebra", "puppy dog"], ["puppy", "fire engine", "dog"], 900)
+    return phrases.compose(
+        dictionary, ["kite", "zebra", "puppy dog", "guard dogs"], ["puppy", "fire engine", "dog"], 900
+    )
 
 
 def test_phrases_are_different_and_come_out_the_same_again(composed):
     assert len(set(composed.all)) == len(composed.all) > 600
     dictionary = phrases.Dictionary([*NAMES, "puppy", "fire engine", "Zeus"], len(NAMES) + 2, GLOSSES)
-    assert phrases.compose(dictionary, ["kite", "zebra", "puppy dog"], ["puppy", "fire engine", "dog"], 900) == composed
+    assert (
+        phrases.compose(dictionary, ["kite", "zebra", "puppy dog", "guard dogs"], ["puppy", "fire engine", "dog"], 900)
+        == composed
+    )
 
 
 def test_excluded_words_stand_in_definitions_alone(composed):

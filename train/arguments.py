@@ -276,7 +276,7 @@ def _plain_commands(commands) -> None:
     text.add_argument("--batch-size", type=int, help="phrases a step (default 256)")
     text.add_argument("--phrases", type=int, help="how many, beside the emphasised (default 100000)")
     text.add_argument("--vocabulary", type=int, help="word pieces of a new tower; 0 keeps all (default 16000)")
-    text.add_argument("--learning-rate", type=float, help="the highest (default 0.001)")
+    text.add_argument("--learning-rate", type=float, help="the highest (default 0.002)")
     text.add_argument("--seed", type=int, help="of phrases, weights and batches (default 0)")
     text.add_argument("--resume", action="store_true", default=False, help="go on where the run in --out stopped")
     curves = commands.add_parser(

@@ -39,7 +39,11 @@ from train.text.vocabulary import cut
 
 RECORD, METRICS, MODEL = "text.json", "metrics.jsonl", "model"
 SAVE_SECONDS = 180.0
-CONTRAST = 0.05  # temperature of `losses.neighbours`
+# Temperature of `losses.neighbours`. After 80 steps of 128 short phrases of all-MiniLM-L6-v2, on 600 held out: mean
+# cosine, and share that find their own target first. Cosine alone 0.771, 0.882; with neighbours 0.735, 0.987 (at 0.02:
+# 0.670, 0.928); with losses.contrastive, where only the own target is right, 0.746, 0.982. Words frozen 0.732, 0.985,
+# at the whole learning rate 0.739, 0.987. Twice the learning rate 0.752, 0.992.
+CONTRAST = 0.05
 WORDS_SCALE = 0.3  # of the learning rate, for word embeddings: those that no phrase moves must stay among the others
 CLIP = 1.0  # largest norm of a gradient
 WARMUP = 100  # steps, and at most a tenth
@@ -65,7 +69,7 @@ class Settings:
     batch_size: int = 256
     phrases: int = 100_000
     vocabulary: int = 16_000
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     seed: int = 0
 
 
@@ -267,7 +271,7 @@ def _fit(settings: Settings, parts: Parts, out: Path, show: bool) -> None:
     _cut_back(out / METRICS, done)
     student.train()
     bar = tqdm(total=settings.steps, initial=done, unit="step", disable=not show)
-    with StopFlag() as stop, bar, (out / METRICS).open("a") as record:
+    with StopFlag() as stop, bar, (out / METRICS).open("a", buffering=1) as record:
         for step in range(done, settings.steps):
             started = time.perf_counter()
             rows = batches.rows(step)
@@ -295,7 +299,6 @@ def _fit(settings: Settings, parts: Parts, out: Path, show: bool) -> None:
             last = step + 1 == settings.steps
             if stop.asked or last or time.monotonic() - saved > SAVE_SECONDS:
                 checkpoint.save(out, step + 1, student, optimizer)
-                record.flush()
                 saved = time.monotonic()
             if stop.asked and not last:
                 raise Stopped(step + 1, stop.asked or signal.SIGTERM)
