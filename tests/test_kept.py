@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tipsv2 import scenes
 from tipsv2.dense import features_after, vision_features
 from tipsv2.weights import read_model
 from train.__main__ import main
 from train.data.views import Window
 from train.foundations.efficientnet_lite import open_classifier
 from train.kept import keep as keeping
+from train.kept import sources
 from train.kept.batches import KeptBatches
 from train.kept.crops import cut, cut_labels, patch_shares, positions, square
 from train.kept.folder import open_kept
@@ -120,9 +122,7 @@ def test_kept_tokens_are_those_of_a_full_pass(folders, source):
 
 
 def pictures_of(settings):
-    from train.kept.sources import open_pictures
-
-    return open_pictures(settings.source)
+    return sources.open_pictures(settings.source)
 
 
 def test_labels_captions_and_soft_names_are_kept(folders, source):
@@ -185,9 +185,8 @@ def test_pictures_can_be_left_out(folders, tmp_path):
             keep(labelled_settings(folders, leave_out=wrong), tmp_path / "none", show=False)
 
 
-def test_scenes_are_kept_whole(folders, tmp_path):
-    from tipsv2 import scenes
-
+def test_scenes_are_kept_whole(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "STYLES", ("noto",))  # the others take seconds to read
     keep(Settings("scenes", str(folders["base"]), blocks=1, size=56, limit=2), tmp_path / "scenes", show=False)
     kept = open_kept(tmp_path / "scenes")
     assert kept.rows == 2 and kept.names == scenes.names() and set(kept.captions[0]) >= {"web", "detailed"}
