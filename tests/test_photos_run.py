@@ -15,6 +15,7 @@ from tipsv2.weights import read_model
 from train import run as runs
 from train.__main__ import main
 from train.averages import Averages
+from train.kept import sources, speed
 from train.kept.batches import KeptBatches
 from train.kept.prepare import prepare_kept
 from train.kept.sets import open_sets
@@ -226,6 +227,28 @@ def test_an_earlier_run_teaches_one_that_starts_again(folders, source, whole, tm
     short = override(replace(recipe, tower=kept_trees.recipe(folders, source).tower), ["stages.0.steps=1"])
     assert runs.start(short, tmp_path / "student", show=False) == 0
     assert torch.equal(*(load_file(run / "bridge.safetensors")["0.weight"] for run in (whole, tmp_path / "student")))
+
+
+# how fast it is
+
+
+def test_the_benchmark_takes_the_same_steps_three_ways(monkeypatch):
+    monkeypatch.setattr(sources, "STYLES", ("noto",))
+    monkeypatch.setattr(speed, "STYLES", ("noto",))
+    tower = {"width": 48, "vision_layers": 3, "heads": 2, "table": 56}
+    small = {"TOWER": replace(speed.TOWER, **tower), "BLOCKS": 2, "SIZE": 56, "CROPS": 2, "KEPT": 2}
+    for name, value in small.items():
+        monkeypatch.setattr(speed, name, value)
+    took = iter([9.0, 9.0, 9.0, 0.5, 1.0, 4.0])
+
+    def timed(step):
+        step()
+        return next(took)
+
+    monkeypatch.setattr(speed, "timed", timed)
+    found = speed.images_per_second(1)
+    assert [found[way] for way in speed.WAYS] == [4, 2, 0.5]
+    assert found["faster than frozen blocks each step"] == 2 and found["faster than all blocks learn"] == 8
 
 
 # mistakes

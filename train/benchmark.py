@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from tipsv2.encoder import pick_device
 from train import cost, recipes
 from train.data.batches import Batches, BatchStream
+from train.kept.speed import images_per_second
 from train.loop import _optimizer, chosen_precision
 from train.objectives import Objective
 from train.objectives.towers import build
@@ -100,20 +101,21 @@ def run(turns: int = 12) -> dict:
     total = (turns + 2) * 4 + 5 * (len(sizes) + len(batches))
     with tqdm(total=total, unit="step", desc="benchmark") as bar:
         pair = {"heads": Trainer(replace(nano, workers=0), FULL), "full": Trainer(replace(full, workers=0), FULL)}
-        kept = {name: _kept(trainer.objective) for name, trainer in pair.items()}
+        held = {name: _kept(trainer.objective) for name, trainer in pair.items()}
         ema = in_turns(pair, turns, bar)
         pair = {"nano": Trainer(nano, FULL), "plain": Trainer(plain, FULL)}
         speed = in_turns(pair, turns, bar)
         by_tokens = [(_tokens(s), in_turns({"": Trainer(nano, s)}, 4, bar, 1)[""].step) for s in sizes]
         by_batch = [(s.batch_size, in_turns({"": Trainer(nano, s)}, 4, bar, 1)[""].step) for s in batches]
+    kept = images_per_second(max(1, turns // 3))
     shapes = cost.towers(build(nano, nano.tower.vocabulary))
     ours = cost.operations(nano, FULL, *shapes) * FULL.batch_size
     return {
         "device": str(pick_device("auto")),
         "head_only_ema": {
             "faster_than_full_ema": ema["full"].training / ema["heads"].training,
-            "fewer_parameters": 1 - kept["heads"] / kept["full"],
-            "parameters": kept,
+            "fewer_parameters": 1 - held["heads"] / held["full"],
+            "parameters": held,
         },
         "throughput": {
             "images_per_second": FULL.batch_size / speed["nano"].step,
@@ -121,6 +123,7 @@ def run(turns: int = 12) -> dict:
             "ratio": speed["plain"].step / speed["nano"].step,
             "data_wait_share": speed["nano"].waiting,
         },
+        "frozen_part_kept": kept,
         "seconds_by_tokens": {"points": by_tokens, **linearity(by_tokens)},
         "seconds_by_batch": {"points": by_batch, **linearity(by_batch)},
         "cost_model": {

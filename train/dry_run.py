@@ -15,6 +15,7 @@ from train.bounds import check
 from train.cost import in_units
 from train.data.batches import open_batches
 from train.distributed import rank
+from train.kept.sets import is_kept
 from train.loop import chosen_precision
 from train.run import prepare, say, size_of
 from train.settings import Recipe, to_dict
@@ -76,10 +77,17 @@ def shown(recipe: Recipe) -> str:
         "patch_labels": ("weight",),
         "sfclip": ("vision_weight", "text_weight", "words"),
         "sparc": ("weight",),
+        "named_patches": ("weight", "binary", "places"),
+        "presence": ("weight",),
+        "soft_names": ("weight", "groups"),
+        "whole_names": ("weight", "captions"),
+        "kept_distillation": ("weight",),
     }.items():
         told = {weight: fields[family][weight] for weight in weights}
         if all(value in (0, "own") for value in told.values()):
             fields[family] = told
+    if not is_kept(recipe.data.source):
+        fields.pop("kept")
     parts = []
     for name, value in fields.items():
         if name == "stages":

@@ -207,6 +207,7 @@ def photos() -> Recipe:
         name="photos",
         command="sfclip",
         stages=(Stage(steps=2000, size=336, batch_size=16, local_crops=0, patch_weight=0.0, learning_rate=1.5e-4),),
+        data=Data(source="kept:"),
         tuning=Tuning(part="last", towers="vision", layers=3),
         beta2=0.98,
         warmup=40,

@@ -104,7 +104,9 @@ def _write(settings: Settings, source, vision, classifier, out: Path, shapes: di
                 crop, words = _crop(settings, source, classifier, row, count, writer)
                 pixels.append(crop)
                 captions.append(words)
-            writer.put("hidden", start, hidden_tokens(vision, torch.stack(pixels), settings.blocks).half().numpy())
+            with torch.inference_mode():
+                hidden = hidden_tokens(vision, torch.stack(pixels), settings.blocks)
+            writer.put("hidden", start, hidden.half().numpy())
             bar.update(len(pixels))
             end = start + len(pixels)
             if end == rows or time.monotonic() - saved > SAVE_SECONDS:
@@ -149,7 +151,6 @@ def _crop(
     return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255, words or {}
 
 
-@torch.inference_mode()
 def hidden_tokens(vision: Tipsv2VisionModel, pixels: Tensor, blocks: int) -> Tensor:
     """The tokens [B, 1 + registers + N, D] after the first `blocks` blocks; pixels [B, 3, S, S] in [0, 1]."""
     hidden = vision.embeddings(pixels)

@@ -70,7 +70,7 @@ def centre(model: Tipsv2Model, sets: list[KeptSet], crops: int) -> None:
         rows, side = each.kept.rows, (each.kept.side, each.kept.side)
         count = min(rows, max(1, crops // len(sets)))
         for k in range(count):
-            hidden = torch.from_numpy(each.kept.arrays["hidden"][k * rows // count][None]).float()
+            hidden = torch.from_numpy(each.kept.arrays["hidden"][[k * rows // count]]).float()
             _, _, patches, values = features_after(model.vision_model, hidden, each.kept.blocks, side)
             means.append((patches.mean((0, 1, 2)) + values.mean((0, 1, 2))) / 2)
     model.vision_model.layernorm.bias -= torch.stack(means).mean(0)
@@ -95,7 +95,7 @@ def _check(recipe: Recipe, sets: list[KeptSet]) -> None:
         "soft_names": ("soft", recipe.soft_names.weight or recipe.soft_names.groups, "--classifier"),
         "named_patches": (
             "labels",
-            recipe.named_patches.weight or recipe.named_patches.binary or recipe.named_patches.places,
+            named.weight or named.binary or named.places,
             "labels",
         ),
         "presence": ("labels", recipe.presence.weight, "labels"),

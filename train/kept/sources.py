@@ -92,12 +92,11 @@ class Scenes:
 
     def __init__(self, count: int, seed: int):
         self.names, self.first = scenes.names(), FIRST_SCENE + seed * 10**6
-        self.styles = scenes.chosen_styles(STYLES)
         self.files = [f"scene {self.first + k}" for k in range(count)]
 
     def show(self, number: int, size: int) -> Shown:
         """Scene `number`, `size` pixels wide."""
-        scene = scenes.draw(self.first + number, size, self.styles)
+        scene = scenes.draw(self.first + number, size, STYLES)
         return Shown(Image.fromarray(scene.image), scene.labels.astype(np.int64), -1, dict(scene.captions))
 
 
