@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ MAX_ASPECT = 4  # long side of the network's input, in short sides
 # size.
 FORMATS = tuple("PNG JPEG MPO WEBP GIF BMP DIB TIFF AVIF JPEG2000 PPM TGA PCX SGI QOI".split())
 
+ORIENTATION, SIDEWAYS = 274, (5, 6, 7, 8)  # EXIF's tag, and its values by which width and height change places
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")  # JPEG, PNG, GIF
 
 
@@ -50,12 +51,36 @@ def open_image(source: str | Path | bytes | Image.Image | np.ndarray) -> Image.I
     if isinstance(source, Image.Image):
         return _to_rgb(source, "the image")
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(io.BytesIO(bytes(source)), "the uploaded data", len(source))
+        return _to_rgb(_opened(io.BytesIO(bytes(source)), "the uploaded data", len(source)), "the uploaded data")
     if isinstance(source, str | Path):
         return _from_path(source)
     raise ImageError(
         f"An image must be a path, the bytes of a file, a PIL image or a numpy array, not {type(source).__name__}."
     )
+
+
+def open_stored(source: str | Path | bytes) -> Image.Image:
+    """Open one picture as its file holds it, neither turned nor brought to RGB: for values that are no colours.
+
+    Raises ImageError as `open_image` does.
+    """
+    if isinstance(source, bytes):
+        return _load(_opened(io.BytesIO(source), "the uploaded data", len(source)), "the uploaded data")
+    return _from_path(source, _load)
+
+
+def picture_size(source: str | Path, upright: bool = True) -> tuple[int, int]:
+    """(width, height) as the file's header says it, nothing decoded.
+
+    upright: turned as its EXIF says, as `open_image` gives it; False as `open_stored` does.
+    Raises ImageError as `open_image` does, as far as a header tells.
+    """
+    image = _from_path(source, lambda image, _: image)
+    try:
+        turned = upright and image.getexif().get(ORIENTATION) in SIDEWAYS
+    except Exception:  # a broken EXIF block turns nothing
+        turned = False
+    return image.size[::-1] if turned else image.size
 
 
 def fit_size(width: int, height: int, resolution: int, patch_size: int = 14) -> tuple[int, int]:
@@ -118,7 +143,10 @@ def by_size(pictures: Iterable[tuple[Any, torch.Tensor]], batch_size: int) -> It
         yield batch(size)
 
 
-def _from_path(source: str | Path) -> Image.Image:
+def _from_path(source: str | Path, finish: Callable[[Image.Image, str], Image.Image] | None = None) -> Image.Image:
+    """finish: what is done with the opened picture and its name in sentences while the file is open; by default it is
+    made RGB.
+    """
     name = str(source)
     if name.startswith(("http://", "https://")):
         raise ImageError(f"'{_short(name)}' is a web address: download the picture and give the path of the file.")
@@ -127,7 +155,8 @@ def _from_path(source: str | Path) -> Image.Image:
         if os.path.isdir(path):
             raise ImageError(f"'{_short(name)}' is a folder: give the path of one picture in it.")
         with path.open("rb") as file:
-            return _decode(file, f"'{path.name}'", path.stat().st_size)
+            short = f"'{path.name}'"
+            return (finish or _to_rgb)(_opened(file, short, path.stat().st_size), short)
     except FileNotFoundError:
         raise ImageError(f"There is no file '{_short(name)}': check the path.") from None
     except ImageError:
@@ -137,7 +166,8 @@ def _from_path(source: str | Path) -> Image.Image:
         raise ImageError(f"'{_short(name)}' cannot be read: {reason}.") from error
 
 
-def _decode(file: io.BufferedIOBase, name: str, num_bytes: int) -> Image.Image:
+def _opened(file: io.BufferedIOBase, name: str, num_bytes: int) -> Image.Image:
+    """A picture of which nothing but the header is read, and of a size that may be decoded."""
     if num_bytes == 0:
         raise ImageError(f"{_start(name)} is empty (0 bytes): save or upload it again.")
     try:
@@ -151,7 +181,8 @@ def _decode(file: io.BufferedIOBase, name: str, num_bytes: int) -> Image.Image:
         raise ImageError(
             f"{_start(name)} is not a picture that can be read: use PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF."
         ) from error
-    return _to_rgb(image, name)
+    _check_size(*image.size, name)
+    return image
 
 
 def _begins_as_picture(file: io.BufferedIOBase) -> bool:
@@ -164,13 +195,18 @@ def _damaged(name: str) -> str:
     return f"{_start(name)} is truncated or damaged and cannot be decoded: save or upload it again."
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _load(image: Image.Image, name: str) -> Image.Image:
     _check_size(*image.size, name)
     try:
         image.load()
     except Exception as error:  # as above: OSError when cut off, but also SyntaxError, struct.error, zlib.error, ...
         raise ImageError(_damaged(name)) from error
     _check_size(*image.size, name)  # a GIF's first frame may be larger than its header says
+    return image
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    image = _load(image, name)
     try:
         image = ImageOps.exif_transpose(image)
     except Exception:  # a broken EXIF block says nothing about the pixels: show them unturned

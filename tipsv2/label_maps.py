@@ -11,14 +11,13 @@ Sizes: N classes, H x W pixels.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tipsv2.images import ImageError, open_image
+from tipsv2.images import ImageError, open_image, open_stored
 from tipsv2.metrics import accuracy, class_iou, confusion_matrix
 
 BACKGROUND = -1
@@ -33,20 +32,37 @@ def open_labels(source: str | Path | bytes) -> tuple[np.ndarray | None, np.ndarr
     numbers: grey values (of 8 or 16 bits) or places in the palette; None where the picture has colours without a
     palette. Black and white is 0 and 255. Raises ImageError, on a JPEG too: it changes the values.
     """
-    colors = np.asarray(open_image(source))  # checks the file and its size before anything is decoded
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source)) as image:
-        if image.format not in EXACT:
-            raise ImageError(f"{image.format} pictures change labels a little: save the mask as PNG.")
-        if image.mode == "1":
-            numbers = np.asarray(image).astype(np.int64) * 255
-        elif image.mode in ("L", "P", "I", "I;16", "I;16B", "I;16L"):
-            numbers = np.asarray(image).astype(np.int64)
-        elif image.mode in ("LA", "PA"):
-            numbers = np.asarray(image)[..., 0].astype(np.int64)
-        else:
-            grey = (colors == colors[..., :1]).all()
-            numbers = colors[..., 0].astype(np.int64) if grey else None
-    return numbers, colors
+    image = _exact(source)
+    return _numbers(image), np.asarray(open_image(image))
+
+
+def open_numbers(source: str | Path | bytes) -> np.ndarray | None:
+    """The numbers of `open_labels` alone."""
+    return _numbers(_exact(source))
+
+
+def open_colors(source: str | Path | bytes) -> np.ndarray:
+    """The colours of `open_labels` alone."""
+    return np.asarray(open_image(_exact(source)))
+
+
+def _exact(source: str | Path | bytes) -> Image.Image:
+    """A label picture as it is stored, in a format that keeps its values."""
+    image = open_stored(source)
+    if image.format not in EXACT:
+        raise ImageError(f"{image.format} pictures change labels a little: save the mask as PNG.")
+    return image
+
+
+def _numbers(image: Image.Image) -> np.ndarray | None:
+    if image.mode == "1":
+        return np.asarray(image).astype(np.int64) * 255
+    if image.mode in ("L", "P", "I", "I;16", "I;16B", "I;16L"):
+        return np.asarray(image).astype(np.int64)
+    if image.mode in ("LA", "PA"):
+        return np.asarray(image)[..., 0].astype(np.int64)
+    colors = np.asarray(open_image(image))
+    return colors[..., 0].astype(np.int64) if (colors == colors[..., :1]).all() else None
 
 
 def from_numbers(numbers: np.ndarray, num_classes: int, first: int = 1) -> np.ndarray:
@@ -73,16 +89,26 @@ def from_colors(colors: np.ndarray, legend: np.ndarray, share: float = 0.98) -> 
     other colour (a soft edge) IGNORED. None where fewer than `share` of the pixels have a colour of the legend.
     """
 
-    def code(rgb):
-        return np.asarray(rgb, dtype=np.int64) @ (65536, 256, 1)
-
-    codes, keys = code(colors), code(legend)
-    order = np.argsort(keys, kind="stable")
-    place = np.minimum(np.searchsorted(keys, codes, sorter=order), len(keys) - 1)
-    labels = order[place]
-    labels = np.where(keys[labels] == codes, labels, IGNORED)
-    labels[codes == code((255, 255, 255))] = BACKGROUND
+    codes = color_codes(colors)
+    labels = places_of(codes, color_codes(legend), IGNORED)
+    labels[codes == color_codes((255, 255, 255))] = BACKGROUND
     return labels if (labels != IGNORED).mean() >= share and (labels >= 0).any() else None
+
+
+def color_codes(colors: np.ndarray) -> np.ndarray:
+    """Colours [..., 3] in 0..255 -> int64 [...]: one number a colour."""
+    red, green, blue = np.moveaxis(np.asarray(colors), -1, 0)
+    return (red.astype(np.int64) << 16) | (green.astype(np.int64) << 8) | blue
+
+
+def places_of(codes: np.ndarray, keys: np.ndarray, other: int) -> np.ndarray:
+    """Where each of the codes (integers of any shape) stands in `keys` [N], which are all different: int64, `other`
+    where it does not.
+    """
+    codes, keys = np.asarray(codes), np.asarray(keys)
+    order = np.argsort(keys, kind="stable")
+    place = order[np.minimum(np.searchsorted(keys, codes, sorter=order), len(keys) - 1)]
+    return np.where(keys[place] == codes, place, other)
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
