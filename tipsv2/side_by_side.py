@@ -105,7 +105,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
     data = parser.add_argument_group("on a data set instead of a picture, by zero-shot segmentation")
-    data.add_argument("--data", help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER")
+    data.add_argument("--data", help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER, as in evaluate")
     data.add_argument("--protocol", choices=("whole", "slide"), help="(default: whole)")
     data.add_argument("--background", metavar="NUMBER|WORDS", help="as in evaluate segmentation")
     data.add_argument("--limit", type=int, help="only the first so many images")

@@ -78,8 +78,8 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         added.add_argument(
             "--data",
             default="scenes:val",
-            help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER; for retrieval also your own captioned images "
-            "(default: %(default)s)",
+            help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER; folder:FOLDER is your own labelled pictures, "
+            "and retrieval takes your own captioned images (default: %(default)s)",
         )
         added.add_argument(
             "--model", default="auto", help="auto, tipsv2-nano, google/tipsv2-b14, a folder, ... (default: auto)"
@@ -100,16 +100,23 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> None:
     """The evaluate command. Raises ValueError or OSError with one sentence for whoever typed it."""
     from tipsv2.evaluation import as_text
-    from tipsv2.evaluation.layouts import SCENES, open_data
+    from tipsv2.evaluation.layouts import HELD_OUT, SCENES, folder, open_data
     from tipsv2.evaluation.own import is_own, open_own
 
     task = TASKS[options.task]
     module = import_module(task.module)
+    folder.take_arguments(options)
     # Before the model: wrong data should not cost its loading.
     if is_own(task.data, options.data):
         open_own(options.data, options.captions, options.columns)
     elif options.data.partition(":")[0] != SCENES:
-        open_data(task.data, options.data)
+        probed = options.task == "segmentation_probe"
+        split = open_data(task.data, options.data, HELD_OUT if probed else None)
+        if probed:
+            open_data(task.data, options.data, "train")
+        print(f"{options.data}: {split.layout}, part {split.part}, {len(split.samples)} images", file=sys.stderr)
+        for note in split.notes:
+            print(note, file=sys.stderr)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     if getattr(options, "head", None) == "dpt":

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from tipsv2.encoder import load
 from tipsv2.evaluation import as_text
 from tipsv2.evaluation.command import RECORD
-from tipsv2.evaluation.layouts import open_data
+from tipsv2.evaluation.layouts import OWN, open_data
 from tipsv2.evaluation.record import identity, write_record
 from tipsv2.evaluation.segmentation import Measured, measure
 from tipsv2.evaluation.segmentation_scores import class_table
@@ -37,7 +37,9 @@ def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[s
     """The compare command with --data. models, features: of A and of B. Raises ValueError or OSError, one sentence."""
     out, protocol = None if options.out is None else Path(options.out), options.protocol or "whole"
     if not is_scenes(options.data):
-        open_data("segmentation", options.data)  # before the models: wrong data should not cost their loading
+        # before the models: wrong data should not cost their loading
+        for note in open_data("segmentation", options.data).notes:
+            print(note, file=sys.stderr)
     measured, identities = [], []
     for side, model, kind in zip("AB", models, features, strict=True):
         encoder = load(model, options.device, options.dtype)
@@ -77,6 +79,8 @@ def table(a: Measured, b: Measured, names: Sequence[str]) -> dict:
     Returns {"models": {"A": name, "B": name}, "images", "resolution": {"A": ..., "B": ...}, "miou": {what: {"A", "B",
         "difference", "low", "high"}}, "per_class": {name: {"A", "B", "difference"}}}, differences being B - A and low
         and high their 95 % interval; None for a class neither knows of. per_class is among all classes, by difference.
+        Of own labelled pictures also "figures": {what: {"A", "B", "difference", "chance"}}, what `Measured.scores` says
+        beside the mIoU.
     Raises ValueError where the two are of different images.
     """
     rows = {}
@@ -97,8 +101,27 @@ def table(a: Measured, b: Measured, names: Sequence[str]) -> dict:
         "images": len(a.main.names),
         "resolution": {"A": a.rule.resolution, "B": b.rule.resolution},
         "miou": rows,
+        **figures(a, b),
         "per_class": {name: each_class[name] for name in order},
     }
+
+
+def figures(a: Measured, b: Measured) -> dict[str, dict[str, dict[str, float | None]]]:
+    """What patches and whole pictures say by name, of own labelled pictures; nothing of other data."""
+    if a.split.layout != OWN:
+        return {}
+    first, second = a.scores(), b.scores()
+    found = {}
+    for kind_a, kind_b in zip(a.rule.features, b.rule.features, strict=True):
+        for name, one in first[kind_a].items():
+            if name in ("miou_present", "miou_all"):  # which have rows with intervals
+                continue
+            other, by_chance = second[kind_b].get(name), first["chance"].get(name)
+            known = one is not None and other is not None
+            found[f"{kind_a if kind_a == kind_b else f'{kind_a}, {kind_b}'} {name}"] = {
+                "A": one, "B": other, "difference": round(other - one, 4) if known else None, "chance": by_chance,
+            }  # fmt: skip
+    return {"figures": found}
 
 
 def difference_bars(per_class: dict[str, dict[str, float]], names: dict[str, str]) -> Figure:

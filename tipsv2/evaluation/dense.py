@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from tipsv2 import scenes
 from tipsv2.evaluation import probing
-from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
+from tipsv2.evaluation.layouts import HELD_OUT, SCENES, Sample, Split, open_data
 from tipsv2.evaluation.partial import PARTIAL, Partial
 from tipsv2.evaluation.record import fingerprint, identity
 from tipsv2.evaluation.segmentation_protocol import layer_of
@@ -70,13 +70,14 @@ def evaluate_task(
     resolution = network_side(encoder, side) if is_scenes(data) else side  # others need not be in whole patches
     if predict is None:
         layer_of(features, encoder.num_layers)  # before anything is computed
-    test = open_part(task, data, resolution)
+    test = open_part(task, data, resolution, None if predict else HELD_OUT)
     samples = test.samples[: limited(len(test.samples), limit)]
     told = {"task": task.name, "data": data, "part": test.part, "model": encoder.info.name, "resolution": resolution}
+    layout = {} if is_scenes(data) else {"layout": test.layout}
     settings = told | {"model": identity(encoder)} | ({"version": task.version} if task.version > 1 else {})
     with _folder(out) as folder:
         if predict is None:
-            fitting = open_part(task, data, resolution, training=True)
+            fitting = open_part(task, data, resolution, "train")
             chosen = _spread(fitting.samples, train_limit)
             store = Partial(folder / "features", settings | {"part": fitting.part, "features": features}, keep=False)
             names = [sample.name for sample in chosen]
@@ -110,7 +111,7 @@ def evaluate_task(
 
             task.pictures(out, judged, test, show)
     return {
-        **told, "images": len(judged), "left_out": len(samples) - len(judged),
+        **told, **layout, "images": len(judged), "left_out": len(samples) - len(judged),
         "fingerprint": fingerprint((sample.name for sample in test.samples), test.classes),
         **task.summary(judged, test),
     }  # fmt: skip
@@ -128,14 +129,16 @@ def _guesses(
         yield task.guess(outputs, (image.height, image.width))
 
 
-def open_part(task: Task, data: str, size: int, training: bool = False) -> Split:
+def open_part(task: Task, data: str, size: int, part: str | None = None) -> Split:
     """The part that is judged, or the one that the probe is trained on.
 
+    part: "train", HELD_OUT for what is judged by such a probe, None for what is judged without one.
     data: as `layouts.open_data` takes it, or "scenes:val" and the like, drawn `size` pixels a side. Of scenes those to
     train on are the first SCENES_TRAIN that encoders are trained on too, in the seen styles.
     """
     if not is_scenes(data):
-        return open_data(task.truth, data, "train" if training else None)
+        return open_data(task.truth, data, part)
+    training = part == "train"
     split, count = open_split(data, size)
     seeds, styles = range(split.first, split.first + count), split.styles
     if training:

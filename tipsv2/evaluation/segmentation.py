@@ -13,6 +13,12 @@ On the scenes both final and values are measured, among two sets of candidates:
 miou_present  the names that are in the image, things and stuff alike, as SPARC Sec. 4.4 chooses candidates
 miou_all      every name of the data set
 
+On own labelled pictures (folder:PATH) the same, and, each with what chance gives:
+miou_pictures         mean over pictures of the mIoU among the names in each
+peak_inside, auroc    where a name's cosine is highest, and whether its patches score above those without it
+presence_per_...      does the highest cosine tell what is in a picture? see `tipsv2.evaluation.named_patches`
+With --protocol slide only miou_pictures: the windows' cosines have no grid in common.
+
 Data sets with a background class (VOC-21, Context-60, COCO-Object): no source says how TIPSv2 finds it. Our default is
 one more class whose word is "background"; --background takes other words for it, which compete with the classes, or a
 number: a pixel whose best class scores below it (a cosine for whole, a share of the softmax for slide) is background.
@@ -32,11 +38,12 @@ import torch
 from tqdm.auto import tqdm
 
 from tipsv2 import scenes
-from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
+from tipsv2.evaluation.layouts import OWN, SCENES, Sample, Split, folder, open_data
+from tipsv2.evaluation.named_patches import NamedPatches, look_at
 from tipsv2.evaluation.partial import PARTIAL, Partial
 from tipsv2.evaluation.record import fingerprint, identity
-from tipsv2.evaluation.segmentation_protocol import Protocol, Words, guess, layer_of, look
-from tipsv2.evaluation.segmentation_scores import Tables, chance, pack
+from tipsv2.evaluation.segmentation_protocol import Protocol, View, Words, cosines_of, guess, layer_of, look
+from tipsv2.evaluation.segmentation_scores import Tables, chance, chance_of_images, pack
 from tipsv2.evaluation.splits import DrawnSamples, embed_texts, is_scenes, limited, network_side, scene_split
 from tipsv2.images import open_image
 from tipsv2.metrics import confusion_matrix
@@ -44,7 +51,7 @@ from tipsv2.prompts import TEMPLATES
 from tipsv2.segmentation import background_rule
 from tipsv2.windows import window_sizes
 
-FEATURES = ("final", "values")  # of the scenes
+FEATURES = ("final", "values")  # of the scenes and of own labelled pictures
 CANDIDATES = ("present", "all")
 BATCH_SIZES = {"whole": 16, "slide": 4}  # pictures that wait for each other
 
@@ -57,13 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--templates", choices=tuple(TEMPLATES), default="tips9", help="prompts per class (default: %(default)s)"
     )
     parser.add_argument(
-        "--features", metavar="KIND", help="values, final or layer:K (default: values; on the scenes final and values)"
+        "--features",
+        metavar="KIND",
+        help="values, final or layer:K (default: values; on the scenes and own labelled pictures final and values)",
     )
     parser.add_argument(
         "--background", type=background_rule, metavar="NUMBER|WORDS",
         help="where there is a background class: words for it, or the score below which a pixel is it "
         "(default: the word background)",
     )  # fmt: skip
+    folder.add_arguments(parser)
 
 
 def evaluate(
@@ -82,7 +92,8 @@ def evaluate(
 
     Args:
         encoder: a `tipsv2.Encoder`.
-        data: "scenes:val" (seen drawing styles), "scenes:style" (the unseen one), or what `layouts.open_data` takes.
+        data: "scenes:val" (seen drawing styles), "scenes:style" (the unseen one), or what `layouts.open_data` takes:
+            "ade20k:ROOT", "folder:ROOT" of own labelled pictures.
         resolution: short side in pixels of the picture the network sees; default the encoder's training resolution.
         templates: template set of the class prompts.
         limit: only the first images.
@@ -91,7 +102,8 @@ def evaluate(
 
     Returns: of the scenes {"task", "data", "model", "resolution", "images", "final": {...}, "values": {...}, "chance":
         {...}}, the inner dicts with `miou_present` and `miou_all` in [0, 1]; of other data, and of the scenes with
-        `out`, "miou", "miou_low" and "miou_high" (its 95 % interval), "pixel_accuracy" and "per_class".
+        `out`, "miou", "miou_low" and "miou_high" (its 95 % interval), "pixel_accuracy" and "per_class". Own labelled
+        pictures have both, with more in the inner dicts, see the module, and "unlabelled", a share of the pixels.
     Raises ValueError for data that are not as they should be, a limit under 1, or a resolution not in whole patches.
     """
     started = time.perf_counter()
@@ -106,7 +118,9 @@ def evaluate(
         numbers |= windows | found.scores()
     else:
         numbers |= windows or {"protocol": protocol}
-        numbers |= {"layout": split.layout, "part": split.part, "features": rule.features[0]}
+        numbers |= {"layout": split.layout, "part": split.part, "features": rule.features[-1]}
+        if split.layout == OWN:
+            numbers |= {"unlabelled": round(split.unlabelled, 4)} | found.scores()
         numbers |= {"background": found.words.told} if split.background is not None else {}
     if out or not is_scenes(data):
         numbers |= main.numbers(split.classes) | {"fingerprint": found.fingerprint}
@@ -127,6 +141,7 @@ class Measured:
     words: Words
     text: torch.Tensor  # [rows of words, D]
     tables: dict[tuple[str, str], Tables]  # (features, candidates)
+    named: dict[str, NamedPatches]  # features -> what their patches say, of own labelled pictures
 
     @property
     def main(self) -> Tables:
@@ -134,11 +149,19 @@ class Measured:
         return self.tables[self.rule.features[-1], "all"]
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Features -> mIoU by candidates, and chance."""
+        """Features -> mIoU by candidates, and chance; of own labelled pictures with what their patches say."""
         found: dict[str, dict[str, float]] = {kind: {} for kind in (*self.rule.features, "chance")}
         for (kind, among), tables in self.tables.items():
             found[kind][f"miou_{among}"] = round(tables.miou(), 4)
             found["chance"][f"miou_{among}"] = round(chance(tables.truth(), among), 4)
+        if self.split.layout == OWN:
+            for kind in self.rule.features:
+                tables = self.tables[kind, "present"]
+                found[kind]["miou_pictures"] = round(float(np.nanmean(tables.of_images())), 4)
+                found["chance"]["miou_pictures"] = round(chance_of_images(tables.truth()), 4)
+                if kind in self.named:
+                    found[kind] |= self.named[kind].figures(tables.truth() > 0)
+                    found["chance"] |= self.named[kind].chance()
         return found
 
     def show(self, encoder, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -164,32 +187,51 @@ def measure(
     drawn = is_scenes(data)
     side = network_side(encoder, resolution) if drawn else resolution or encoder.info.resolution
     split = scene_split(data, side) if drawn else open_data("segmentation", data)
+    own = split.layout == OWN
     count = limited(len(split.samples), limit)
-    kinds = (features,) if features else FEATURES if drawn else ("values",)
+    kinds = (features,) if features else FEATURES if drawn or own else ("values",)
     for kind in kinds:
         layer_of(kind, encoder.num_layers)
     rule = Protocol(protocol, kinds, side, *(window_sizes(encoder) if protocol == "slide" else ()))
     words = Words.of(split.classes, split.background, background)
-    candidates = CANDIDATES if drawn else ("all",)
+    candidates = CANDIDATES if drawn or own else ("all",)
+    named = own and protocol == "whole"
     names = [sample.name for sample in split.samples]
     settings = {
         "data": split.origin, "fingerprint": fingerprint(names, split.classes),
         "encoder": identity(encoder), "templates": templates, "background": background, "protocol": asdict(rule),
-    }  # fmt: skip
+    } | ({"synonyms": split.synonyms} if named else {})  # fmt: skip
     with Partial(out and out / PARTIAL, settings) as partial:
         text = embed_texts(encoder, words.rows, templates, progress, keep=True)
+        other = embed_texts(encoder, [w for _, w in split.synonyms], templates, False) if split.synonyms else text[:0]
         missing = [index for index in range(count) if names[index] not in partial]
         samples = (split.samples[index] for index in missing)
         with tqdm(total=count, initial=count - len(missing), unit="image", disable=not progress, desc="images") as bar:
-            for name, tables in _tables(encoder, samples, rule, text, words, candidates, len(split.classes)):
-                partial.add(name, **{f"{kind} {among}": pack(table) for (kind, among), table in tables.items()})
+            measured = _tables(encoder, samples, rule, text, words, candidates, len(split.classes))
+            for name, tables, view, truth in measured:
+                kept = {f"{kind} {among}": pack(table) for (kind, among), table in tables.items()}
+                if named:
+                    kept |= _named(view, text, other, split.synonyms, truth)
+                partial.add(name, **kept)
                 bar.update()
     names = names[:count]
+    rows = [partial[name] for name in names]
     tables = {
-        key: Tables(names, [partial[name][" ".join(key)] for name in names], len(split.classes))
+        key: Tables(names, [row[" ".join(key)] for row in rows], len(split.classes))
         for key in product(kinds, candidates)
     }
-    return Measured(split, settings["fingerprint"], rule, words, text, tables)
+    patches = {kind: NamedPatches.of(rows, kind) for kind in kinds} if named else {}
+    return Measured(split, settings["fingerprint"], rule, words, text, tables, patches)
+
+
+def _named(
+    view: View, text: torch.Tensor, other: torch.Tensor, synonyms: Sequence[tuple[int, str]], truth: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What a picture's patches say by name; text: of the classes, other: of the synonyms."""
+    maps, synonym_maps = (
+        {kind: cosines_of(view, kind, rows)[0].cpu().numpy() for kind in view.grids} for rows in (text, other)
+    )
+    return look_at(maps, truth, [number for number, _ in synonyms], synonym_maps)
 
 
 def score_scenes(
@@ -206,11 +248,11 @@ def score_scenes(
     samples = tqdm(split.samples, unit="image", disable=not progress, desc="images")
     found = [
         {key: pack(table) for key, table in tables.items()}
-        for _, tables in _tables(encoder, samples, rule, text, words, candidates, len(split.classes))
+        for _, tables, _, _ in _tables(encoder, samples, rule, text, words, candidates, len(split.classes))
     ]
     names = [sample.name for sample in split.samples]
     tables = {key: Tables(names, [each[key] for each in found], len(split.classes)) for key in found[0]}
-    return Measured(split, "", rule, words, text, tables).scores()
+    return Measured(split, "", rule, words, text, tables, {}).scores()
 
 
 def _tables(
@@ -221,8 +263,8 @@ def _tables(
     words: Words,
     candidates: Sequence[str],
     num_classes: int,
-) -> Iterator[tuple[str, dict[tuple[str, str], np.ndarray]]]:
-    """Per sample its name and (features, candidates) -> confusion table [C, C]."""
+) -> Iterator[tuple[str, dict[tuple[str, str], np.ndarray], View, np.ndarray]]:
+    """Per sample its name, (features, candidates) -> confusion table [C, C], its patches and its label map."""
     waiting = iter(samples)
     while batch := list(islice(waiting, BATCH_SIZES[rule.kind])):
         read = [_read(sample) for sample in batch]
@@ -234,7 +276,7 @@ def _tables(
                     present = np.unique(truth[truth >= 0]) if among == "present" else None
                     found = guess(view, kind, text, words, truth.shape, present)
                     tables[kind, among] = confusion_matrix(truth, found, num_classes)
-            yield sample.name, tables
+            yield sample.name, tables, view, truth
 
 
 def _read(sample: Sample):

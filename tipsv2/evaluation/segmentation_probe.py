@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from tipsv2.evaluation import probing
 from tipsv2.evaluation.dense import Task, evaluate_task
-from tipsv2.evaluation.layouts import Split
+from tipsv2.evaluation.layouts import Split, folder
 from tipsv2.evaluation.segmentation_scores import Tables, pack
 from tipsv2.evaluation.splits import labels_of
 from tipsv2.metrics import confusion_matrix
@@ -29,6 +29,7 @@ from tipsv2.segmentation import label_map
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     probing.add_arguments(parser)
+    folder.add_arguments(parser)
 
 
 def evaluate(
@@ -47,7 +48,8 @@ def evaluate(
 
     Args:
         encoder: a `tipsv2.Encoder`.
-        data: a layout with a part "train" beside the one it is judged on, or "scenes:val" and the like.
+        data: a layout with a part "train" beside the one it is judged on, or "scenes:val" and the like. Of own
+            labelled pictures without parts (folder:ROOT) every fifth is judged, and the probe is trained on the others.
         resolution: short side in pixels the network sees; default the encoder's training resolution.
         limit: only the first images.
         out: folder for what an interrupted evaluation keeps, the probe and pictures.

@@ -116,9 +116,23 @@ def chance(truth: np.ndarray, candidates: str) -> float:
 
     truth: [images, C] pixels of each class.   candidates: "present", the image's own classes, or "all".
     """
-    sizes = truth.sum(axis=1, keepdims=True)
-    among = truth > 0 if candidates == "present" else np.ones(truth.shape, bool)
-    choices = np.maximum(1, among.sum(axis=1, keepdims=True))
-    guessed, hit = (among * sizes / choices).sum(axis=0), (truth / choices).sum(axis=0)
-    union = truth.sum(axis=0) + guessed - hit
+    guessed, hit = _expected(truth, truth > 0 if candidates == "present" else np.ones(truth.shape, bool))
+    guessed, hit, truth = guessed.sum(axis=0), hit.sum(axis=0), truth.sum(axis=0)
+    union = truth + guessed - hit
     return float((hit[union > 0] / union[union > 0]).mean())
+
+
+def chance_of_images(truth: np.ndarray) -> float:
+    """What the mean of `Tables.of_images` is for such a guess among each image's own classes; nan without any."""
+    guessed, hit = _expected(truth, truth > 0)
+    iou = np.divide(hit, truth + guessed - hit, out=np.zeros(truth.shape), where=truth > 0)
+    there = (truth > 0).sum(axis=1)
+    return float((iou.sum(axis=1)[there > 0] / there[there > 0]).mean()) if there.any() else float("nan")
+
+
+def _expected(truth: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a guess drawn uniformly among the classes that are allowed, bool [images, C]: how many pixels are guessed and
+    how many rightly, float64 [images, C] each.
+    """
+    choices = np.maximum(1, among.sum(axis=1, keepdims=True))
+    return among * truth.sum(axis=1, keepdims=True) / choices, truth / choices

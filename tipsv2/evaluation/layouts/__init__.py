@@ -2,7 +2,7 @@
 
     open_data("segmentation", "ade20k:/data/ADEChallengeData2016")       # the layout by name
     open_data("segmentation", "/data/ADEChallengeData2016")              # or recognised by its tree
-    open_data("segmentation", "scenes:val")                              # the bundled scenes
+    open_data("segmentation", "folder:/data/street")                     # own labelled pictures
 
 One file per family of layouts; each lists its `Layout`s, and LAYOUTS is all of them. Nothing is decoded before a
 sample is asked for its image or its truth.
@@ -11,12 +11,17 @@ sample is asked for its image or its truth.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 SCENES = "scenes"
+OWN = "folder"  # the layout of own labelled pictures
+HELD_OUT = "held-out"  # the part a probe is judged on, of a layout without parts
+LOOKED_AT = 20  # pictures by whose names a tree is recognised
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,9 @@ class Split:
     classes: tuple[str, ...] = ()
     background: int | None = None  # the class that stands for "none of the others" (VOC-21, Context-60, COCO-Object)
     root: Path | None = None  # the folder it lies in
+    notes: tuple[str, ...] = ()  # sentences about what is not as one may think
+    unlabelled: float | None = None  # part of the pixels that no class is given to, of own labelled pictures
+    synonyms: tuple[tuple[int, str], ...] = ()  # class, another word for it; of own labelled pictures
 
     @property
     def origin(self) -> str:
@@ -64,15 +72,38 @@ class Layout:
     part: str  # the part that is evaluated where none is named
     tree: str  # what is expected below the root, as text with a line per folder
     source: str  # where to get it
-    marks: tuple[str, ...]  # paths below the root, all of which are there: how a bare root is recognised
+    marks: tuple[str, ...]  # paths below the root, all of which are there
     open: Callable[[str, Path, str], Split]  # (task, root, part); raises ValueError naming what is wrong
+    names: tuple[str, str] | None = None  # a glob below the root, and what its files are called (a regular expression)
+    fits: Callable[[Path], bool] | None = None  # how a bare root is recognised, if not by its marks and names
+    held_out: str = ""  # the part a probe is judged on, if not `part`
+
+    def recognises(self, root: Path) -> bool:
+        """Is this bare root a tree of this layout? Its folders alone do not say: own pictures may lie in such, too."""
+        if self.fits is not None:
+            return self.fits(root)
+        return self.has_marks(root) and (self.names is None or _called(root, *self.names))
+
+    def has_marks(self, root: Path) -> bool:
+        return bool(self.marks) and all((root / mark).exists() for mark in self.marks)
 
 
 def all_layouts() -> dict[str, Layout]:
     """Every layout by its name."""
-    from tipsv2.evaluation.layouts import ade20k, captions, cityscapes, coco_stuff, imagenet, navi, nyu, pascal, uned
+    from tipsv2.evaluation.layouts import (
+        ade20k,
+        captions,
+        cityscapes,
+        coco_stuff,
+        folder,
+        imagenet,
+        navi,
+        nyu,
+        pascal,
+        uned,
+    )  # fmt: skip
 
-    families = (ade20k, captions, cityscapes, coco_stuff, imagenet, navi, nyu, pascal, uned)
+    families = (ade20k, captions, cityscapes, coco_stuff, folder, imagenet, navi, nyu, pascal, uned)
     return {layout.name: layout for family in families for layout in family.LAYOUTS}
 
 
@@ -81,6 +112,7 @@ def open_data(task: str, data: str, part: str | None = None) -> Split:
 
     data: "LAYOUT:ROOT", or a root whose tree says which layout it is. The bundled scenes are no folder: see
     `tipsv2.evaluation.splits`.
+    part: as the layout calls it, or HELD_OUT: what is measured by a layer that was trained on the part "train".
     Raises ValueError with the expected tree and where to get the data if they are not there.
     """
     layouts = _of(task)
@@ -98,6 +130,9 @@ def open_data(task: str, data: str, part: str | None = None) -> Split:
     fitting = _fitting(layouts, root)
     if len(fitting) != 1:
         what = f"could be {_listed({x.name: x for x in fitting})}" if fitting else "is none of the trees that are known"
+        alike = [] if fitting else [layout for layout in layouts.values() if layout.has_marks(root)]
+        if alike:
+            what = f"has the folders of {alike[0].title}, but files of other names"
         raise ValueError(f"'{data}' {what}: say which as LAYOUT:ROOT, of {_listed(layouts)}.")
     return _opened(fitting[0], task, root, part)
 
@@ -118,7 +153,15 @@ def _of(task: str) -> dict[str, Layout]:
 
 
 def _fitting(layouts: dict[str, Layout], root: Path) -> list[Layout]:
-    return [layout for layout in layouts.values() if all((root / mark).exists() for mark in layout.marks)]
+    """A known data set, or else own labelled pictures: these are recognised by very little."""
+    fitting = [layout for layout in layouts.values() if layout.recognises(root)]
+    return [layout for layout in fitting if layout.name != OWN] or fitting
+
+
+def _called(root: Path, pattern: str, names: str) -> bool:
+    """Are the first files called so? Hidden ones and those without an ending are not asked."""
+    files = islice((path.name for path in root.glob(pattern) if path.suffix and path.name[0] != "."), LOOKED_AT)
+    return all(re.fullmatch(names, name) for name in files)
 
 
 def _opened(layout: Layout, task: str, root: Path, part: str | None) -> Split:
@@ -128,7 +171,9 @@ def _opened(layout: Layout, task: str, root: Path, part: str | None) -> Split:
             f"'{root}' lacks {lost}, which {layout.title} has. Expected below it:\n{layout.tree.rstrip()}\n"
             f"Get it from {layout.source}"
         )
-    found = layout.open(task, root, part or layout.part)
+    if part is None or (part == HELD_OUT and not layout.held_out):
+        part = layout.part
+    found = layout.open(task, root, part)
     if not len(found.samples):
         raise ValueError(f"'{root}' holds no sample of {layout.title} ({found.part}): the split is empty.")
     return replace(found, root=root)

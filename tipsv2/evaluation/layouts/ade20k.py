@@ -35,5 +35,6 @@ LAYOUTS = (
         source="http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
         marks=("images/validation", "annotations/validation"),
         open=_open,
+        names=("images/validation/*", r"ADE_val_\d{8}\.jpg"),
     ),
 )

@@ -51,5 +51,6 @@ LAYOUTS = (
         source="https://www.cityscapes-dataset.com/downloads/: leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip",
         marks=("leftImg8bit/val", "gtFine/val"),
         open=_open,
+        names=("leftImg8bit/val/*/*", r"[a-z]+_\d{6}_\d{6}_leftImg8bit\.png"),
     ),
 )

@@ -61,6 +61,7 @@ _SOURCE = (
     "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip"
 )
 _MARKS = ("images/val2017", "annotations/val2017")
+_NAMES = ("images/val2017/*", r"\d{12}\.jpg")
 LAYOUTS = (
     Layout(
         name="cocostuff",
@@ -71,6 +72,7 @@ LAYOUTS = (
         source=_SOURCE,
         marks=_MARKS,
         open=_open_stuff,
+        names=_NAMES,
     ),
     Layout(
         name="cocoobject",
@@ -81,5 +83,6 @@ LAYOUTS = (
         source=_SOURCE,
         marks=_MARKS,
         open=_open_object,
+        names=_NAMES,
     ),
 )

@@ -43,6 +43,7 @@ def _layout(name: str, title: str, names: str, background: bool, lists: str, lab
         source=source,
         marks=("JPEGImages", labels, f"ImageSets/{lists}/val.txt"),
         open=partial(_open, name, CLASS_LISTS[names], background, lists, labels),
+        names=("JPEGImages/*", r"\d{4}_\d{6}\.jpg"),
     )
 
 
