@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tipsv2 import scenes
 from tipsv2.evaluation.record import fingerprint
+from tipsv2.labelled.place import absolute, is_labelled
 from tipsv2.pairs import Pair, Pairs, open_pairs
 
 COLUMNS = ("image", "web", "short", "detailed", "split", "subset")  # what --data-columns can name
@@ -207,5 +208,7 @@ def named_columns(given: Sequence[str]) -> dict[str, str]:
 
 def address(data: str | Path) -> str:
     """`data` so that it is found from other folders, too."""
+    if is_labelled(data):
+        return absolute(str(data))
     path = os.path.expanduser(data)
     return os.path.abspath(path) if os.path.exists(path) or any(c in path for c in "*?[") else str(data)

@@ -4,6 +4,7 @@
     pairs = open_pairs("photos/captions.csv")         # .tsv, .jsonl, .parquet; paths start from the table's folder
     pairs = open_pairs("shards/*.tar")                # webdataset, as img2dataset and `python -m train scenes` write it
     pairs = open_pairs("hf:owner/name", {"web": "alt"})
+    pairs = open_pairs("folder:street")               # labelled pictures (`tipsv2.labelled`), captions from the labels
 
 A folder with a metadata.csv or metadata.jsonl (column file_name), with tars or with parquet files is read as those.
 Captions have a role: "web" (as found beside the image), "short" and "detailed" (written for it); a role may hold
@@ -14,8 +15,9 @@ several captions. Columns of these names win; else the first of NAMES that is th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from tipsv2.images import ImageError, open_image
-from tipsv2.sources import IMAGE_SUFFIXES, PROBLEM, Source, open_source
+from tipsv2.sources import IMAGE_SUFFIXES, PROBLEM, WRITTEN, Source, open_source
 
 ROLES = ("web", "short", "detailed")
 FALLBACK = {
@@ -37,6 +39,7 @@ NAMES = {  # field -> columns it is looked for in, first found wins; compared in
     ),
     "web": (
         "web", "caption", "captions", "text", "texts", "txt", "alt", "alt_text", "title", "sentence", "sentences",
+        WRITTEN,
     ),
     "short": ("short", "short_caption", "short_captions", "caption_short"),
     "detailed": (
@@ -58,6 +61,7 @@ class Pair:
     image: Path | bytes | str | None = field(repr=False)  # str: an address that fsspec opens
     mask: Path | bytes | str | None = field(default=None, repr=False)  # a picture of label numbers
     problem: str = ""
+    labels: Callable[[], np.ndarray] | None = field(default=None, repr=False)  # the mask where its source reads it
 
     def caption(self, role: str, rng: random.Random) -> str:
         """A caption of `role`, or of the next role that has one; of several, one at random.
@@ -98,13 +102,14 @@ class Pairs:
     images: the columns that images were found in: of a tar sample the first ending in IMAGE_SUFFIXES that it holds.
     indexed: has a length and pairs by number; it is then one shard. A stream has `shards` and is read in order.
     local: its files are on this machine.
+    label_names, notes: of `tipsv2.sources.Source`.
     """
 
     def __init__(self, source: Source, given: Mapping[str, str], captions: bool):
         from datasets import Dataset
 
         self.name, self._source, data = source.name, source, source.data
-        self.label_names = source.label_names
+        self.label_names, self.notes = source.label_names, source.notes
         self.local = source.base is not None
         self.indexed = isinstance(data, Dataset)
         if self.indexed:
@@ -179,13 +184,17 @@ class Pairs:
             name = row[column]["path"]
         captions = {role: _texts(row.get(self.mapping.get(role))) for role in ROLES}
         if not any(captions.values()):  # where other rows have a json, a txt is still a caption
-            captions["web"] = _texts(row.get("txt"))
+            captions["web"] = _texts(row.get("txt")) or _texts(row.get(WRITTEN))
+        labels = self.mapping.get("mask")
+        mask = self._file(row.get(labels)) if labels != column else None
+        read = self._source.read_labels
         return Pair(
             name,
             {role: texts for role, texts in captions.items() if texts},
             image,
-            self._file(row.get(mask)) if (mask := self.mapping.get("mask")) != column else None,
+            mask,
             row.get(PROBLEM) or "",
+            partial(read, mask) if read is not None and mask is not None else None,
         )
 
     def _file(self, value) -> Path | bytes | str | None:
@@ -206,9 +215,10 @@ def open_pairs(
 ) -> Pairs:  # fmt: skip
     """Open a collection; nothing is decoded yet.
 
-    data: a folder, a table, tars (also as a pattern), or a data set of the Hub: hf:owner/name, or owner/name.
+    data: a folder, a table, tars (also as a pattern), folder:PATH of labelled pictures, or a data set of the Hub:
+        hf:owner/name, or owner/name.
     columns: which column holds the image, web, short, detailed or mask, where their names do not say; "" is not given.
-    split, subset: of a data set of the Hub.
+    split, subset: of a data set of the Hub; split also of labelled pictures that have parts.
     captions: False accepts a collection without captions.
     Raises ValueError, one sentence: nothing there, unreadable, or no column for image or caption (naming those found).
     """

@@ -1,4 +1,5 @@
 """Where rows of images with captions come from: a folder, a table, tar shards or the Hub, each one `datasets` data set.
+folder:PATH is a set of labelled pictures (`tipsv2.labelled`), whose captions are written where there are none.
 
 What is on this disk and has a row number (folders, CSV, TSV, JSONL, parquet) becomes a memory-mapped `Dataset`; what is
 read from front to back (tars, the Hub) becomes an `IterableDataset` with its shards. `tipsv2.pairs` gives the rows
@@ -22,13 +23,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tipsv2.labelled.place import is_labelled, read_address
+
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset, IterableDataset
+
+    from tipsv2.labelled.legend import Legend
 
 IMAGE_SUFFIXES = tuple("jpg jpeg webp avif png bmp tif tiff gif jp2 ppm".split())  # of one stem, the first is the image
 TABLES = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".parquet": "parquet"}
 TARS = (".tar", ".tar.gz", ".tgz")
 PROBLEM = "__problem__"  # a row that cannot be used says why in this column
+WRITTEN = "written"  # the column of captions that label maps gave
 HUB_TIMEOUT = 10  # seconds
 
 
@@ -44,6 +51,8 @@ class Source:
     base: Path | None
     expand: Callable[[dict], dict] = dict
     label_names: tuple[str, ...] = ()  # of a names.json beside tars, table or images: what a mask's values mean
+    read_labels: Callable[[Path], np.ndarray] | None = None  # a mask's file -> [H, W] places of names, -1 unlabelled
+    notes: tuple[str, ...] = ()  # sentences about what is not as one may think
 
 
 def open_source(data: str | Path, split: str = "train", subset: str = "") -> Source:
@@ -51,6 +60,8 @@ def open_source(data: str | Path, split: str = "train", subset: str = "") -> Sou
     name = str(data)
     if name.startswith("hf:"):
         return _hub(name.removeprefix("hf:"), split, subset)
+    if is_labelled(name):
+        return _labelled(name, split)
     path = Path(os.path.expanduser(name))
     if path.is_dir():
         return _folder(name, path)
@@ -170,6 +181,40 @@ def _images(name: str, path: Path) -> Source:
 
 def _with_files(folder: Path, row: dict) -> dict:
     return _flat({k: v for k, v in row.items() if v}, lambda file: (folder / file).read_bytes())
+
+
+def _labelled(name: str, split: str) -> Source:
+    """The part called `split` of labelled pictures, or all of those without parts; captions as beside any images."""
+    from datasets import Dataset, Features, Value
+
+    from tipsv2.labelled import ALL, open_labelled, parts_of
+
+    alone = parts_of(name) == (ALL,)
+    found = open_labelled(name, read_address(name).part or (None if alone else split))
+    folder = found.pictures[0].image.parent
+    beside = _by_stem(os.listdir(folder))
+    columns: dict[str, list[str]] = {
+        "image": [picture.image.name for picture in found.pictures],
+        "mask": [os.path.abspath(picture.labels) for picture in found.pictures],
+    }
+    columns |= {k: [beside[picture.image.stem].get(k, "") for picture in found.pictures] for k in ("txt", "json")}
+    columns = {column: files for column, files in columns.items() if any(files)}
+    data = Dataset.from_dict(columns, features=Features({column: Value("string") for column in columns}))
+    expand = partial(_with_written, folder, found.legend)
+    return Source(name, data, folder, expand, found.classes, found.legend.read, found.notes)
+
+
+def _with_written(folder: Path, legend: Legend, row: dict) -> dict:
+    """As `_with_files`, and a caption written from the label map where there is no txt."""
+    from tipsv2.labelled.captions import caption
+
+    flat = _with_files(folder, row)
+    if not flat.get("txt"):
+        try:
+            flat[WRITTEN] = caption(legend.read(Path(row["mask"])), legend.classes.names)
+        except (OSError, ValueError) as error:
+            flat.setdefault(PROBLEM, str(error).rstrip("."))
+    return flat
 
 
 def _by_stem(files: list[str]) -> dict[str, dict[str, str]]:

@@ -112,6 +112,7 @@ class Report:
             + ("" if self.pairs.indexed else f", shards: {self.pairs.shards}"),
             f"columns: {', '.join(self.pairs.columns)}",
             f"read as: {mapped}",
+            *self.pairs.notes,
         ]
         if self.sizes:
             (w0, h0), (w1, h1), (w2, h2) = np.percentile(self.sizes, [0, 50, 100], axis=0)

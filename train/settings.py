@@ -50,13 +50,13 @@ class Tower:
 class Data:
     """What a run trains on: the bundled scenes, or any collection of images with captions (tipsv2/pairs.py)."""
 
-    source: str = "scenes"  # or a folder, a table, tar shards, hf:owner/name
+    source: str = "scenes"  # or a folder, a table, tar shards, folder:PATH of labelled pictures, hf:owner/name
     image: str = ""  # the column of the images; empty: found by its name
     web: str = ""  # the columns of the captions by role, likewise
     short: str = ""
     detailed: str = ""
     mask: str = ""  # the column of label masks, for patch_labels, likewise
-    split: str = "train"  # of a data set of the Hub
+    split: str = "train"  # of a data set of the Hub, or of labelled pictures that have parts
     subset: str = ""
     nouns: int = 0  # of scenes: how many of the vocabulary's nouns are drawn; 0: all
     styles: str = "fluent,noto"  # of scenes: the drawing styles, also flat and openmoji; twemoji is what tests measure

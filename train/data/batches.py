@@ -69,7 +69,8 @@ class Batches(Dataset):
         name, size = self.source.pairs.name, self.source.size
         if size == math.inf:
             return f"data: {name}, read as a stream: how many epochs that is only reading it would tell"
-        return f"data: {name}, {size:,} pairs, {self.recipe.images / size:.1f} epochs"
+        extent = f"data: {name}, {size:,} pairs, {self.recipe.images / size:.1f} epochs"
+        return "\n".join((extent, *self.source.pairs.notes))
 
     def too_many(self, unreadable: int, tried: int) -> bool:
         """Whether more of the `tried` images than data.unreadable allows could not be used, once they are enough."""

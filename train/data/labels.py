@@ -2,6 +2,7 @@
 
 A mask is a picture of label numbers, as large as its image or of its shape: `python -m train scenes` writes such, with
 a names.json that says what the numbers mean. The highest number of its kind (255, or 65535 with 16 bits) is unlabelled.
+The masks of folder:PATH are read as `tipsv2.labelled` reads them, which knows more kinds.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def patch_labels(pair: Pair, names: int, picture: tuple[int, int], size: int, wi
 
 def _open(pair: Pair, names: int) -> Image.Image:
     """The label numbers as a picture of 32-bit integers, -1 = unlabelled."""
+    if pair.labels is not None:
+        return Image.fromarray(pair.labels().astype(np.int32))
     try:
         with Image.open(io.BytesIO(replace(pair, image=pair.mask).read())) as picture:
             if picture.mode not in ("L", "P", "I", "I;16"):
