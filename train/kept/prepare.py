@@ -91,6 +91,7 @@ def _check(recipe: Recipe, sets: list[KeptSet]) -> None:
         raise ValueError("kept crops are trained on with accumulate=1 and sharding=none.")
     if recipe.kept_distillation.weight and not recipe.kept_distillation.teacher:
         raise ValueError("kept_distillation.teacher is missing: the model folder of a run on the same kept crops.")
+    named = recipe.named_patches
     needs = {
         "soft_names": ("soft", recipe.soft_names.weight or recipe.soft_names.groups, "--classifier"),
         "named_patches": (
