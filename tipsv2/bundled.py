@@ -33,12 +33,12 @@ ABOUT = {  # in the order of the menus
     S14: About(
         "OpenTIPS S/14 (bundled)",
         (PHOTOGRAPHS, DRAWINGS),
-        "DINOv2 ViT-S/14 and MiniLM, brought together on about 1,300 photographs and on drawn scenes.",
+        "DINOv2 ViT-S/14 and MiniLM, brought together on 1,347 photographs and on drawn scenes.",
     ),
-    f"{S14}-teacher": About(
-        "OpenTIPS S/14, teacher (bundled)",
+    f"{S14}-frozen": About(
+        "OpenTIPS S/14, frozen vision (bundled)",
         (PHOTOGRAPHS, DRAWINGS),
-        f"The same photographs and drawn scenes; {S14} learned from its patches.",
+        f"The same words on DINOv2's own patches: where {S14} started from, no block of its vision tower has learned.",
     ),
     NANO: About(
         "OpenTIPS nano (bundled)",
@@ -57,8 +57,8 @@ ABOUT = {  # in the order of the menus
     ),
 }
 UNLISTED = About("", (), "Unknown: see its model card.")
-PAIRS = {  # the default encoder -> a teacher and its student that know the same pictures
-    S14: (f"{S14}-teacher", S14),
+PAIRS = {  # the default encoder -> two to compare: before and after, a teacher and its student
+    S14: (f"{S14}-frozen", S14),
     NANO: ("tips-nano", "tips-nano-student"),
 }
 OLD_NAMES = {"tipsv2-nano": NANO}
@@ -78,7 +78,7 @@ def default() -> str:
 
 
 def pair() -> tuple[str, str] | None:
-    """The teacher and the student to open a comparison with; None unless both are there."""
+    """The two encoders to open a comparison with; None unless both are there."""
     both = PAIRS[default()]
     return both if {*both} <= {*names()} else None
 
