@@ -25,7 +25,7 @@ from tipsv2.catalogue import ModelError, find, is_cached
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_abcdefghijklmnop"
-BUSY = 60.0  # seconds
+BUSY = 300.0  # seconds
 
 
 class Visitor:
@@ -80,7 +80,7 @@ class Hub:
                     hub.sent.append(name)
                     self.wfile.write(data[:half])
                     self.wfile.flush()
-                    hub.gate.wait(4 * BUSY)
+                    hub.gate.wait(2 * BUSY)
                     if hub.broken and half < len(data):
                         self.close_connection = True
                         return self.connection.shutdown(2)
