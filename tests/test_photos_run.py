@@ -160,6 +160,25 @@ def test_the_last_blocks_the_norm_and_the_bridge_learn_and_nothing_else(folders,
     assert not any(key.endswith("vectors") for key in kept)
 
 
+def test_features_lose_their_mean_and_the_bridge_can_learn_alone(folders, source, tmp_path):
+    recipe = kept_trees.recipe(folders, source, "kept.blocks_rate=0", "kept.bridge_rate=1", "kept.centre=100")
+    assert runs.start(recipe, tmp_path / "run", show=False) == 0
+    before, after = (read_model(path, torch.float32) for path in (folders["base"], tmp_path / "run" / "model"))
+    old, new = before.state_dict(), after.state_dict()
+    assert {key for key in old if not torch.equal(old[key], new[key])} == {"vision_model.layernorm.bias"}
+    means = []
+    for each in open_sets(source):
+        hidden = torch.from_numpy(each.kept.arrays["hidden"].astype("float32"))
+        with torch.no_grad():
+            found = features_after(after.vision_model, hidden, 2, (each.kept.side, each.kept.side))
+        means.append((found[2] + found[3]).mean((0, 1, 2)) / 2)
+    assert torch.stack(means).mean(0).abs().max() < 1e-5
+    kept = load_file(sorted((tmp_path / "run" / "checkpoints").iterdir())[-1] / "state.safetensors")
+    model = {key for key in kept if key.startswith("objective.model.")}
+    assert model == {"objective.model.vision_model.layernorm.bias"}  # more crops may be there at a resume
+    assert "objective.averages.bridge/0/weight" in kept
+
+
 def test_a_stopped_run_goes_on_exactly(folders, source, whole, tmp_path, monkeypatch):
     from train.objectives.kept import KeptObjective
 

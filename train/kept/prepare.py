@@ -62,17 +62,16 @@ def prepare_kept(recipe: Recipe, empty: bool = False) -> tuple[Recipe, KeptObjec
 
 @torch.no_grad()
 def centre(model: Tipsv2Model, sets: list[KeptSet], crops: int) -> None:
-    """Take the mean patch feature, of both kinds, over so many crops spread evenly over all sets from the final norm's
-    bias: a direction that all patches share says nothing, and hides in every cosine what differs.
-    """
+    """Take from the final norm's bias the mean patch feature, of both kinds, of so many crops, every set alike: a direction that all patches share says nothing, and hides in every cosine what differs."""
     means = []
     for each in sets:
         rows, side = each.kept.rows, (each.kept.side, each.kept.side)
-        count = min(rows, max(1, crops // len(sets)))
+        count, total = min(rows, max(1, crops // len(sets))), 0.0
         for k in range(count):
             hidden = torch.from_numpy(each.kept.arrays["hidden"][[k * rows // count]]).float()
             _, _, patches, values = features_after(model.vision_model, hidden, each.kept.blocks, side)
-            means.append((patches.mean((0, 1, 2)) + values.mean((0, 1, 2))) / 2)
+            total = total + (patches + values).mean((0, 1, 2)) / 2
+        means.append(total / count)
     model.vision_model.layernorm.bias -= torch.stack(means).mean(0)
 
 
