@@ -25,7 +25,7 @@ from demos.heatmap import Heatmaps
 from demos.heatmap_api import Endpoints
 from demos.heatmap_work import Question, patch_at
 from demos.launch import parser
-from demos.studio import KEEP_IMAGES, MAX_PATCHES, Studio
+from demos.studio import KEEP_IMAGES, LONGEST, MAX_PATCHES, Studio
 from tipsv2.images import fit_size
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -211,7 +211,7 @@ def test_bad_uploads_become_one_sentence_and_an_empty_field(tmp_path, name, cont
     "name, content, size",
     [
         ("dot.png", Image.new("RGB", (1, 1)), (1, 1)),
-        ("thin.png", Image.new("RGB", (1, 20_000)), (1, studio.LONGEST)),
+        ("thin.png", Image.new("RGB", (1, 20_000)), (1, LONGEST)),
         ("print.jpg", NOISE.convert("CMYK"), (50, 40)),
         ("deep.png", Image.fromarray(np.full((40, 50), 40_000, np.uint16)), (50, 40)),
         ("palette.gif", NOISE.convert("P"), (50, 40)),
