@@ -12,6 +12,7 @@ import functools
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -109,23 +110,29 @@ TURNS = Turns(LEDGER)  # of all models: they share the machine's cores, or its G
 def share(model, methods: tuple[str, ...], texts: str = "", turns: Turns = TURNS):
     """The model, whose methods each take a turn, and whose method `texts` takes one for every SLICE of its list."""
     for name in methods:
-        setattr(model, name, functools.partial(_in_turn, turns, getattr(model, name)))
+        setattr(model, name, functools.partial(_in_turn, turns, _method(model, name)))
     if texts:
-        setattr(model, texts, functools.partial(_in_slices, turns, getattr(model, texts)))
+        setattr(model, texts, functools.partial(_in_slices, turns, _method(model, texts)))
     return model
 
 
-def _in_turn(turns: Turns, method: Callable, *args, **kwargs):
+def _method(model, name: str) -> Callable[[], Callable]:
+    """Gives a method, and does not keep the model: its weights go at once when nobody needs them any more."""
+    lent = vars(model).get(name)
+    return (lambda: lent) if lent is not None else weakref.WeakMethod(getattr(model, name))
+
+
+def _in_turn(turns: Turns, method: Callable[[], Callable], *args, **kwargs):
     with turns.turn():
-        return method(*args, **kwargs)
+        return method()(*args, **kwargs)
 
 
-def _in_slices(turns: Turns, embed: Callable, prompts: list[str]):
+def _in_slices(turns: Turns, embed: Callable[[], Callable], prompts: list[str]):
     """Prompts -> their rows [N, D], each different one read once, those of like length together."""
     import torch
 
     if not prompts:
-        return embed(prompts)
+        return embed()(prompts)
     different = sorted(dict.fromkeys(prompts), key=len)
     if len(different) > MAX_PROMPTS:
         raise ValueError(

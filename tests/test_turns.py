@@ -5,8 +5,10 @@ python -m pytest tests/test_turns.py
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -91,7 +93,8 @@ def test_the_work_of_somebody_who_has_gone_ends_at_the_next_slice(monkeypatch):
     try:
         texts = Texts()
         with pytest.raises(Gone):
-            share(texts, (), "embed_prompts", Turns(Ledger())).embed_prompts([f"{k}" * (k + 1) for k in range(10)])
+            share(texts, (), "embed_prompts", Turns(Ledger()))
+            texts.embed_prompts([f"{k}" * (k + 1) for k in range(10)])
         assert [len(each) for each in texts.lists] == [4, 4]
     finally:
         ASKER.reset(token)
@@ -108,6 +111,17 @@ def test_slices_give_the_rows_of_the_whole_list(monkeypatch):
         texts.embed_prompts(prompts)
 
 
+def test_a_shared_model_goes_as_soon_as_nobody_needs_it():
+    texts = share(Texts(), (), "embed_prompts", Turns(Ledger()))
+    gone = weakref.ref(texts)
+    gc.disable()
+    try:
+        del texts
+        assert gone() is None  # no circle keeps its weights until the collector comes by
+    finally:
+        gc.enable()
+
+
 def test_others_are_let_through_between_slices(monkeypatch):
     monkeypatch.setattr(turns, "SLICE", 1)
     own, order, begun = Turns(Ledger()), [], threading.Event()
@@ -121,7 +135,8 @@ def test_others_are_let_through_between_slices(monkeypatch):
 
     def long():
         ASKER.set(Asker("long", "2"))
-        share(Slow(), (), "embed_prompts", own).embed_prompts(["a" * k for k in range(1, 21)])
+        slow = share(Slow(), (), "embed_prompts", own)
+        slow.embed_prompts(["a" * k for k in range(1, 21)])
 
     thread = threading.Thread(target=long)
     thread.start()
