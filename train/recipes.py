@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from train.kept.settings import NamedPatches, Presence, SoftNames, WholeNames
 from train.settings import (
     Data,
     Grounding,
-    NamedPatches,
     PatchDistillation,
-    Presence,
     Recipe,
     SelfDistillation,
     Sfclip,
-    SoftNames,
     Sparc,
     Stage,
     Tower,
     Tuning,
-    WholeNames,
     near,
 )
 
@@ -204,8 +201,8 @@ def photos() -> Recipe:
     python -m train sfclip --recipe photos --kept kept/coco100:6,kept/named:6,kept/scenes:4:0.4 --base runs/start \\
         --text-teacher foundations/minilm --names foundations/names.jsonl --out runs/bridge stages.0.steps=450 \\
         stages.0.learning_rate=2e-3 kept.blocks_rate=0 kept.bridge_rate=1
-    python -m train sfclip --recipe photos --kept kept/coco100:6,kept/named:6,kept/scenes:4:0.4 --base runs/bridge/model \\
-        --text-teacher foundations/minilm --names foundations/names.jsonl --out runs/photos \\
+    python -m train sfclip --recipe photos --kept kept/coco100:6,kept/named:6,kept/scenes:4:0.4 \\
+        --base runs/bridge/model --text-teacher foundations/minilm --names foundations/names.jsonl --out runs/photos \\
         kept.bridge=runs/bridge/bridge.safetensors kept.bridge_rate=0
     """
     return Recipe(
