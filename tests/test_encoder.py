@@ -344,10 +344,10 @@ def test_a_tokenizer_larger_than_the_model(broken):
         load(broken)
 
 
-def test_no_second_cls(broken, tiny_encoder):
+def test_without_a_second_cls_both_are_the_first(broken, tiny_encoder):
     make_model(len(tiny_encoder.tokenizer), num_register_tokens=0).save_pretrained(broken)
-    with pytest.raises(ModelError, match="second CLS"):
-        load(broken)
+    found = load(broken).encode_image(picture(60, 60))
+    assert torch.equal(found.cls, found.caption_cls)
 
 
 def test_a_configuration_may_give_the_image_size_as_two(broken):

@@ -49,6 +49,24 @@ def word_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="left", **names)
 
 
+def in_the_packages_names(lite):
+    """The state of an EfficientNetLite in the names of efficientnet_pytorch, written out by hand."""
+    wide = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1", "bn3": "_bn2"}
+    narrow = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    blocks = [f"blocks.{s}.{k}" for s, stage in enumerate(lite.blocks) for k in range(len(stage))]
+    state = {}
+    for key, value in lite.state_dict().items():
+        first, *rest = key.split(".")
+        if first == "blocks":
+            number = blocks.index(f"blocks.{rest[0]}.{rest[1]}")
+            names = (wide | {"conv_pwl": "_project_conv"}) if number else narrow
+            state[f"_blocks.{number}.{names[rest[2]]}.{rest[3]}"] = value
+        else:
+            state[f"{outside[first]}.{rest[0]}"] = value
+    return state
+
+
 def save(top, tiny_folder):
     """Teachers as `save_pretrained` writes them, by name, in folder `top`; `tiny_folder` is a TIPSv2 encoder."""
     settings_of_pixels = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}

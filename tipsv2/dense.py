@@ -90,6 +90,13 @@ def features_after(
     return _both_ways(vision_model, last, hidden, last(hidden), grid, with_values)
 
 
+def caption_place(vision_model: Tipsv2VisionModel) -> int:
+    """Which token is the caption CLS: the first register, or the CLS token itself in a tower without registers, where
+    both are one (train/from_dinov2.py).
+    """
+    return min(1, vision_model.config.num_register_tokens)
+
+
 def value_block(layer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """A Tipsv2VisionLayer whose attention is replaced by its values: hidden [B, T, D] -> [B, T, D], token by token."""
     attention = layer.attention
@@ -159,11 +166,12 @@ def _both_ways(
     with_values: bool = True,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """The tokens before and after a block, [B, T, D] -> cls, caption_cls, patches and values of `vision_features`."""
-    first_patch = 1 + vision_model.config.num_register_tokens  # the first register is the caption CLS
+    first_patch = 1 + vision_model.config.num_register_tokens
     cls = caption_cls = patches = values = None
     if after is not None:
         final = vision_model.layernorm(after)
-        cls, caption_cls, patches = final[:, 0], final[:, 1], final[:, first_patch:].unflatten(1, grid)
+        second = caption_place(vision_model)
+        cls, caption_cls, patches = final[:, 0], final[:, second], final[:, first_patch:].unflatten(1, grid)
     if with_values:
         values = vision_model.layernorm(value_block(layer, before[:, first_patch:])).unflatten(1, grid)
     return cls, caption_cls, patches, values

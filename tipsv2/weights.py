@@ -30,10 +30,6 @@ def read_model(folder: Path, dtype: torch.dtype) -> Tipsv2Model:
         temperature = _stored_temperature(folder)
     if not isinstance(model.config.vision_config.patch_size, int):
         raise ModelError(f"The model in '{folder}' has patches that are not square: not a TIPSv2 encoder.")
-    if model.config.vision_config.num_register_tokens < 1:
-        raise ModelError(
-            f"The model in '{folder}' has no second CLS token (num_register_tokens is 0): not a TIPSv2 encoder."
-        )
     temperature = model.config.temperature_init_value if temperature is None else temperature
     model.temperature.data = torch.tensor(temperature)  # float32 whatever the rest: bfloat16 is off by up to 0.4 %
     return model

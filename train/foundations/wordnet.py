@@ -1,9 +1,9 @@
 """The nouns of WordNet, and the 1000 classes of ImageNet as a table of names out of them.
 
-imagenet.tsv, beside this file, lists the classes in the order of every ImageNet-1k classifier's output (which is that of
-the numbers): WordNet number, and the sense key of its name. The numbers are places in a file of WordNet 3.0 and mean
-something else in 3.1; sense keys ("tench%1:05:00::": lemma, part of speech, lexicographer's file and number in it) are
-the same in both, bar that 3.1 calls jean jeans. Format: wordnet.princeton.edu/documentation/wndb5wn and senseidx5wn.
+imagenet.tsv, beside this file, lists the classes in the order of every ImageNet-1k classifier's output (which is that
+of the numbers): WordNet number, and the sense key of its name. The numbers are places in a file of WordNet 3.0 and
+mean something else in 3.1; sense keys ("tench%1:05:00::": lemma, part of speech, lexicographer's file and number in it)
+are the same in both, bar that 3.1 calls jean jeans. Format: wordnet.princeton.edu/documentation, wndb5wn, senseidx5wn.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def ancestors(noun: Noun, nouns: Mapping[str, Noun]) -> list[tuple[Noun, int]]:
     return list(found.values())
 
 
-def class_table(nouns: Mapping[str, Noun], classes: Path = CLASSES) -> list[dict]:
-    """A row a class, in order: {"index", "wnid", "name", "key", "lemmas", "gloss", "hypernyms": [{"name", "key",
-    "steps"}, nearest first]}.
+def class_table(nouns: Mapping[str, Noun], classes: Path) -> list[dict]:
+    """A row a class of a list such as CLASSES, in order: {"index", "wnid", "name", "key", "lemmas", "gloss",
+    "hypernyms": [{"name", "key", "steps"}, nearest first]}.
 
     No name stands twice: where two classes have the same first lemma, one takes another lemma that is its own, or its
     hypernym is added ("crane (wading bird)"). Raises ValueError for a class that WordNet lacks, or that is there twice.

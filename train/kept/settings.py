@@ -1,4 +1,4 @@
-"""The fields of a recipe that trains on kept crops; they are part of `train.settings.Recipe`. Every value is our choice."""
+"""The fields of a recipe that trains on kept crops, a part of `train.settings.Recipe`. Every value is our choice."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import Tipsv2Model
 
-from tipsv2.dense import before_last, value_block
+from tipsv2.dense import before_last, caption_place, value_block
 
 ROLES = ("web", "synthetic")  # CLS 1 learns with the first, CLS 2 with the second
 
@@ -57,7 +57,7 @@ def look(model: Tipsv2Model, batch: dict[str, Tensor], values: bool = False) -> 
         model=model,
         images=images,
         cls=tokens[:count, 0],
-        caption_cls=tokens[:count, 1],
+        caption_cls=tokens[:count, caption_place(vision)],
         patches=tokens[:count, first:],
         values=vision.layernorm(value_block(last, hidden[:count, first:])) if values else None,
         masked=None if hide is None else tokens[count:, first:],
