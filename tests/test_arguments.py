@@ -53,7 +53,10 @@ def test_the_help_of_a_training_names_its_recipes_and_shows_fields_that_it_has(c
         assert f"  {field} " in said and override(get(TRAINING[command][0]), [field])
 
 
-@pytest.mark.parametrize("command", ["scenes", "textteacher", "curves", "benchmark", "check", "caption", "reproduce"])
+PLAIN_COMMANDS = ["scenes", "textteacher", "text", "curves", "benchmark", "check", "caption", "reproduce"]
+
+
+@pytest.mark.parametrize("command", PLAIN_COMMANDS)
 def test_the_help_of_other_commands_says_what_they_do(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -198,6 +198,7 @@ def test_a_student_does_not_go_on_with_another_teacher(tmp_path, capsys):
     [
         (["scenes"], "what is finished stands, go on with the same command"),
         (["textteacher"], "nothing was saved, so start again"),
+        (["text", "--teacher", "x"], "nothing was saved, so start again"),
         (["pretrain", "--recipe", "smoke"], "nothing was saved, so start again"),
     ],
 )
@@ -207,15 +208,20 @@ def test_an_interrupted_command_says_what_it_leaves(arguments, said, tmp_path, c
 
     monkeypatch.setattr("train.benchmark.run", interrupted)
     assert main(["benchmark"]) == 130 and "so start again" in capsys.readouterr().err
-    for name in ("train.data.shards.write_shards", "train.multilingual.train_teacher", "train.run.start"):
+    for name in (
+        "train.data.shards.write_shards",
+        "train.multilingual.train_teacher",
+        "train.text.distill.run",
+        "train.run.start",
+    ):
         monkeypatch.setattr(name, interrupted)
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == f"interrupted at once; {said}.\n"
-    if arguments[0] == "pretrain":
+    if arguments[0] in ("pretrain", "text"):
         (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "recipe.json").write_text("{}")
+        (tmp_path / "out" / {"pretrain": "recipe.json", "text": "text.json"}[arguments[0]]).write_text("{}")
         assert main([*arguments, "--out", str(tmp_path / "out")]) == 130
         assert (
-            f"what was saved stands, go on with: python -m train pretrain --out {tmp_path / 'out'} --resume."
+            f"what was saved stands, go on with: python -m train {arguments[0]} --out {tmp_path / 'out'} --resume."
             in capsys.readouterr().err
         )

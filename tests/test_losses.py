@@ -34,6 +34,27 @@ def test_contrastive_of_equal_rows_is_ln_batch():
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.2])
+def test_neighbours_is_the_divergence_of_two_softmaxes(generator, temperature):
+    student, teacher = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
+    total = 0.0
+    for i in range(5):
+        theirs = [math.exp(cosine(teacher[i].tolist(), teacher[j].tolist()) / temperature) for j in range(5)]
+        ours = [math.exp(cosine(student[i].tolist(), teacher[j].tolist()) / temperature) for j in range(5)]
+        for p, q in zip(theirs, ours, strict=True):
+            total += p / sum(theirs) * math.log(p / sum(theirs) / (q / sum(ours)))
+    assert losses.neighbours(student, teacher, temperature).item() == pytest.approx(total / 5, rel=1e-4)
+
+
+def test_neighbours_costs_a_true_copy_nothing_even_among_synonyms(generator):
+    teacher = F.normalize(torch.randn(4, 6, generator=generator), dim=-1)[[0, 0, 1, 2, 3]].requires_grad_()
+    copy = (3 * teacher.detach()).requires_grad_()
+    loss = losses.neighbours(copy, teacher, 0.05)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6) and copy.grad.abs().max() < 1e-5 and teacher.grad is None
+    assert losses.contrastive(copy, teacher, 0.05).item() > 0.2  # which pushes two that mean the same apart
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.2])
 def test_grounding_scores_are_the_loop(generator, temperature):
     patches, text = torch.randn(3, 6, 5, generator=generator), torch.randn(4, 5, generator=generator)
     for i in range(3):

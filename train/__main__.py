@@ -91,6 +91,8 @@ def _do(options: argparse.Namespace) -> int:
 def _going_on(options: argparse.Namespace | None) -> str:
     """What an interrupted command leaves, and how one goes on."""
     command = options.command if options else ""
+    if command == "text" and (options.out / "text.json").exists():
+        return f"what was saved stands, go on with: python -m train text --out {options.out} --resume"
     if command in ("reproduce", "scenes", "caption", "keep", "foundations"):
         return "what is finished stands, go on with the same command"
     out = getattr(options, "out", None)
@@ -131,14 +133,16 @@ def _kept(options: argparse.Namespace) -> list[str]:
 
 def _text(options: argparse.Namespace) -> int:
     from train.loop import Stopped
-    from train.text import distil
+    from train.text import distill
 
     given = {key: value for key, value in vars(options).items() if key not in ("command", "out", "vision", "resume")}
     if "wordnet" in given:
         given["wordnet"] = tuple(given["wordnet"])
-    settings = distil.recorded(options.out, given) if options.resume else distil.Settings(**given)
+    if "base" in given and (fixed := [f"--{key}" for key in ("layers", "vocabulary") if key in given]):
+        raise ValueError(f"{' and '.join(fixed)} cannot be set with --base: the tower that goes on has its own.")
+    settings = distill.recorded(options.out, given) if options.resume else distill.Settings(**given)
     try:
-        found = distil.run(settings, options.out, options.vision, options.resume)
+        found = distill.run(settings, options.out, options.vision, options.resume)
     except Stopped as stopped:
         print(f"{stopped}; go on with: python -m train text --out {options.out} --resume", file=sys.stderr)
         return 128 + stopped.number

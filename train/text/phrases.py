@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from tipsv2.prompts import TEMPLATES
 from train.multilingual import sentence
 from train.text import wordnet
 
+ROOT = "physical entity"  # in WordNet: what can be seen is a kind of it
 ASKED = "a photo of a {}"  # what a name is asked in that is held out or excluded
 FRAMES = (  # beside the sets of tipsv2.prompts
     "a {}", "the {}", "{}s", "some {}", ASKED, "a photo of a {}.", "a photo of {}", "a picture of the {}",
@@ -64,37 +66,34 @@ def read_names(place: Path) -> list[str]:
 
     Raises ValueError if it cannot be read or holds none.
     """
-    return _read(place).names
+    return _each(name for row in _rows(place) for name in _names(row))
 
 
 def read_dictionary(places: Sequence[Path], tokens: Callable[[list[str]], list[list[int]]]) -> Dictionary:
-    """WordNet's database folders and files of names as one dictionary.
+    """WordNet's database folders, its nouns as a .jsonl, and files of names as one dictionary.
 
-    tokens: the token numbers of each text. Tables come before WordNet, in it things before ideas, and what is written
-    with a capital last; among equals come those whose words are whole tokens, the lower their numbers the earlier:
-    trained tokenizers number them by how often they are written.
+    tokens: the token numbers of each text. Files of names come before WordNet, in it things (whatever is a kind of
+    physical entity) before ideas, and what is written with a capital last; among equals come those whose words are
+    whole tokens, the lower their numbers the earlier: trained tokenizers number them by how often they are written.
     Raises ValueError, naming the place, where one cannot be read.
     """
-    names: dict[str, tuple] = {}
+    names: dict[str, int] = {}
     glosses: dict[str, None] = {}
     for place in places:
-        if place.is_dir():
-            for synset in wordnet.read(place):
-                glosses[synset.gloss] = None
-                for lemma in synset.lemmas:
-                    kind = 1 + (not synset.physical) + 2 * (lemma != lemma.lower())
-                    names[lemma] = min(names.get(lemma, (kind,)), (kind,))
-        else:
-            table = _read(place)
-            names |= dict.fromkeys(table.names, (0,))
-            glosses |= dict.fromkeys(table.glosses)
+        rows = wordnet.read(place) if place.is_dir() else _rows(place)
+        things = _things(rows)
+        for row in rows:
+            glosses[row.get("gloss") or ""] = None
+            for name in _names(row):
+                kind = 0 if things is None else 1 + (row["key"] not in things) + 2 * (name != name.lower())
+                names[name] = min(names.get(name, kind), kind)
     listed = list(names)
     read = dict(zip(listed, tokens(listed), strict=True))
 
     def rank(name: str) -> tuple:
-        return (*names[name], len(read[name]) - len(re.findall(r"\w+|[^\w\s]", name)), max(read[name], default=0))
+        return names[name], len(read[name]) - len(re.findall(r"\w+|[^\w\s]", name)), max(read[name], default=0)
 
-    visible = sum(kind <= 1 for (kind,) in names.values())
+    visible = sum(kind <= 1 for kind in names.values())
     return Dictionary(sorted(listed, key=rank), visible, [gloss for gloss in glosses if gloss])
 
 
@@ -168,26 +167,47 @@ def barring(exclude: Sequence[str]) -> Callable[[str], bool]:
     return lambda text: bool(pattern.search(text.lower()))
 
 
-def _read(place: Path) -> Dictionary:
+def _things(rows: Sequence[dict]) -> set[str] | None:
+    """The keys of a WordNet's rows that are a kind of physical entity; None for a table that is not WordNet's."""
+    todo = [row.get("key") for row in rows if ROOT in row.get("lemmas", ())]
+    if not todo:
+        return None
+    narrower = defaultdict(list)
+    for row in rows:
+        for above in row["hypernyms"]:
+            narrower[above].append(row["key"])
+    things: set[str] = set()
+    while todo:
+        key = todo.pop()
+        if key not in things:
+            things.add(key)
+            todo += narrower[key]
+    return things
+
+
+def _names(row: dict) -> list[str]:
+    return [row["name"], *row.get("lemmas", ())] if "name" in row else row["lemmas"]
+
+
+def _rows(place: Path) -> list[dict]:
+    """A file of names as rows with "name", "lemmas" or both."""
     try:
         lines = [line.strip() for line in place.read_text("utf-8").splitlines() if line.strip()]
-        names, glosses = [], []
         if place.suffix == ".jsonl":
-            for line in map(json.loads, lines):
-                names += [line["name"]] if "name" in line else []
-                names += line.get("lemmas", [])
-                glosses += [line["gloss"]] if line.get("gloss") else []
+            rows = [json.loads(line) for line in lines]
         elif place.suffix == ".tsv":
             column = lines[0].split("\t").index("name")
-            names = [line.split("\t")[column].strip() for line in lines[1:]]
+            rows = [{"name": line.split("\t")[column].strip()} for line in lines[1:]]
         else:
-            names = lines
+            rows = [{"name": line} for line in lines]
+        names = [name for row in rows for name in _names(row)]
     except OSError as error:
         raise ValueError(f"{place} cannot be read ({error.strerror}): give a file of names.") from error
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{place} is no list of names: give lines of a .txt, a .tsv with a column `name`, or a .jsonl with `name`."
+            f"{place} is no list of names: give lines of a .txt, a .tsv with a column `name`, or a .jsonl with `name` "
+            "or `lemmas`."
         ) from error
     if not names:
         raise ValueError(f"{place} holds no names.")
-    return Dictionary(_each(names), glosses=_each(glosses))
+    return rows

@@ -1,7 +1,7 @@
 """The word pieces that pay: a WordPiece tokenizer cut to those that a set of texts needs.
 
-Word embeddings are most of a small text tower, and a third of BERT's 30 522 pieces are of other scripts, years and
-names that no picture shows. A word whose piece is gone is read as smaller pieces, down to single letters.
+Word embeddings are most of a small text tower, and many of BERT's 30 522 pieces are of other scripts, or names and
+years that no picture shows. A word whose piece is gone is read as smaller pieces, down to single letters.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def cut(
         raise ValueError(
             f"--vocabulary {size} is too small: letters and signs alone are {len(kept) + len(fixed)} pieces."
         )
-    pieces = {number: piece for piece, number in vocabulary.items() if number not in set(tokenizer.all_special_ids)}
-    for some in (names, texts):
-        read = tokenizer(list(some), add_special_tokens=False, verbose=False)["input_ids"]
+    special = set(tokenizer.all_special_ids)
+    pieces = {number: piece for piece, number in vocabulary.items() if number not in special}
+    for some in filter(None, map(list, (names, texts))):
+        read = tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
         for number, _ in Counter(number for ids in read for number in ids).most_common():
             if len(kept) + len(fixed) < size and number in pieces:
                 kept.add(pieces[number])
