@@ -37,7 +37,10 @@ def test_miniature_equals_hand_computed_numbers(tmp_path, layout, protocol):
 
 
 def test_every_layout_has_a_miniature_and_as_many_classes_as_its_name_says(tmp_path):
-    assert {name for name, layout in all_layouts().items() if "segmentation" in layout.tasks} == set(TREES)
+    assert {name for name, layout in all_layouts().items() if "segmentation" in layout.tasks} == {
+        *TREES,
+        "folder",  # of own pictures, see tests/test_folder_layout.py
+    }
     sizes = dict(
         ade20k=150, voc20=20, voc21=21, context59=59, context60=60, cocostuff=171, cocoobject=81, cityscapes=19
     )
@@ -96,9 +99,17 @@ def test_background_by_words_and_by_threshold(tmp_path):
 
 
 def test_a_bare_root_is_recognised_or_asks_which(tmp_path):
-    assert open_data("segmentation", str(build(tmp_path / "ade", "ade20k"))).layout == "ade20k"
+    ade, voc = build(tmp_path / "ade", "ade20k"), build(tmp_path / "voc", "voc21")
+    with pytest.raises(ValueError, match="has the folders of PASCAL VOC-20, but files of other names: say which"):
+        open_data("segmentation", str(voc))
+    for root, names in ((ade, "ADE_val_{:08}"), (voc, "2007_{:06}")):  # as theirs are called
+        for file in [path for path in root.rglob("p?.*") if path.suffix != ".txt"]:
+            file.rename(file.with_name(names.format(int(file.stem[1:])) + file.suffix))
+        for lists in root.glob("ImageSets/*/*.txt"):
+            lists.write_text("".join(names.format(k) + "\n" for k in range(10)))
+    assert open_data("segmentation", str(ade)).layout == "ade20k"
     with pytest.raises(ValueError, match="could be voc20, voc21: say which"):
-        open_data("segmentation", str(build(tmp_path / "voc", "voc21")))
+        open_data("segmentation", str(voc))
 
 
 def test_pictures_of_any_format_and_other_files(tmp_path):

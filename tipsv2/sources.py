@@ -187,11 +187,10 @@ def _labelled(name: str, split: str) -> Source:
     """The part called `split` of labelled pictures, or all of those without parts; captions as beside any images."""
     from datasets import Dataset, Features, Value
 
-    from tipsv2.labelled import open_labelled, parts_of
+    from tipsv2.labelled import ALL, open_labelled, parts_of
 
-    there = parts_of(name)
-    named = read_address(name).part
-    found = open_labelled(name, named or (split if split in there or len(there) > 1 else None))
+    alone = parts_of(name) == (ALL,)
+    found = open_labelled(name, read_address(name).part or (None if alone else split))
     folder = found.pictures[0].image.parent
     beside = _by_stem(os.listdir(folder))
     columns: dict[str, list[str]] = {
@@ -207,7 +206,7 @@ def _labelled(name: str, split: str) -> Source:
 
 def _with_written(folder: Path, legend: Legend, row: dict) -> dict:
     """As `_with_files`, and a caption written from the label map where there is no txt."""
-    from tipsv2.labelled.words import caption
+    from tipsv2.labelled.captions import caption
 
     flat = _with_files(folder, row)
     if not flat.get("txt"):

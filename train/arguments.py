@@ -14,8 +14,8 @@ from train.overrides import meant
 from train.settings import near
 
 DATA = (
-    "a folder, table (.csv .tsv .jsonl .parquet), tar shards ('shards/*.tar') or hf:owner/name, of captioned images, or "
-    "folder:PATH, labelled pictures (docs/evaluate.md)"
+    "a folder, table (.csv .tsv .jsonl .parquet), tar shards ('shards/*.tar') or hf:owner/name, of captioned images, "
+    "or folder:PATH, labelled pictures (docs/evaluate.md)"
 )
 TRAINING = {  # command -> its usual recipe, what it does
     "pretrain": ("nano", "TIPSv2 pretraining: contrastive on two CLS tokens, iBOT++, DINO, head-only EMA"),

@@ -78,8 +78,8 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         added.add_argument(
             "--data",
             default="scenes:val",
-            help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER, folder:FOLDER being your own labelled pictures; "
-            "for retrieval also your own captioned images (default: %(default)s)",
+            help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER; folder:FOLDER is your own labelled pictures, "
+            "and retrieval takes your own captioned images (default: %(default)s)",
         )
         added.add_argument(
             "--model", default="auto", help="auto, tipsv2-nano, google/tipsv2-b14, a folder, ... (default: auto)"
@@ -100,7 +100,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> None:
     """The evaluate command. Raises ValueError or OSError with one sentence for whoever typed it."""
     from tipsv2.evaluation import as_text
-    from tipsv2.evaluation.layouts import SCENES, folder, open_data
+    from tipsv2.evaluation.layouts import HELD_OUT, SCENES, folder, open_data
     from tipsv2.evaluation.own import is_own, open_own
 
     task = TASKS[options.task]
@@ -110,7 +110,10 @@ def run(options: argparse.Namespace) -> None:
     if is_own(task.data, options.data):
         open_own(options.data, options.captions, options.columns)
     elif options.data.partition(":")[0] != SCENES:
-        split = open_data(task.data, options.data)  # of a probe, what is judged and what it learns from are parts of it
+        probed = options.task == "segmentation_probe"
+        split = open_data(task.data, options.data, HELD_OUT if probed else None)
+        if probed:
+            open_data(task.data, options.data, "train")
         print(f"{options.data}: {split.layout}, part {split.part}, {len(split.samples)} images", file=sys.stderr)
         for note in split.notes:
             print(note, file=sys.stderr)

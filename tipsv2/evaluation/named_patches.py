@@ -12,7 +12,7 @@ Sizes: C classes, P of them present, S synonyms, h x w patches, H x W pixels, I 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,34 +113,34 @@ class NamedPatches:
 
 
 def look_at(
-    kind: str,
-    maps: np.ndarray,
+    maps: Mapping[str, np.ndarray],
     labels: np.ndarray,
     synonyms: Sequence[int] = (),
-    synonym_maps: np.ndarray | None = None,
+    synonym_maps: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """What `NamedPatches` needs of one picture.
 
-    maps: cosines [C, h, w] with every name.   labels: int [H, W], a class or negative.
-    synonyms: the class of each synonym.   synonym_maps: its cosines [S, h, w].
+    maps: features -> cosines [C, h, w] with every name, of one size.   labels: int [H, W], a class or negative.
+    synonyms: the class of each synonym.   synonym_maps: features -> its cosines [S, h, w].
     """
     present = np.unique(labels[labels >= 0])
-    shares = patch_shares(labels, present, maps.shape[1:])
+    shares = patch_shares(labels, present, next(iter(maps.values())).shape[1:])
     asked = asked_for(shares)
     present, shares = present[asked], shares[asked]
-    scores = patch_scores(maps[present], shares)
-    plain = dict(zip(present.tolist(), scores[:, 2].tolist(), strict=True))
-    share_of = dict(zip(present.tolist(), shares, strict=True))
-    rows = [
-        (patch_auroc(synonym_maps[row], share_of[number]), plain[number])
-        for row, number in enumerate(synonyms)
-        if number in plain and np.isfinite(plain[number])
-    ]
-    return {
-        f"{kind} named": scores,
-        f"{kind} peaks": maps.reshape(len(maps), -1).max(axis=1).astype(np.float32),
-        f"{kind} synonyms": np.array(rows, np.float64).reshape(len(rows), 2),
-    }
+    row_of = {number: row for row, number in enumerate(present.tolist())}
+    found = {}
+    for kind, cosines in maps.items():
+        scores = patch_scores(cosines[present], shares)
+        pairs = [
+            (patch_auroc(synonym_maps[kind][place], shares[row_of[number]]), scores[row_of[number], 2])
+            for place, number in enumerate(synonyms)
+            if number in row_of
+        ]
+        pairs = np.array(pairs, np.float64).reshape(len(pairs), 2)
+        found[f"{kind} named"] = scores
+        found[f"{kind} peaks"] = cosines.reshape(len(cosines), -1).max(axis=1).astype(np.float32)
+        found[f"{kind} synonyms"] = pairs[np.isfinite(pairs).all(axis=1)]
+    return found
 
 
 def _stacked(rows: Sequence[np.ndarray], columns: int) -> np.ndarray:

@@ -228,11 +228,10 @@ def _named(
     view: View, text: torch.Tensor, other: torch.Tensor, synonyms: Sequence[tuple[int, str]], truth: np.ndarray
 ) -> dict[str, np.ndarray]:
     """What a picture's patches say by name; text: of the classes, other: of the synonyms."""
-    found = {}
-    for kind in view.grids:
-        maps, synonym_maps = (cosines_of(view, kind, rows)[0].cpu().numpy() for rows in (text, other))
-        found |= look_at(kind, maps, truth, [number for number, _ in synonyms], synonym_maps)
-    return found
+    maps, synonym_maps = (
+        {kind: cosines_of(view, kind, rows)[0].cpu().numpy() for kind in view.grids} for rows in (text, other)
+    )
+    return look_at(maps, truth, [number for number, _ in synonyms], synonym_maps)
 
 
 def score_scenes(

@@ -7,6 +7,7 @@ read_palette("palette.tsv")                # 64 128 64 Animal, or #408040 Animal
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -67,6 +68,9 @@ def read_names(file: Path, first: int | None = None, void: Iterable[int] = ()) -
             raise ValueError(f"'{file}' says the value of every name: leave first={first} out.")
         return read_values(file, void)
     ignored = set(void)
+    for (before, _), (number, _) in itertools.pairwise(lines):
+        if number != before + 1:  # left out, it would move all names after it
+            raise ValueError(f"'{file}', line {before + 1}, is empty: write a name there, or take the line away.")
     rows = [(number, " ".join(line.split()), place) for place, (number, line) in enumerate(lines, first or 0)]
     return _class_list(file, [row for row in rows if row[2] not in ignored], ignored, "value", str)
 

@@ -35,7 +35,11 @@ class Legend:
 
         Raises ValueError naming a file that is damaged, or of another kind than the list.
         """
-        return _read(self, file, os.stat(file).st_mtime_ns)
+        try:
+            changed = os.stat(file).st_mtime_ns
+        except OSError as error:
+            raise ValueError(f"the label map '{file}' cannot be read ({error.strerror or error}).") from error
+        return _read(self, file, changed)
 
     def codes(self, file: Path) -> np.ndarray:
         """The value of every pixel as a number, int64 [H, W]. Raises ValueError as `read`."""

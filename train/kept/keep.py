@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import Tipsv2VisionModel
 
 import tipsv2
-from tipsv2.labelled.words import caption
+from tipsv2.labelled.captions import caption
 from tipsv2.weights import digest_of
 from train.foundations.efficientnet_lite import open_classifier
 from train.kept.crops import coloured, cut, cut_labels, patch_shares, square, whole

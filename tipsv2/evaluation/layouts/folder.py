@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def take_arguments(options: argparse.Namespace) -> None:
     """Put what these flags say into options.data, and take the flags away. Raises ValueError where they do not fit."""
-    given = {name: vars(options).pop(name, None) for name in ("images", "labels", "names", "palette", "first", "void")}
+    if "palette" not in options:  # of another task
+        return
+    given = {name: vars(options).pop(name) for name in ("images", "labels", "names", "palette", "first", "void")}
     given = {name: value for name, value in given.items() if value is not None}
     if not given:
         return
