@@ -74,13 +74,6 @@ def before_last(
     return hidden
 
 
-def caption_place(vision_model: Tipsv2VisionModel) -> int:
-    """Which token is the caption CLS: the first register, or the CLS token itself in a tower without registers, where
-    both are one (train/from_dinov2.py).
-    """
-    return min(1, vision_model.config.num_register_tokens)
-
-
 def features_after(
     vision_model: Tipsv2VisionModel,
     hidden: torch.Tensor,
@@ -95,6 +88,13 @@ def features_after(
         hidden = layer(hidden)
     last = vision_model.encoder.layer[-1]
     return _both_ways(vision_model, last, hidden, last(hidden), grid, with_values)
+
+
+def caption_place(vision_model: Tipsv2VisionModel) -> int:
+    """Which token is the caption CLS: the first register, or the CLS token itself in a tower without registers, where
+    both are one (train/from_dinov2.py).
+    """
+    return min(1, vision_model.config.num_register_tokens)
 
 
 def value_block(layer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:

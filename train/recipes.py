@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from train.kept.settings import NamedPatches, Presence, SoftNames, WholeNames
 from train.settings import (
     Data,
     Grounding,
-    NamedPatches,
     PatchDistillation,
-    Presence,
     Recipe,
     SelfDistillation,
     Sfclip,
-    SoftNames,
     Sparc,
     Stage,
     Tower,
     Tuning,
-    WholeNames,
     near,
 )
 
@@ -194,14 +191,19 @@ def photos() -> Recipe:
     """Photographs: the last blocks of a DINOv2 tower and a bridge from a sentence encoder learn names of patches.
 
     From label maps, from an image classifier's dense names and from the bundled scenes, on crops that were kept with
-    `python -m train keep`, so that a step costs the last blocks alone. `python -m train text --bridge` follows.
+    `python -m train keep`, so that a step costs the last blocks alone: first the bridge by itself, then the blocks.
+    `python -m train text --bridge runs/photos/bridge.safetensors --vision runs/photos/model` follows.
 
     python -m train keep folder:photos/coco100 --vision runs/start --crops 10 --out kept/coco100
     python -m train keep photos/named --classes foundations/names.jsonl --classifier foundations/efficientnet-lite2 \\
-        --vision runs/start --size 224 --crops 2 --out kept/named
-    python -m train keep scenes --vision runs/start --size 224 --limit 700 --out kept/scenes
+        --vision runs/start --size 224 --crops 2 --crop-min 0.5 --out kept/named
+    python -m train keep scenes --vision runs/start --size 224 --out kept/scenes
     python -m train sfclip --recipe photos --kept kept/coco100:6,kept/named:6,kept/scenes:4:0.4 --base runs/start \\
-        --text-teacher foundations/minilm --names foundations/names.jsonl --out runs/photos
+        --text-teacher foundations/minilm --names foundations/names.jsonl --out runs/bridge stages.0.steps=450 \\
+        stages.0.learning_rate=2e-3 kept.blocks_rate=0 kept.bridge_rate=1
+    python -m train sfclip --recipe photos --kept kept/coco100:6,kept/named:6,kept/scenes:4:0.4 \\
+        --base runs/bridge/model --text-teacher foundations/minilm --names foundations/names.jsonl --out runs/photos \\
+        kept.bridge=runs/bridge/bridge.safetensors kept.bridge_rate=0
     """
     return Recipe(
         name="photos",

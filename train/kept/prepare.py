@@ -62,7 +62,10 @@ def prepare_kept(recipe: Recipe, empty: bool = False) -> tuple[Recipe, KeptObjec
 
 @torch.no_grad()
 def centre(model: Tipsv2Model, sets: list[KeptSet], crops: int) -> None:
-    """Take from the final norm's bias the mean patch feature, of both kinds, of so many crops, every set alike: a direction that all patches share says nothing, and hides in every cosine what differs."""
+    """Take from the final norm's bias the mean patch feature, of both kinds, of so many crops, every set alike.
+
+    A direction that all patches share says nothing, and hides in every cosine what differs.
+    """
     means = []
     for each in sets:
         rows, side = each.kept.rows, (each.kept.side, each.kept.side)

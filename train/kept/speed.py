@@ -21,11 +21,12 @@ from train import checkpoint, recipes
 from train.kept.batches import KeptBatches
 from train.kept.keep import Settings, hidden_tokens, keep
 from train.kept.sets import open_sets
+from train.kept.settings import SoftNames, WholeNames
 from train.kept.sources import FIRST_SCENE, STYLES
 from train.kept.words import compose
 from train.objectives.kept import KeptObjective
 from train.objectives.towers import build
-from train.settings import Recipe, SoftNames, Tower, WholeNames
+from train.settings import Recipe, Tower
 from train.text.targets import Bridge
 from train.tokenizer import train_tokenizer
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from train.kept.folder import Kept
 from train.kept.names import Table, read_excluded, read_table, read_words, said
-from train.settings import KeptCrops
+from train.kept.settings import KeptCrops
 from train.teachers import TextTeacher
 from train.text import targets
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from train import losses
+from train.kept.settings import KeptDistillation
 from train.objectives.kept_view import KeptView
-from train.settings import KeptDistillation
 
 
 class KeptDistilling(nn.Module):

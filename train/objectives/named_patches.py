@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from train import name_losses
 from train.distributed import mean
+from train.kept.settings import NamedPatches
 from train.objectives.kept_view import KeptView, cosines
-from train.settings import NamedPatches
 
 
 class NamingPatches(nn.Module):

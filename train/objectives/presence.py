@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from train import losses, name_losses
 from train.distributed import mean
+from train.kept.settings import Presence
 from train.objectives.kept_view import KeptView
-from train.settings import Presence
 
 
 class Presences(nn.Module):

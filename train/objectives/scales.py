@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from train.settings import KeptCrops
+from train.kept.settings import KeptCrops
 
 
 class Scales(nn.Module):

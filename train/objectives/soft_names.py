@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from train import name_losses
 from train.distributed import mean
+from train.kept.settings import SoftNames
 from train.objectives.kept_view import KeptView, cosines
-from train.settings import SoftNames
 
 
 class SoftNaming(nn.Module):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from train import losses
 from train.distributed import gather
+from train.kept.settings import WholeNames
 from train.objectives.kept_view import KeptView, cosines
-from train.settings import WholeNames
 
 ROLES = ("cls", "caption_cls")
 
