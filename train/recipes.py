@@ -191,32 +191,37 @@ def photos() -> Recipe:
     """Photographs: the last blocks of a DINOv2 tower and a bridge from a sentence encoder learn names of patches.
 
     From label maps, from an image classifier's dense names and from the bundled scenes, on crops that were kept with
-    `python -m train keep`, so that a step costs the last blocks alone: first the bridge by itself, then the blocks.
-    `python -m train text --bridge runs/photos/bridge.safetensors --vision runs/photos/model` follows.
+    `python -m train keep`, so that a step costs the last blocks alone: first the bridge by itself, then the blocks, and
+    a text tower that learns what comes out of the bridge. The bundled opentips-s14; its card has the figures.
 
-    python -m train keep folder:photos/coco100 --vision runs/start --crops 10 --out kept/coco100
+    python -m train foundations --out foundations
+    python -m train assemble --vision foundations/dinov2-s14 --text foundations/minilm --out runs/start
+    python -m train keep folder:photos/coco100 --vision runs/start --crops 10 --leave-out 2::5 --out kept/coco
     python -m train keep photos/named --classes foundations/names.jsonl --classifier foundations/efficientnet-lite2 \\
         --vision runs/start --size 224 --crops 2 --crop-min 0.5 --out kept/named
-    python -m train keep scenes --vision runs/start --size 224 --out kept/scenes
-    python -m train sfclip --recipe photos --kept kept/coco100:6,kept/named:6,kept/scenes:4:0.4 --base runs/start \\
+    python -m train keep scenes --vision runs/start --size 224 --limit 700 --out kept/scenes
+    python -m train sfclip --recipe photos --kept kept/coco:6,kept/named:5,kept/scenes:3:0.4 --base runs/start \\
         --text-teacher foundations/minilm --names foundations/names.jsonl --out runs/bridge stages.0.steps=450 \\
         stages.0.learning_rate=2e-3 kept.blocks_rate=0 kept.bridge_rate=1
-    python -m train sfclip --recipe photos --kept kept/coco100:6,kept/named:6,kept/scenes:4:0.4 \\
+    python -m train sfclip --recipe photos --kept kept/coco:6,kept/named:5,kept/scenes:3:0.4 \\
         --base runs/bridge/model --text-teacher foundations/minilm --names foundations/names.jsonl --out runs/photos \\
         kept.bridge=runs/bridge/bridge.safetensors kept.bridge_rate=0
+    python -m train text --teacher foundations/minilm --wordnet foundations/nouns.jsonl --out runs/words \\
+        --bridge runs/bridge/bridge.safetensors
+    python -m train assemble --vision runs/photos/model --text runs/words --size 448 --dtype float16 --out runs/s14
     """
     return Recipe(
         name="photos",
         command="sfclip",
-        stages=(Stage(steps=2000, size=336, batch_size=16, local_crops=0, patch_weight=0.0, learning_rate=1.5e-4),),
+        stages=(Stage(steps=560, size=336, batch_size=16, local_crops=0, patch_weight=0.0, learning_rate=1.5e-4),),
         data=Data(source="kept:"),
         tuning=Tuning(part="last", towers="vision", layers=3),
         beta2=0.98,
         warmup=40,
         clip=3.0,
         attention="sdpa",
-        named_patches=NamedPatches(weight=1.0, binary=0.5, places=0.7),
-        presence=Presence(weight=0.15),
+        named_patches=NamedPatches(weight=1.0, binary=0.4, places=0.7),
+        presence=Presence(weight=0.06),
         soft_names=SoftNames(weight=1.0, groups=0.015),
         whole_names=WholeNames(weight=0.3, captions=0.1),
         save_every=100,
