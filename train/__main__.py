@@ -6,6 +6,7 @@
     python -m train textteacher --out runs/words
     python -m train foundations --out foundations
     python -m train text --teacher foundations/minilm --wordnet wordnet/dict --out runs/text
+    python -m train assemble --vision foundations/dinov2-s14 --text foundations/minilm --out runs/start
     python -m train keep folder:photos --vision runs/start --blocks 9 --crops 10 --out kept/photos
     python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip
     python -m train sparc --data scenes --out runs/sparc
@@ -61,6 +62,11 @@ def _do(options: argparse.Namespace) -> int:
         _keep(options)
     elif options.command == "text":
         return _text(options)
+    elif options.command == "assemble":
+        from train.assemble import assemble
+
+        given = {key: value for key, value in vars(options).items() if key != "command"}
+        print(assemble(**given))
     elif options.command == "foundations":
         from train.foundations.build import build
 

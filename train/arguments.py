@@ -279,6 +279,28 @@ def _plain_commands(commands) -> None:
     text.add_argument("--learning-rate", type=float, help="the highest (default 0.002)")
     text.add_argument("--seed", type=int, help="of phrases, weights and batches (default 0)")
     text.add_argument("--resume", action="store_true", default=False, help="go on where the run in --out stopped")
+    assemble = commands.add_parser(
+        "assemble",
+        help="one encoder out of a vision tower (DINOv2's, or another encoder's) and a text tower",
+        description="Write an encoder as a plain transformers folder: the start of training on kept crops, or its end.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            "examples:\n"
+            "  python -m train assemble --vision foundations/dinov2-s14 --text foundations/minilm --out runs/start\n"
+            "  python -m train assemble --vision runs/photos/model --text runs/words --size 448 --dtype float16 --out m"
+        ),
+    )
+    assemble.add_argument("--vision", required=True, help="folder or Hub id of a DINOv2, or the name of an encoder")
+    assemble.add_argument("--text", required=True, help="a run of `train text`, or a sentence encoder for its words")
+    assemble.add_argument("--out", type=Path, required=True, help="the encoder's folder")
+    assemble.add_argument(
+        "--second-cls", choices=("own", "shared"), default="own", help="of a DINOv2 without registers (default own)"
+    )
+    assemble.add_argument("--size", type=int, default=0, help="short side it looks at, pixels (default its table's)")
+    assemble.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the file (default float32)"
+    )
+    assemble.add_argument("--temperature", type=float, default=0.05, help="of the softmax over texts (default 0.05)")
     curves = commands.add_parser(
         "curves",
         help="draw the losses and the alignment of runs as one picture",
