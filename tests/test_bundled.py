@@ -102,7 +102,7 @@ def test_the_lines_of_the_readme(monkeypatch, tmp_path, capsys):
     assert names["encoder"].info.name == bundled.default()
     with Image.open("assets/examples/coffee.jpg") as image:
         assert names["maps"].shape == (2, image.height, image.width)
-    shares = names["found"].shares
+    shares = names["result"].shares
     assert list(shares) == ["cup", "spoon", "saucer", "wooden table"]
     assert sum(shares.values()) == pytest.approx(1)
     assert str(names["maps"].shape) in capsys.readouterr().out
