@@ -68,6 +68,8 @@ def test_a_packed_model_says_the_same(dtype, least, swiglu):
 
     before = outputs(model)
     model = model.to(dtype)
+    if not cpu._can_pack(dtype):
+        pytest.skip(f"oneDNN multiplies no {dtype} on this processor")
     assert cpu.speed_up(model)
     assert not any(isinstance(m, nn.Linear) for m in model.modules())
     assert isinstance(layers[0].layer_scale1, nn.Identity) and not isinstance(layers[1].layer_scale1, nn.Identity)

@@ -143,9 +143,7 @@ def test_a_clicked_patch_leads_the_maps_and_is_outlined(studio, picture):
     assert re.search(r'class="patch" style="left:83\.333%;top:0\.000%;width:16\.667%;height:25\.000%"', page)
 
 
-@pytest.mark.parametrize(
-    "point, patch", [((0, 0), (0, 0)), ((89.9, 59.9), (3, 5)), ((16, 14), (0, 1)), ((-5, 99), (3, 0))]
-)
+@pytest.mark.parametrize("point, patch", [((0, 0), (0, 0)), ((89.9, 59.9), (3, 5)), ((16, 14), (0, 1))])
 def test_patch_at(point, patch):
     assert patch_at(point, (60, 90), (4, 6)) == patch
 

@@ -259,7 +259,7 @@ def _images(name: str, path: Path) -> Source:
         )
     data = Dataset.from_dict(columns, features=Features({column: Value("string") for column in columns}))
 
-    return Source(name, data, path, partial(_with_files, path), _label_names(path), notes)
+    return Source(name, data, path, partial(_with_files, path), _label_names(path), notes=tuple(notes))
 
 
 def _class_names(images: list[str]) -> list[str] | None:
