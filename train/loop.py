@@ -176,7 +176,9 @@ def fit(
         monitor.end(problems)
     encoder = shards.encoder() if shards else inner.model
     if main:
-        inner.finish(run, encoder, tokenizer)
+        with inner.finished():
+            checkpoint.export(run / "model", encoder, tokenizer, recipe.stages[-1].size)
+            inner.write_more(run)
     accelerator.end_training()
     return run / "model"
 

@@ -7,6 +7,7 @@ where Objective does: `train.loop.fit` trains either.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -16,7 +17,6 @@ from transformers import Tipsv2Model
 
 from tipsv2.dense import features_after
 from tipsv2.whole import whole_file
-from train import checkpoint
 from train.averages import Averages
 from train.kept.sets import KeptSet
 from train.kept.words import Words
@@ -141,15 +141,11 @@ class KeptObjective(nn.Module):
         if self.averages is not None:
             self.averages.update(step)
 
-    def finish(self, run: Path, encoder: Tipsv2Model, tokenizer) -> None:
-        """Write the run's model and its bridge, both of averages. The text tower is the base's: it learns later."""
-        if self.averages is None:
-            self._write(run, encoder, tokenizer)
-            return
-        with self.averages.in_place():
-            self._write(run, encoder, tokenizer)
+    def finished(self) -> AbstractContextManager:
+        """While it lasts, model and bridge are what a run leaves: their averages, where there are such."""
+        return self.averages.in_place() if self.averages is not None else nullcontext()
 
-    def _write(self, run: Path, encoder: Tipsv2Model, tokenizer) -> None:
-        checkpoint.export(run / "model", encoder, tokenizer)
+    def write_more(self, run: Path) -> None:
+        """The bridge. The text tower in the run's model is the base's: it learns later."""
         with whole_file(run / BRIDGE) as part:
             save_file({key: value.detach().cpu().contiguous() for key, value in self.bridge.state_dict().items()}, part)

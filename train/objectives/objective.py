@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
-from train import checkpoint
 from train.objectives.contrastive import Contrastive, TextGrounding
 from train.objectives.patch_distillation import PatchDistilling
 from train.objectives.patch_labels import PatchLabelling
@@ -77,6 +77,9 @@ class Objective(nn.Module):
         if "self_distillation" in self.terms:
             self.terms["self_distillation"].after_step(step, self.model)
 
-    def finish(self, run: Path, encoder: Tipsv2Model, tokenizer) -> None:
-        """Write what the run leaves: its model."""
-        checkpoint.export(run / "model", encoder, tokenizer, self.recipe.stages[-1].size)
+    def finished(self) -> AbstractContextManager:
+        """While it lasts, the model's weights are those that a run leaves: here those of the last step."""
+        return nullcontext()
+
+    def write_more(self, run: Path) -> None:
+        """Into the run's folder, what it leaves beside its model: here nothing."""
