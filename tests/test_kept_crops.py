@@ -20,7 +20,7 @@ from train.kept import keep as keeping
 from train.kept import sources
 from train.kept.batches import KeptBatches
 from train.kept.crops import cut, cut_labels, patch_shares, positions, square
-from train.kept.folder import open_kept
+from train.kept.folder import begin, open_kept
 from train.kept.keep import Settings, keep
 from train.kept.sets import open_sets
 from train.kept.soft import scores_of, soft_names
@@ -231,6 +231,14 @@ def damage_meta(folder):
     (folder / "meta.json").write_text("{")
 
 
+def empty_meta(folder):
+    (folder / "meta.json").write_text("{}")
+
+
+def lose_tokens(folder):
+    (folder / "hidden.npy").unlink()
+
+
 def damage_captions(folder):
     (folder / "captions.jsonl").write_text("{")
 
@@ -240,13 +248,23 @@ def cut_arrays(folder):
     np.save(folder / "hidden.npy", array[:2])
 
 
-@pytest.mark.parametrize("damage", [damage_arrays, damage_meta, damage_captions, cut_arrays])
+@pytest.mark.parametrize("damage", [damage_arrays, damage_meta, empty_meta, lose_tokens, damage_captions, cut_arrays])
 def test_a_damaged_folder_is_a_sentence(folders, source, tmp_path, damage):
     shutil.copytree(open_sets(source)[0].kept.folder, tmp_path / "kept")
     damage(tmp_path / "kept")
     recipe = kept_trees.recipe(folders, f"kept:{tmp_path / 'kept'}:2", "soft_names.weight=0", "soft_names.groups=0")
     with pytest.raises(ValueError, match="make it again with python -m train keep"):
         KeptBatches(recipe)
+
+
+@pytest.mark.parametrize("file, text", [("meta.json", "{"), ("progress.json", "{}"), ("names.json", "[")])
+def test_keep_does_not_go_on_with_a_damaged_folder(tmp_path, file, text):
+    meta = {"vision": "a", "blocks": 1, "size": 14, "frozen": "0"}
+    assert begin(tmp_path / "kept", meta, [], {"known": (2,)}) == 0
+    assert begin(tmp_path / "kept", meta, [], {"known": (2,)}) == 0  # the same again
+    (tmp_path / "kept" / file).write_text(text)
+    with pytest.raises(ValueError, match="is damaged: delete .* and make it again"):
+        begin(tmp_path / "kept", meta, [], {"known": (2,)})
 
 
 def test_addresses_of_sets(source):

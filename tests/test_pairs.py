@@ -288,10 +288,10 @@ def test_confined_rows_read_nothing_outside_their_folder(name, column, tmp_path)
     """Also what is no regular file, and what comes to be there only after the rows were looked through."""
     folder = tmp_path / "data"
     folder.mkdir()
-    for k in range(2):
+    for k in range(3):
         (folder / f"{k}.png").write_bytes(photos.encoded(k))
-    rows = [{"image": f"{k}.png", "mask": f"{k}.png", "caption": "own"} for k in range(2)]
-    rows.append(rows[0] | {column: name.format(tmp_path)})
+    rows = [{"image": f"{k}.png", "mask": f"{k}.png", "caption": "own"} for k in range(3)]
+    rows[2][column] = name.format(tmp_path)
     (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     confined, free = (open_pairs(folder / "t.jsonl", confined=each) for each in (True, False))
     (tmp_path / "secret.png").write_bytes(photos.encoded(3))

@@ -1,4 +1,4 @@
-"""What a text tower is taught: WordNet's file, the phrases made of names, the word pieces kept, the batches."""
+"""What a text tower is taught: WordNet's nouns, the phrases made of names, the word pieces kept, the batches."""
 
 import json
 import random
@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tipsv2.prompts import TEMPLATES
-from train.text import phrases, vocabulary, wordnet
+from train.foundations.wordnet import noun_table, read_nouns
+from train.text import phrases, vocabulary
 from train.text.batches import Batches
 
 WORDNET = (
@@ -48,42 +49,19 @@ def letters_of(texts):
     return [[ord(c) for c in text if c != " "] for text in texts]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "data.noun").write_text(WORDNET)
-    return tmp_path
-
-
-def test_wordnet_says_what_there_is_and_what_it_is_a_kind_of(folder):
-    known = {row["lemmas"][0]: row for row in wordnet.read(folder)}
-    assert list(known) == ["entity", "physical entity", "fire engine", "Old Betsy", "beauty"]
-    engine = known["fire engine"]
-    assert engine["lemmas"] == ["fire engine", "fire truck", *"cdefghij"]  # their number is hexadecimal
-    assert engine["gloss"] == "a truck for fires" and engine["hypernyms"] == [known["physical entity"]["key"]]
-    assert known["Old Betsy"]["hypernyms"] == [engine["key"]]  # an instance
-
-
-@pytest.mark.parametrize("line", ["00000006 03 n xx dog 0 000 | a dog", "hello"])
-def test_what_is_no_wordnet_is_a_sentence(folder, line):
-    (folder / "data.noun").write_text(WORDNET + line + "\n")
-    with pytest.raises(ValueError, match=r"data\.noun, line 7: this is no noun"):
-        wordnet.read(folder)
-    with pytest.raises(ValueError, match="holds no data.noun"):
-        wordnet.read(folder / "elsewhere")
-
-
-def test_a_dictionary_begins_with_what_is_seen_and_common(folder):
-    (folder / "names.tsv").write_text("index\tname\n0\ttench\n1\tkite\n")
+def test_a_dictionary_begins_with_what_is_seen_and_common(tmp_path):
+    rows = noun_table(read_nouns(WORDNET.encode()))
+    (tmp_path / "nouns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "names.tsv").write_text("index\tname\n0\ttench\n1\tkite\n")
     both = phrases.read_dictionary(
-        [folder, folder / "names.tsv"], lambda texts: [[len(t)] * (len(t) > 9) for t in texts]
+        [tmp_path / "nouns.jsonl", tmp_path / "names.tsv"], lambda texts: [[len(t)] * (len(t) > 9) for t in texts]
     )
     assert set(both.names[:2]) == {"tench", "kite"} and both.names[-1] == "Old Betsy"
     assert both.names.index("fire truck") < both.names.index("idea")
     assert both.visible == 2 + len(["physical entity", "fire engine", "fire truck", *"cdefghij"])
     assert "a truck for fires" in both.glosses and len(both.glosses) == 5
-    (folder / "nouns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in wordnet.read(folder)))
-    tables = [folder / "nouns.jsonl", folder / "names.tsv"]
-    assert phrases.read_dictionary(tables, lambda texts: [[len(t)] * (len(t) > 9) for t in texts]) == both
+    with pytest.raises(ValueError, match="cannot be read .Is a directory."):
+        phrases.read_dictionary([tmp_path], letters_of)
 
 
 def test_among_equals_whole_words_come_first_and_then_those_of_low_numbers(tmp_path):

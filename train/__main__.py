@@ -5,7 +5,7 @@
     python -m train finetune --base opentips-nano --data photos --out runs/mine
     python -m train textteacher --out runs/words
     python -m train foundations --out foundations
-    python -m train text --teacher foundations/minilm --wordnet wordnet/dict --out runs/text
+    python -m train text --teacher foundations/minilm --wordnet foundations/nouns.jsonl --out runs/text
     python -m train assemble --vision foundations/dinov2-s14 --text foundations/minilm --out runs/start
     python -m train keep folder:photos --vision runs/start --blocks 9 --crops 10 --out kept/photos
     python -m train sfclip --recipe sfclip --vision-teacher runs/nano/model --text-teacher runs/words --out runs/sfclip

@@ -259,13 +259,15 @@ def _plain_commands(commands) -> None:
         help="a text tower that learns a sentence encoder's vectors over a large set of phrases",
         description="Distil a sentence encoder (any BERT-like model whose sentence vector is the mean over its tokens) "
         "into a text tower of TIPSv2's architecture, its words inherited, its vocabulary cut to what phrases need.",
-        epilog="example: python -m train text --teacher foundations/minilm --wordnet wordnet/dict --out runs/text "
-        "--vision runs/photos/model",
+        epilog="example: python -m train text --teacher foundations/minilm --wordnet foundations/nouns.jsonl "
+        "--out runs/text --vision runs/photos/model",
         argument_default=argparse.SUPPRESS,  # what is not given is the default, or what a resumed run was begun with
     )
     text.add_argument("--out", type=Path, required=True, help="the run's folder")
     text.add_argument("--teacher", help="folder or Hub id of the sentence encoder")
-    text.add_argument("--wordnet", nargs="+", metavar="PLACE", help="WordNet's folder dict; files of names")
+    text.add_argument(
+        "--wordnet", nargs="+", metavar="PLACE", help="WordNet's nouns.jsonl of train foundations; files of names"
+    )
     text.add_argument("--emphasis", metavar="FILE", help="names that must be exact: a fifth of every batch")
     text.add_argument("--exclude", metavar="FILE", help="words that no phrase but a definition may hold")
     text.add_argument("--bridge", metavar="FILE", help="a map from the teacher's vectors to where the patches are")

@@ -88,37 +88,31 @@ class Kept:
 
 def open_kept(folder: Path) -> Kept:
     """Raises ValueError, one sentence, where there is no such folder or a file of it is damaged or of another size."""
-    try:
-        meta = json.loads((folder / META).read_text("utf-8"))
-        rows = json.loads((folder / PROGRESS).read_text("utf-8"))["rows"]
-        names = json.loads((folder / NAMES).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"'{folder}' holds nothing kept: python -m train keep SOURCE --out {folder} makes it."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"'{folder}' is damaged: {_again(folder)}") from error
+    meta, rows, names = _noted(folder)
     if not rows:
         raise ValueError(f"'{folder}' holds no crop yet: let python -m train keep go on.")
     kept = Kept(folder, meta, rows, tuple(names))
+    if not kept.has("hidden"):
+        raise ValueError(f"'{folder}' lacks hidden.npy: {_again(folder)}")
     for name, array in kept.arrays.items():
         if len(array) < rows:
             raise ValueError(f"'{folder / name}.npy' holds {len(array)} rows of {rows}: {_again(folder)}")
     return kept
 
 
-def begin(folder: Path, meta: dict, names: Sequence[str], shapes: dict[str, tuple[int, ...]], show: bool = True) -> int:
+def begin(folder: Path, meta: dict, names: Sequence[str], shapes: dict[str, tuple[int, ...]]) -> int:
     """Make the folder with room for every row, or see that it is the same; returns how many rows are whole.
 
-    shapes: array -> its shape. Raises ValueError for a folder of other settings, OSError where the disk has no room.
+    shapes: array -> its shape. Raises ValueError for a folder that is damaged or of other settings, OSError where the
+    disk has no room.
     """
     if (folder / META).exists():
-        before = json.loads((folder / META).read_text("utf-8"))
+        before, rows, _ = _noted(folder)
         changed = [key for key in {**meta, **before} if meta.get(key) != before.get(key)]
         if changed:
             told = "; ".join(f"{key} was {before.get(key)!r}, now {meta.get(key)!r}" for key in changed[:3])
             raise ValueError(f"'{folder}' was kept otherwise ({told}): give what was given then, or another --out.")
-        return json.loads((folder / PROGRESS).read_text("utf-8"))["rows"]
+        return rows
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"'{folder}' is not empty and holds nothing kept; choose another --out.")
     need = sum(int(np.prod(shape)) * np.dtype(ARRAYS[name]).itemsize for name, shape in shapes.items())
@@ -170,6 +164,23 @@ class Writer:
                 part.write_text("".join(json.dumps(c, ensure_ascii=False) + "\n" for c in captions), encoding="utf-8")
         with whole_file(self.folder / PROGRESS) as part:
             part.write_text(json.dumps({"rows": rows}) + "\n")
+
+
+def _noted(folder: Path) -> tuple[dict, int, list[str]]:
+    """What meta.json, progress.json and names.json say. Raises ValueError where one is missing or damaged."""
+    try:
+        meta = json.loads((folder / META).read_text("utf-8"))
+        rows = json.loads((folder / PROGRESS).read_text("utf-8"))["rows"]
+        names = json.loads((folder / NAMES).read_text("utf-8"))
+        if not {"vision", "blocks", "size", "frozen"} <= meta.keys():
+            raise KeyError(META)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"'{folder}' holds nothing kept: python -m train keep SOURCE --out {folder} makes it."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"'{folder}' is damaged: {_again(folder)}") from error
+    return meta, rows, names
 
 
 def _open_array(folder: Path, name: str, rows: int) -> np.ndarray:

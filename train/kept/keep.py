@@ -24,7 +24,7 @@ from tipsv2.labelled.captions import caption
 from tipsv2.weights import digest_of
 from train.foundations.efficientnet_lite import open_classifier
 from train.kept.crops import coloured, cut, cut_labels, patch_shares, square, whole
-from train.kept.folder import BEST, Writer, begin
+from train.kept.folder import BEST, Writer, begin, open_kept
 from train.kept.names import read_table
 from train.kept.soft import scores_of, soft_names
 from train.kept.sources import open_pictures
@@ -83,7 +83,7 @@ def keep(settings: Settings, out: Path, show: bool = True) -> Path:
         shapes |= {"labels": (rows, patches), "share": (rows, patches)}
     if classifier:
         shapes |= {"soft": (rows, patches, BEST), "chance": (rows, patches, BEST)}
-    done = begin(out, meta, source.names, shapes, show)
+    done = begin(out, meta, source.names, shapes)
     for note in source.notes:
         print(note, file=sys.stderr)
     _write(settings, source, vision, classifier, out, shapes, done, show)
@@ -91,8 +91,6 @@ def keep(settings: Settings, out: Path, show: bool = True) -> Path:
 
 
 def _write(settings: Settings, source, vision, classifier, out: Path, shapes: dict, done: int, show: bool) -> None:
-    from train.kept.folder import open_kept
-
     rows, count = shapes["hidden"][0], len(source.files)
     captions = list(open_kept(out).captions) if done else []
     saved = time.monotonic()

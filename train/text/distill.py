@@ -1,6 +1,7 @@
 """A text tower of TIPSv2's architecture that says of a phrase what a sentence encoder says of it.
 
-    python -m train text --teacher foundations/minilm --wordnet wordnet/dict --out runs/text --vision runs/photos/model
+    python -m train text --teacher foundations/minilm --wordnet foundations/nouns.jsonl --out runs/text \
+        --vision runs/photos/model
 
 SF-CLIP's idea of a text foundation model, without paying for it at use: the tower is small, and a word that no image
 was ever paired with still lands near its synonyms. The teacher's vectors may be carried over a bridge, trained with
@@ -53,7 +54,7 @@ WARMUP = 100  # steps, and at most a tenth
 class Settings:
     """What a run of this command is; it is recorded, and resumed with nothing else. Paths and names as they were given.
 
-    teacher: folder or Hub id.   wordnet: WordNet folders and files of names.   emphasis, exclude: files of names.
+    teacher: folder or Hub id.   wordnet: WordNet's nouns.jsonl, files of names.   emphasis, exclude: files of names.
     bridge: safetensors, see `targets.open_bridge`.   base: an earlier run, whose tower and vocabulary go on.
     phrases: about how many, beside the emphasised.   vocabulary: word pieces; 0 keeps the teacher's tokenizer.
     """
@@ -183,7 +184,7 @@ def _check(settings: Settings) -> None:
     if not settings.teacher:
         raise ValueError("--teacher is missing: give the folder or the Hub id of a sentence encoder.")
     if not settings.wordnet and not settings.emphasis:
-        raise ValueError("--wordnet is missing: give the folder of WordNet's database, or files of names.")
+        raise ValueError("--wordnet is missing: give nouns.jsonl of python -m train foundations, or files of names.")
     least = {"steps": 0, "layers": 1, "batch_size": 2, "phrases": 10, "vocabulary": 0}
     for name, minimum in least.items():
         if (value := getattr(settings, name)) < minimum:

@@ -18,7 +18,6 @@ from pathlib import Path
 from tipsv2 import scenes
 from tipsv2.prompts import TEMPLATES
 from train.multilingual import sentence
-from train.text import wordnet
 
 ROOT = "physical entity"  # in WordNet: what can be seen is a kind of it
 ASKED = "a photo of a {}"  # what a name is asked in that is held out or excluded
@@ -70,7 +69,7 @@ def read_names(place: Path) -> list[str]:
 
 
 def read_dictionary(places: Sequence[Path], tokens: Callable[[list[str]], list[list[int]]]) -> Dictionary:
-    """WordNet's database folders, its nouns as a .jsonl, and files of names as one dictionary.
+    """WordNet's nouns (nouns.jsonl of `python -m train foundations`) and files of names as one dictionary.
 
     tokens: the token numbers of each text. Files of names come before WordNet, in it things (whatever is a kind of
     physical entity) before ideas, and what is written with a capital last; among equals come those whose words are
@@ -80,7 +79,7 @@ def read_dictionary(places: Sequence[Path], tokens: Callable[[list[str]], list[l
     names: dict[str, int] = {}
     glosses: dict[str, None] = {}
     for place in places:
-        rows = wordnet.read(place) if place.is_dir() else _rows(place)
+        rows = _rows(place)
         things = _things(rows)
         for row in rows:
             glosses[row.get("gloss") or ""] = None
