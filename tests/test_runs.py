@@ -120,7 +120,8 @@ def drive():
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stderr.close()
 
 
 def wait_until(run, condition):

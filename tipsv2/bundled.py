@@ -35,11 +35,6 @@ ABOUT = {  # in the order of the menus
         (PHOTOGRAPHS, DRAWINGS),
         "DINOv2 ViT-S/14 and MiniLM, brought together on 1,347 photographs and on drawn scenes.",
     ),
-    f"{S14}-frozen": About(
-        "OpenTIPS S/14, frozen vision (bundled)",
-        (PHOTOGRAPHS, DRAWINGS),
-        f"The same words on DINOv2's own patches: where {S14} started from, no block of its vision tower has learned.",
-    ),
     NANO: About(
         "OpenTIPS nano (bundled)",
         (DRAWINGS,),
@@ -57,8 +52,7 @@ ABOUT = {  # in the order of the menus
     ),
 }
 UNLISTED = About("", (), "Unknown: see its model card.")
-PAIRS = {  # the default encoder -> two to compare: before and after, a teacher and its student
-    S14: (f"{S14}-frozen", S14),
+PAIRS = {  # the default encoder -> a teacher and its student that know the same pictures
     NANO: ("tips-nano", "tips-nano-student"),
 }
 OLD_NAMES = {"tipsv2-nano": NANO}
@@ -79,8 +73,8 @@ def default() -> str:
 
 def pair() -> tuple[str, str] | None:
     """The two encoders to open a comparison with; None unless both are there."""
-    both = PAIRS[default()]
-    return both if {*both} <= {*names()} else None
+    both = PAIRS.get(default())
+    return both if both and {*both} <= {*names()} else None
 
 
 def about(name: str) -> About:
