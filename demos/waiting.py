@@ -65,7 +65,8 @@ class Queue(queueing.Queue):
             return f"A session's name has {MOST_NAME} printable characters at most."
         if body.fn_index not in self.blocks.fns:
             return "There is no such function here: reload the page, or see its API page for the endpoints."
-        if body.trigger_id is not None and body.trigger_id not in self.blocks.blocks:
+        page = self.blocks._id  # what triggers the handlers of its arrival
+        if body.trigger_id not in (None, page) and body.trigger_id not in self.blocks.blocks:
             return "There is no such part of the page: reload it."
         return None
 
