@@ -16,7 +16,6 @@ from train.overrides import override
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-UNFINISHED = "assets/models/opentips-s14/"  # linked before it is there: tests/test_bundled.py looks at what is bundled
 
 
 def anchors(text):
@@ -53,8 +52,6 @@ def test_links_lead_somewhere(path):
             continue
         file, _, anchor = unquote(target).partition("#")
         place = (path.parent / file).resolve() if file else path
-        if place.is_relative_to(ROOT / UNFINISHED) and not (ROOT / UNFINISHED).exists():
-            continue
         assert place.exists(), target
         assert not anchor or anchor in anchors(place.read_text("utf-8")), target
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TERMS = ("contrastive", "grounding", "patch", "dino", "distillation", "sparc", "sfclip")
+TERMS += ("names", "binary", "places", "presence", "soft", "groups", "class", "captions", "kept")  # on kept crops
 SMOOTH = 25  # steps of the running mean
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe-Ito
 MIOU = "patch-text mIoU on drawn scenes\nsolid: value features, dotted: last layer"
