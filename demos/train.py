@@ -158,6 +158,7 @@ def _watched(page: Page, handlers: TrainHandlers, form_parts, html: dict) -> Non
     maybe = html | dict(elem_classes="tips-maybe")
     checked = gr.HTML("", js_on_load=None, **maybe)
     runs = gr.Dropdown([], label="Run", filterable=False, visible=False)
+    runs.preprocess = lambda name: None if name is None else str(name)  # any name: the jobs know whose it is
     head = gr.HTML(views.empty(*train_views.NO_RUN), js_on_load=common.script("train.js"), **html)
     with gr.Row(elem_classes="tips-buttons"):
         stop = gr.Button("Stop", size="md", visible=False)
