@@ -346,7 +346,7 @@ def test_models_that_are_given_with_the_flag(folder, tiny_folder, tmp_path):
 
 
 def test_examples_are_photographs_and_no_image_says_what_to_do(memory):
-    assert {each.kind for each in depth.photographs()} == {"photos"}
+    assert {each.kind for each in depth.photographs()} == {"photographs"}
     field, image = depth.take_example(0)
     assert field == image and Path(image).is_file()
     with pytest.raises(ValueError, match="gone"):

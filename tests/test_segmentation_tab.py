@@ -413,7 +413,8 @@ def test_the_code_makes_the_picture(tab, picture, tmp_path, monkeypatch):
         scope = {"ENCODER": tab.studio.encoder()}
         exec(code, scope)  # what a visitor would run
         for name, values in np.load("segmentation.npz").items():
-            np.testing.assert_allclose(values, taken.arrays[name], atol=1e-5)
+            # layers below the last are kept in float16 (demos/layer_memory.py)
+            np.testing.assert_allclose(values, taken.arrays[name], atol=1e-4 if "layer" in changes else 1e-5)
         np.testing.assert_array_equal(np.asarray(Image.open("segmentation.png")), taken.pictures["overlay"])
         assert bool(taken.command) == (number == 0)
 
