@@ -25,8 +25,10 @@ def take(source: str, image: str | None, drawn: bool) -> np.ndarray | None:
 
 
 @toasted
-def upload(path: str, image: str | None, masked: str | None, request: gr.Request):
+def upload(path: str | None, image: str | None, masked: str | None, request: gr.Request):
     """-> (mask, canvas with it, no layer view)."""
+    if path is None:
+        raise ValueError("No mask has arrived: upload it again.")
     belongings.claim(visitor(request), path)
     found = take(path, image, drawn=False)
     return found, canvas(image, masked, found), ""
