@@ -20,6 +20,7 @@ MOST_OF_A_MACHINE = 96  # from one address
 MOST_PAGES = 64  # open pages and clients of one address: Gradio spends 0.7 MB and a tenth of a second on each
 MOST_NAME = 100  # characters of a session's name; Gradio's own have eleven
 RUNNING = 2  # questions of one address that one kind of work (`concurrency_id`) has in hand at once
+OF_ONE_PAGE = {"fetch": 2}  # likewise of one page, else 1: another encoder may be chosen while one still downloads
 HEARD = 60  # seconds a question waits for somebody to listen to its answer
 FULL = "Too many questions are waiting here: wait for their answers, then ask again."
 MANY_PAGES = "Too many pages are open from this address: close some, or wait a minute."
@@ -85,7 +86,7 @@ class Queue(queueing.Queue):
 
     def _next(self, kind: str, line: list[queueing.Event]) -> queueing.Event | None:
         running = [event for job in self.active_jobs if job for event in job if event.concurrency_id == kind]
-        pages = {event.session_hash for event in running}
+        pages = [event.session_hash for event in running]
         machines = [self.address(event.request) for event in running]
         first: dict[str, queueing.Event] = {}
         for event in line:  # the oldest question of every page
@@ -93,7 +94,8 @@ class Queue(queueing.Queue):
         able = [
             event
             for page, event in first.items()
-            if page not in pages and (not self.apart or machines.count(self.address(event.request)) < RUNNING)
+            if pages.count(page) < OF_ONE_PAGE.get(kind, 1)
+            and (not self.apart or machines.count(self.address(event.request)) < RUNNING)
         ]
         uses = self.ledger.used(*(self.asker(event) for event in able))
         least = min(range(len(able)), key=uses.__getitem__, default=None)  # of equals the oldest
