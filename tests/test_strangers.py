@@ -226,7 +226,7 @@ def test_names_that_are_given_and_those_of_a_link_and_a_space(monkeypatch):
 
 def test_a_visitor_fills_neither_the_disk_nor_the_line(served, come, monkeypatch):
     page, _ = served
-    visitor, other = come("127.0.0.7"), come("127.0.0.3")  # of the first nothing is here that may be swept meanwhile
+    visitor, other = come("127.0.0.7"), come("127.0.0.8")  # of both nothing is here yet
     monkeypatch.setattr(belongings, "QUOTA", belongings.weight("127.0.0.7") + 3000)
     content = os.urandom(2000)
     assert visitor.upload("a.png", content)
