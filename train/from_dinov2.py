@@ -121,12 +121,18 @@ def assemble(
             "of the same width."
         )
     given = {} if temperature is None else {"temperature_init_value": temperature}
-    both = Tipsv2Config(vision_config=vision.config.to_dict(), text_config=config.to_dict(), **given)
+    sizes = {f"{kind}_config": _nameless(tower) for kind, tower in (("vision", vision.config), ("text", config))}
+    both = Tipsv2Config(**sizes, **given)
     model = Tipsv2Model._from_config(both)
     model.vision_model.load_state_dict(vision.state_dict())
     if isinstance(text, Tipsv2TextModel):
         model.text_model.load_state_dict(text.state_dict())
     return model.eval()
+
+
+def _nameless(config) -> dict:
+    """A tower's configuration without the place it was read from, which is nobody else's business."""
+    return {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
 
 
 def _positions(source: PreTrainedModel, size: int | tuple[int, int]) -> Tensor:
