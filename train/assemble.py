@@ -56,8 +56,6 @@ def assemble(
     sight = _vision(vision, second_cls)
     words, tokenizer = _text(text, sight.config.hidden_size)
     model = join(sight, words, temperature)
-    with torch.no_grad():
-        model.temperature.fill_(temperature)
     return checkpoint.export(out, model.to(DTYPES[dtype]), tokenizer, size)
 
 

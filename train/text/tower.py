@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Tipsv2Config, Tipsv2Model, Tipsv2TextConfig, Tipsv2TextModel
+from transformers import PreTrainedTokenizerBase, Tipsv2Model, Tipsv2TextConfig, Tipsv2TextModel
 
 from tipsv2.weights import quiet, read_tokenizer, read_whole
 from tipsv2.whole import whole_folder
 from train.checkpoint import export
+from train.from_dinov2 import assemble
 from train.teachers import MAX_LENGTH
 from train.text.batches import pad
 from train.words import embedding
@@ -57,16 +58,7 @@ def write_encoder(
     tower: Tipsv2TextModel, tokenizer: PreTrainedTokenizerBase, vision: Tipsv2Model, folder: Path
 ) -> Path:
     """A whole Tipsv2Model: this text tower beside the vision tower of `vision`, which must be as wide."""
-    config = Tipsv2Config(
-        text_config=tower.config.to_dict(),
-        vision_config=vision.config.vision_config.to_dict(),
-        temperature_init_value=TEMPERATURE,
-    )
-    with torch.device("meta"):
-        model = Tipsv2Model._from_config(config)
-    model.text_model, model.vision_model = tower, vision.vision_model
-    model.temperature = nn.Parameter(torch.tensor(TEMPERATURE))
-    return export(folder, model, tokenizer)
+    return export(folder, assemble(vision.vision_model, tower, TEMPERATURE), tokenizer)
 
 
 @torch.no_grad()
