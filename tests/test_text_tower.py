@@ -76,10 +76,11 @@ def test_what_was_read_is_not_read_again(places, tmp_path, monkeypatch):
     stopped = np.load(tmp_path / "a" / "vectors.npy", mmap_mode="r+")
     stopped[2] = np.nan  # as a reading that was stopped leaves it
     stopped.flush()
-    assert (targets.teach(teacher, TEXTS, tmp_path / "a", show=False) == whole).all() and len(asked) == 1
+    again = targets.teach(teacher, TEXTS, tmp_path / "a", show=False)
+    assert np.allclose(again, whole, atol=2e-3) and len(asked) == 1  # read alone, it may differ in float16's last digit
     more = ["truck", *TEXTS]
     grown = targets.teach(teacher, more, tmp_path / "b", tmp_path / "a", show=False)
-    assert len(asked) == 2 and (grown[1:] == whole).all() and not np.isnan(grown).any()
+    assert len(asked) == 2 and np.allclose(grown[1:], whole, atol=2e-3) and not np.isnan(grown).any()
     other = TextTeacher(str(places / "teacher"), "--teacher")
     with torch.no_grad():
         other.model.embeddings.word_embeddings.weight.add_(1)
