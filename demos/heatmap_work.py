@@ -5,14 +5,12 @@ Sizes: N maps, h x w patches, D embedding width, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demos import common
 from demos.layer_memory import LayerMemory
 from demos.studio import Seen, Studio
-from tipsv2.bundled import DRAWINGS
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +25,6 @@ SMALLEST = 0.002  # of the image: parts of a region that cover less are not draw
 # Where things and surfaces of the bundled scenes are cut out best (mean IoU over 30 of them): 0.55 of a cosine map's
 # range, a cosine of 0.2 and a competing share of 0.5.
 SHARE, COSINE, COMPETING = 0.55, 0.2, 0.5
-COLOURS = "red orange yellow green blue purple pink brown black white gray".split()
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ class Asker:
 
     def near(self, answer: Answer, question: Question, count: int = NEAREST) -> list[tuple[str, float]]:
         """The words nearest to the clicked patch, with cosines."""
-        from tipsv2.words import nearest_words
+        from tipsv2.words import nearest_words, vocabulary
 
         encoder = self.studio.encoder(question.model)
         words = common.texts((question.vocabulary or "").split(","), "word", MAX_VOCABULARY) or vocabulary(
@@ -179,18 +176,6 @@ def templates_of(question: Question) -> str | tuple[str, ...]:
         if len(line) > common.MAX_TEXT:
             raise ValueError(f"Template line {number} has {len(line):,} characters: keep it under {common.MAX_TEXT}.")
     return tuple(dict.fromkeys(lines.values()))
-
-
-def vocabulary(knows: Collection[str]) -> list[str]:
-    """The words to tell patches in, for an encoder which knows these kinds of pictures (`ModelInfo.knows`): the names
-    of the drawn scenes, of the benchmarks' photographs, or both; of photographs where nobody has said.
-    """
-    from tipsv2.prompts import CLASS_LISTS
-    from tipsv2.scenes import names
-
-    photographed = [name for listed in CLASS_LISTS.values() for name in listed] if {*knows} != {DRAWINGS} else []
-    drawn = names() if DRAWINGS in knows else []
-    return list(dict.fromkeys([*photographed, *drawn, *COLOURS]))
 
 
 def region(question: Question, values: torch.Tensor, size: tuple[int, int]) -> Regions:

@@ -18,12 +18,12 @@ from PIL import Image
 from demos import heatmap_export, heatmap_views
 from demos.heatmap import Heatmaps, as_sentence, default_threshold
 from demos.heatmap_api import Endpoints
-from demos.heatmap_work import MAX_TEMPLATES, Question, layer_number, templates_of, vocabulary
+from demos.heatmap_work import MAX_TEMPLATES, Question, layer_number, templates_of
 from demos.studio import Studio
 from tipsv2.bundled import DRAWINGS, PHOTOGRAPHS
 from tipsv2.heatmap import heatmap, patch_similarity, to_pixels
 from tipsv2.regions import at_share, find_regions
-from tipsv2.words import word_maps
+from tipsv2.words import vocabulary, word_maps
 
 SENTENCE = "a red dog on grass"
 

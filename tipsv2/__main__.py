@@ -7,6 +7,7 @@ python -m tipsv2 depth room.jpg --model google/tipsv2-b14-dpt --out room_depth.p
 python -m tipsv2 features dog.jpg --model opentips-nano --out features.png
 python -m tipsv2 evaluate segmentation --data scenes:val --model opentips-nano --json
 python -m tipsv2 evaluate retrieval --data scenes:val --model opentips-nano --language de,fr
+python -m tipsv2 calibrate scenes:val --model opentips-nano
 python -m tipsv2 embed photos --out embedded --captions
 python -m tipsv2 search embedded "a dog on grass" --out dogs.png
 python -m tipsv2 convert VISION.npz TEXT.npz FOLDER --tokenizer tokenizer.model
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from tipsv2 import (
     benchmark,
+    calibrate_command,
     convert,
     dpt_picture,
     embed_command,
@@ -105,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     feature_picture.add_command(command)
     benchmark.add_command(command)
     evaluation.add_command(command)
+    calibrate_command.add_command(command)
     convert.add_command(command)
     export.add_command(command)
     push.add_command(command)

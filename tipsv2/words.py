@@ -1,4 +1,4 @@
-"""Words in their sentence, and the words nearest to a patch.
+"""Words in their sentence, the words nearest to a patch, and the vocabulary to choose them from.
 
 Sizes: N words, h x w patches, H x W pixels, D embedding width.
 
@@ -10,12 +10,13 @@ Sizes: N words, h x w patches, H x W pixels, D embedding width.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
+from tipsv2.bundled import DRAWINGS
 from tipsv2.heatmap import compete, patch_grid, similarity, to_pixels
 
 if TYPE_CHECKING:
@@ -30,6 +31,20 @@ FUNCTION_WORDS = frozenset(
     "were be been being am do does did has have had having can could will would shall should may might must very too "
     "also just only very s t".split()
 )
+
+COLOURS = "red orange yellow green blue purple pink brown black white gray".split()
+
+
+def vocabulary(knows: Collection[str]) -> list[str]:
+    """The words to tell patches in, for an encoder which knows these kinds of pictures (`ModelInfo.knows`): the names
+    of the drawn scenes, of the benchmarks' photographs, or both; of photographs where nobody has said.
+    """
+    from tipsv2.prompts import CLASS_LISTS
+    from tipsv2.scenes import names
+
+    photographed = [name for listed in CLASS_LISTS.values() for name in listed] if {*knows} != {DRAWINGS} else []
+    drawn = names() if DRAWINGS in knows else []
+    return list(dict.fromkeys([*photographed, *drawn, *COLOURS]))
 
 
 def content_words(sentence: str) -> list[str]:
