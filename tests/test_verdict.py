@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from tipsv2 import verdict
-from tipsv2.catalogue import ModelError
+from tipsv2.bundled import NANO, S14, names
+from tipsv2.catalogue import ModelError, find
 from tipsv2.evaluation.calibration import Measured, clear_from, figures, fit
 from tipsv2.verdict import HERE, NOT_HERE, PERHAPS, Calibration, calibration_of, color_range, judge, measure
 
@@ -179,3 +180,11 @@ def test_figures_count_what_is_judged_only():
     assert (told["here_precision"], told["here_recall"], told["not_here_recall"]) == (0.5, 0.5, 0.5)
     told = figures([(FINE, replace(part, judged=np.array([[True, False, True, True]])))])
     assert (told["here_precision"], told["here_recall"], told["asked"]) == (1, 0.5, 3)
+
+
+@pytest.mark.parametrize("name", [name for name in (S14, NANO) if name in names()])
+def test_the_bundled_encoders_are_calibrated(name):
+    calibration = calibration_of(find(name))
+    assert calibration.here > calibration.not_here and calibration.lead > 0
+    for told in calibration.figures.values():
+        assert told["presence"] > 0.75 and told["here_precision_half"] > 0.8
