@@ -21,6 +21,7 @@ from demos.heatmap_views import Card
 from demos.heatmap_work import COMPETING, COSINE, SHARE, Answer, Asker, Question, layer_number, ranges, region
 from demos.page import Page
 from demos.studio import Seen, Studio
+from demos.verdicts import because
 
 TITLE = "Ask"
 NO_QUERY = ("What are you looking for?", "Type a few words and press Enter, or click a patch of the image.")
@@ -52,7 +53,8 @@ class Heatmaps:
             near = self.asker.near(answer, question)
         if not cards:
             return views.empty(*(NO_QUERY if question.by == "phrases" else NO_SENTENCE)), note
-        return heatmap_views.maps(answer.seen.image, cards, views.color_bar(question.colormap), near), note
+        bar = views.color_bar(question.colormap)
+        return heatmap_views.maps(answer.seen.image, cards, bar, near, answer.absolute), note
 
     def note(self, question: Question, answer: Answer) -> str:
         """What the encoder saw, at which price."""
@@ -72,14 +74,28 @@ class Heatmaps:
         return note
 
     def _cards(self, question: Question, answer: Answer) -> list[Card]:
+        from tipsv2.verdict import NOT_HERE
+
         if not answer.names:
             return []
-        lows, highs = ranges(question, answer.maps)
+        lows, highs = ranges(question, answer)
         pictures = _pictures(answer.seen, answer.maps, lows, highs, question)
         size = views.display_size(*answer.seen.image.size)
         return [
-            Card(name, grid.numpy(), picture, low, high, region=region(question, grid, size) if question.cut else None)
-            for name, grid, picture, low, high in zip(answer.names, answer.maps, pictures, lows, highs, strict=True)
+            Card(
+                name,
+                grid.numpy(),
+                picture,
+                low,
+                high,
+                region=region(question, grid, size) if question.cut else None,
+                verdict=verdict,
+                because=because(verdict, answer.calibration),
+                dark=verdict.answer == NOT_HERE and question.scale == "absolute",
+            )
+            for name, grid, picture, low, high, verdict in zip(
+                answer.names, answer.maps, pictures, lows, highs, answer.verdicts, strict=True
+            )
         ]
 
     def _patch_cards(self, question: Question, answer: Answer, who: str) -> list[Card]:
@@ -218,7 +234,7 @@ def tab(page: Page) -> None:
     typed = [parts["own"], parts["vocabulary"]]
     changes = [each.change for each in (queries, parts["distractors"])]
     changes += [sentence.submit, *(each.blur for each in typed), *(each.submit for each in typed)]
-    sliders = "temperature features templates resolution windows cut threshold colormap shared smooth".split()
+    sliders = "temperature features templates resolution windows cut threshold colormap scale smooth".split()
     gr.on([*changes, *(parts[name].input for name in sliders)], **drawing, **shown)
     page.on_arrival(handlers.layers, [page.model, parts["features"]], parts["features"])
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, parts["resolution"]])

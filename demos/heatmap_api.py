@@ -11,7 +11,8 @@ from gradio.components import Component
 
 from demos import common
 from demos.common import MODEL_WORK, answered, visitor
-from demos.heatmap_work import MAX_VOCABULARY, Question, region
+from demos.heatmap_work import MAX_VOCABULARY, Question, ranges, region
+from demos.verdicts import told
 
 if TYPE_CHECKING:
     from demos.heatmap import Heatmaps
@@ -41,23 +42,27 @@ class Endpoints:
         distractors: list[str] = (),
         own_templates: str = "",
         windows: bool = False,
+        scale: str = "absolute",
         request: gr.Request = None,
     ) -> tuple[list, list[dict]]:
-        """Where in the image is each phrase? Returns one overlay per query (PNG) and, per query, peak and mean score
-        and the scores of all patches.
+        """Where in the image is each phrase, and is it there at all? Returns one overlay per query (PNG) and, per
+        query, peak and mean score, the scores of all patches, and the verdict "here", "perhaps" or "not here" with what
+        it rests on: likelihood (null of an encoder without calibration), lead over its rival, the nearest other word,
+        and the part of other words whose peak it beats.
 
         image: the picture. queries: up to twelve phrases. model: an encoder on offer. mode: "cosine" (each query alone)
         or "competing" (softmax over the queries, by temperature). features: "values", "final" or the number of a layer.
         templates: "none", "tips9", "clip80", or "own" for own_templates, one a line with {} where the query goes.
         resolution: short side in pixels, 0 for as trained. colormap, opacity: of the overlays. distractors: phrases
         that compete and get no map. windows: look at a large image through windows of the size the encoder was trained
-        at.
+        at. scale: of the colours, "absolute", "shared" by the queries or each map's "own".
         """
         if image is None or not queries:
             raise ValueError("Give an image and at least one query.")
         question = Question(
             image, model=model, queries=queries, mode=mode, temperature=temperature, distractors=distractors,
             features=features, templates=templates, own=own_templates, resolution=resolution, windows=windows,
+            scale=scale,
         )  # fmt: skip
         return self._maps(question, colormap, opacity, visitor(request))
 
@@ -74,6 +79,7 @@ class Endpoints:
         colormap: str,
         opacity: float,
         windows: bool = False,
+        scale: str = "absolute",
         request: gr.Request = None,
     ) -> tuple[list, list[dict]]:
         """Where in the image is each word of a sentence? Returns what /heatmap does, for each content word as what the
@@ -86,7 +92,7 @@ class Endpoints:
             raise ValueError("Give an image and a sentence.")
         question = Question(
             image, model=model, by="sentence", sentence=sentence, mode=mode, temperature=temperature,
-            features=features, resolution=resolution, windows=windows,
+            features=features, resolution=resolution, windows=windows, scale=scale,
         )  # fmt: skip
         return self._maps(question, colormap, opacity, visitor(request))
 
@@ -208,7 +214,8 @@ class Endpoints:
 
     def _maps(self, question: Question, colormap: str, opacity: float, who: str) -> tuple[list, list[dict]]:
         answer = self.asker.answer(question, who)
-        overlays = [painted(answer.seen, each, colormap, opacity) for each in answer.maps]
+        colors = zip(answer.maps, *ranges(question, answer), strict=True)
+        overlays = [painted(answer.seen, each, colormap, opacity, low, high) for each, low, high in colors]
         return list(zip(overlays, answer.names, strict=True)), scores_of(answer)
 
 
@@ -222,7 +229,7 @@ def painted(seen, values, colormap: str, opacity: float, low=None, high=None) ->
 
 
 def scores_of(answer: Answer) -> list[dict]:
-    """Peak, mean and patches of every map."""
+    """Peak, mean, patches and verdict of every map."""
     return [
         {
             "query": name,
@@ -230,7 +237,8 @@ def scores_of(answer: Answer) -> list[dict]:
             "mean": round(grid.mean().item(), 6),
             "patches": _rounded(grid),
         }
-        for name, grid in zip(answer.names, answer.maps, strict=True)
+        | told(verdict)
+        for name, grid, verdict in zip(answer.names, answer.maps, answer.verdicts, strict=True)
     ]
 
 
@@ -266,10 +274,11 @@ def endpoints(tab: Heatmaps, page: Page, parts: Mapping[str, Component]) -> None
     other = gr.File(visible=False, label="other")
     worded = [parts["mode"], features, parts["temperature"]]
     cut = [resolution, parts["above"], parts["threshold"]]
-    register(api.heatmap, [parts["queries"], *shared, *look, *tail], [gallery("overlays"), numbers("scores")])
+    scale = parts["scale"]
+    register(api.heatmap, [parts["queries"], *shared, *look, *tail, scale], [gallery("overlays"), numbers("scores")])
     register(
         api.word_maps,
-        [parts["sentence"], model, *worded, *look, parts["windows"]],
+        [parts["sentence"], model, *worded, *look, parts["windows"], scale],
         [gallery("overlays"), numbers("scores")],
     )
     register(

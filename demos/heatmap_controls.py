@@ -98,7 +98,13 @@ def more(training: int) -> tuple[dict[str, Component], gr.Image, gr.HTML]:
         )
         colormap = gr.Dropdown(COLORMAPS, value="viridis", label="Colours", filterable=False)
         opacity = gr.Slider(0, 1, value=0.7, step=0.05, label="Opacity", elem_classes="tips-slider")
-        shared = gr.Checkbox(False, label="One colour range for all queries")
+        scale = gr.Radio(
+            [("Absolute", "absolute"), ("Shared", "shared"), ("Own range", "own")],
+            value="absolute",
+            label="Colour scale",
+            info="From what is usual for an absent thing to what one that is there reaches; between the queries' "
+            "extremes; or each map between its own.",
+        )
         smooth = gr.Checkbox(True, label="Smooth between patches")
     templates.change(
         lambda chosen: gr.update(visible=chosen == "own"),
@@ -109,7 +115,7 @@ def more(training: int) -> tuple[dict[str, Component], gr.Image, gr.HTML]:
     )
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-heat', v)")
     parts = dict(resolution=resolution, windows=windows, templates=templates, own=own, other=other)
-    parts |= dict(vocabulary=vocabulary, colormap=colormap, opacity=opacity, shared=shared, smooth=smooth)
+    parts |= dict(vocabulary=vocabulary, colormap=colormap, opacity=opacity, scale=scale, smooth=smooth)
     return parts | region, second, note
 
 

@@ -33,7 +33,7 @@ def take(tab: Heatmaps, *given, request: gr.Request = None) -> Taken | None:
     if not answer.names and question.patch is None:
         return None
     encoder, size = tab.studio.encoder(question.model), answer.seen.features.size
-    lows, highs = ranges(question, answer.maps)
+    lows, highs = ranges(question, answer)
     found = [region(question, each, size) for each in answer.maps]
     pictures = {
         name: painted(answer.seen, each, question.colormap, opacity, low, high)
@@ -81,7 +81,9 @@ def python(question: Question, answer: Answer, encoder: Encoder, opacity: float)
     if names:
         body += ["", *_maps(question, names, competing)]
         low, high = ("0", "1") if competing else ("float(scores.min())", "float(scores.max())")
-        if not competing and not question.shared:
+        if not competing and question.scale == "absolute":
+            low, high = (f"{each!r}" for each in answer.absolute)
+        elif not competing and question.scale == "own":
             low, high = "float(scores[number].min())", "float(scores[number].max())"
         body += ["for number, values in enumerate(maps):"]
         body += [f"    picture = overlay(image, values, {paint}, {low}, {high})"]

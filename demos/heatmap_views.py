@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from demos.verdicts import DIGITS, badge
 from demos.views import data_uri, photo_uri
 
 if TYPE_CHECKING:
     from tipsv2.regions import Regions
-
-DIGITS = 3
+    from tipsv2.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,25 @@ class Card:
     patch: tuple[int, int] | None = None  # (row, column) to outline: the map is of what resembles this patch
     region: Regions | None = None  # to outline, with boxes around its parts
     photo: Image.Image | None = None  # the second image, if the map is of that; its best match is outlined
+    verdict: Verdict | None = None  # is it there?
+    because: str = ""  # what the verdict rests on
+    dark: bool = False  # it is not: the colours are held down
 
 
-def maps(image: Image.Image, cards: Sequence[Card], bar: Image.Image, near: Sequence[tuple[str, float]] = ()) -> str:
+def maps(
+    image: Image.Image,
+    cards: Sequence[Card],
+    bar: Image.Image,
+    near: Sequence[tuple[str, float]] = (),
+    absolute: tuple[float, float] = (0.0, 1.0),
+) -> str:
     """The grid of maps. bar: the colours from low to high, in a row; near: words and scores, told after the maps of a
-    clicked patch.
+    clicked patch; absolute: the scores that their bars run between.
     """
     scale = data_uri(bar)
     figures = [_card(card, scale) for card in cards]
     if near:
-        figures.insert(sum(card.patch is not None or card.photo is not None for card in cards), _near(near))
+        figures.insert(sum(card.patch is not None or card.photo is not None for card in cards), _near(near, absolute))
     width, height = image.size
     return (
         f'<div class="tips-maps" data-count="{len(figures)}" data-size="{width}x{height}" style="{_photo(image)}">'
@@ -68,12 +77,14 @@ def _card(card: Card, scale: str) -> str:
         over += _region(card.region)
         told = _covered(card.region)
     name = escape(card.name, quote=True)
+    kinds = (" other" if own else "") + (" dark" if card.dark else "")
+    said = badge(card.verdict, card.because) if card.verdict is not None else ""
     kind = "patches" if card.picture.size == (columns, rows) else "smooth"
     values = json.dumps(np.round(card.values.astype(float), 4).ravel().tolist(), separators=(",", ":"))
     keys = "" if card.photo is not None else ' tabindex="0" role="application"'
     return (
-        f'<figure class="card{" other" if own else ""}" data-grid="{rows}x{columns}" data-values="{values}" '
-        f'data-digits="{DIGITS}"><figcaption><b title="{name}">{name}</b>{remove}</figcaption>'
+        f'<figure class="card{kinds}" data-grid="{rows}x{columns}" data-values="{values}" '
+        f'data-digits="{DIGITS}"><figcaption><b title="{name}">{name}</b>{said}{remove}</figcaption>'
         f'<div class="stage"{own}{keys} aria-label="Map of {name}: arrow keys move, Enter picks a patch">'
         f'<img class="{kind}" src="{data_uri(card.picture)}" draggable="false" alt="Map of {name}: peak '
         f'{peak:.{DIGITS}f}"><i class="peak" style="{_box(best, (rows, columns))}"></i>{over}<i class="spot"></i></div>'
@@ -85,15 +96,15 @@ def _card(card: Card, scale: str) -> str:
     )
 
 
-def _near(words: Sequence[tuple[str, float]]) -> str:
+def _near(words: Sequence[tuple[str, float]], absolute: tuple[float, float]) -> str:
     """The words nearest to a patch, each a button that asks for it."""
-    most = max(max(score for _, score in words), 1e-6)
+    low, high = absolute
     rows = []
     for word, score in words:
-        name = escape(word, quote=True)
+        name, width = escape(word, quote=True), 100 * min(max((score - low) / (high - low), 0), 1)
         rows.append(
             f'<li><button type="button" data-word="{name}" title="Ask for {name}"><span>{name}</span>'
-            f'<b>{score:.{DIGITS}f}</b><em><u style="width:{100 * max(score, 0) / most:.1f}%"></u></em></button></li>'
+            f'<b>{score:.{DIGITS}f}</b><em><u style="width:{width:.1f}%"></u></em></button></li>'
         )
     return (
         '<figure class="card near"><figcaption><b>Nearest words</b></figcaption>'

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     from tipsv2.regions import Regions
+    from tipsv2.verdict import Calibration, Verdict
 
+SCALES = ("absolute", "shared", "own")
 MAX_QUERIES = 12
 MAX_TEMPLATES = 100
 MAX_VOCABULARY = 500
@@ -51,18 +53,21 @@ class Question:
     threshold: float = SHARE
     vocabulary: str = ""  # words to tell a patch in, separated by commas; by default what suits the model
     colormap: str = "viridis"
-    shared: bool = False  # one colour range for all maps
+    scale: str = "absolute"  # of the colours: what the encoder's cosines mean; "shared" by the maps; each map's "own"
     smooth: bool = True
 
 
 @dataclass(frozen=True)
 class Answer:
-    """names: of the maps; grid: [h, w, D]; maps: [N, h, w]."""
+    """names: of the maps; grid: [h, w, D]; maps: [N, h, w]; absolute: cosines of the first and the last colour."""
 
     seen: Seen
     grid: torch.Tensor
     names: list[str]
     maps: torch.Tensor
+    verdicts: list[Verdict]  # N
+    calibration: Calibration | None
+    absolute: tuple[float, float]
 
     def patch(self, question: Question) -> tuple[int, int]:
         """(row, column) of the clicked patch. Raises ValueError for a point outside the image."""
@@ -92,13 +97,19 @@ class Asker:
     def answer(self, question: Question, who: str) -> Answer:
         """Raises ValueError with a sentence about what cannot be asked."""
         from tipsv2.heatmap import compete, similarity
+        from tipsv2.verdict import calibration_of, color_range, judge
 
+        if question.scale not in SCALES:
+            raise ValueError(f"A colour scale is {', '.join(SCALES)}, not '{str(question.scale)[:80]}'.")
         names, text = self.texts(question)
         seen, grid = self.look(question, who)
+        encoder = self.studio.encoder(question.model)
+        verdicts = judge(encoder, seen.features.values, names) if names else []
+        absolute = color_range(encoder, grid, calibrated=layer_number(question.features) is None)
         maps = similarity(grid, text)
         if question.mode == "competing" and names:
             maps = compete(maps, question.temperature)
-        return Answer(seen, grid, names, maps[: len(names)])
+        return Answer(seen, grid, names, maps[: len(names)], verdicts, calibration_of(encoder.info), absolute)
 
     def texts(self, question: Question) -> tuple[list[str], torch.Tensor]:
         """-> (N names, unit rows of them and then of the distractors [N + ..., D])."""
@@ -190,14 +201,16 @@ def region(question: Question, values: torch.Tensor, size: tuple[int, int]) -> R
     return find_regions(pixels, limit, SMALLEST)
 
 
-def ranges(question: Question, maps) -> tuple[list[float], list[float]]:
-    """The scores of the first and the last colour of every map [N, h, w]."""
-    if not len(maps):
-        return [], []
+def ranges(question: Question, answer: Answer) -> tuple[list[float], list[float]]:
+    """The scores of the first and the last colour of every map of an answer."""
+    count = len(answer.maps)
     if question.mode == "competing":
-        return [0.0] * len(maps), [1.0] * len(maps)  # shares of a patch: their range is known
-    lows, highs = maps.amin(dim=(1, 2)).tolist(), maps.amax(dim=(1, 2)).tolist()
-    return ([min(lows)] * len(lows), [max(highs)] * len(highs)) if question.shared else (lows, highs)
+        return [0.0] * count, [1.0] * count  # shares of a patch: their range is known
+    if not count or question.scale == "absolute":
+        low, high = answer.absolute
+        return [low] * count, [high] * count
+    lows, highs = answer.maps.amin(dim=(1, 2)).tolist(), answer.maps.amax(dim=(1, 2)).tolist()
+    return ([min(lows)] * count, [max(highs)] * count) if question.scale == "shared" else (lows, highs)
 
 
 def patch_at(point, size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:

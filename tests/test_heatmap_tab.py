@@ -20,9 +20,11 @@ from demos.heatmap import Heatmaps, as_sentence, default_threshold
 from demos.heatmap_api import Endpoints
 from demos.heatmap_work import MAX_TEMPLATES, Question, layer_number, templates_of
 from demos.studio import Studio
+from tipsv2 import verdict
 from tipsv2.bundled import DRAWINGS, PHOTOGRAPHS
 from tipsv2.heatmap import heatmap, patch_similarity, to_pixels
 from tipsv2.regions import at_share, find_regions
+from tipsv2.verdict import Calibration, judge
 from tipsv2.words import vocabulary, word_maps
 
 SENTENCE = "a red dog on grass"
@@ -276,6 +278,83 @@ def test_the_api_speaks_numbers(tab, picture, other):
         api.nearest_words(picture, 0, 0, "", 2, **(given | dict(features="8")))
 
 
+class Sure:
+    """A calibration for the tiny encoder: what peaks highest is here, the lowest is not."""
+
+    def __init__(self, tab, picture, *queries):
+        judged = sorted(judge(tab.studio.encoder(), tab_values(tab, picture), queries), key=lambda each: each.peak)
+        self.order = [each.query for each in judged]
+        here, not_here = (1 / (1 + np.exp(-each.peak)) for each in (judged[-1], judged[0]))
+        self.calibration = Calibration(1.0, 0.0, 0.0, here, not_here, judged[1].peak, -0.5, 0.5, ("noise",))
+
+
+def tab_values(tab, picture):
+    return tab.studio.encoder().encode_image(picture, 56).values
+
+
+@pytest.fixture
+def calibrated(tab, picture, monkeypatch):
+    sure = Sure(tab, picture, "dog", "cat", "grass")
+    monkeypatch.setattr(verdict, "calibration_of", lambda info: sure.calibration)
+    return sure
+
+
+def badges(page):
+    found = re.findall(r"<figcaption><b[^>]*>(.*?)</b><span class=\"tips-verdict\" data-answer=\"(.*?)\"", page)
+    return dict(found)
+
+
+def test_every_query_has_its_verdict_and_one_scale_is_for_all(tab, picture, calibrated):
+    page, _ = draw(tab, picture, queries=["dog", "cat", "grass"])
+    worst, middle, best = calibrated.order
+    assert badges(page) == {worst: "not here", middle: "perhaps", best: "here"}
+    assert re.findall(r'class="range"><span>(.*?)</span>.*?<span>(.*?)</span>', page) == [("-0.500", "0.500")] * 3
+    assert page.count('class="card dark"') == 1 and page.count("uncalibrated") == 0 and "fitted on noise" in page
+    own, _ = draw(tab, picture, queries=["dog", "cat", "grass"], scale="own")
+    scales = np.array(re.findall(r'class="range"><span>(.*?)</span>.*?<span>(.*?)</span>', own), float)
+    np.testing.assert_allclose(scales, [(each.min(), each.max()) for each in shown(own).values()], atol=6e-4)
+    assert 'class="card dark"' not in own and badges(own) == badges(page)
+    shared, _ = draw(tab, picture, queries=["dog", "cat", "grass"], scale="shared")
+    every = np.concatenate([values.ravel() for values in shown(shared).values()])
+    scales = np.array(re.findall(r'class="range"><span>(.*?)</span>.*?<span>(.*?)</span>', shared), float)
+    np.testing.assert_allclose(scales, [(every.min(), every.max())] * 3, atol=6e-4)
+
+
+def test_the_verdict_does_not_hang_on_how_maps_are_drawn(tab, picture, calibrated):
+    plain = badges(draw(tab, picture, queries=["dog", "cat", "grass"])[0])
+    for asked in (dict(features="1"), dict(features="final"), dict(mode="competing"), dict(templates="tips9")):
+        assert badges(draw(tab, picture, queries=["dog", "cat", "grass"], **asked)[0]) == plain
+    words = badges(draw(tab, picture, by="sentence", sentence="the dog, a cat and grass")[0])
+    assert words == plain
+
+
+def test_an_encoder_without_calibration_says_so(tab, picture):
+    page, _ = draw(tab, picture, queries=["dog", "cat"])
+    assert len(badges(page)) == 2 and page.count("<small>uncalibrated</small>") == 2 and "ranks alone" in page
+    encoder = tab.studio.encoder()
+    low, high = verdict.color_range(encoder, tab_values(tab, picture))
+    assert re.findall(r'class="range"><span>(.*?)</span>', page) == [f"{low:.3f}"] * 2 and low < high
+    low, high = verdict.color_range(encoder, encoder.encode_layers(picture, [1], 56)[1].patches)
+    page, _ = draw(tab, picture, queries=["dog"], features="1")
+    assert abs(float(re.search(r'class="range"><span>(.*?)</span>', page).group(1)) - low) < 2e-3
+
+
+def test_programs_hear_the_verdict(tab, picture, calibrated):
+    api, given = Endpoints(tab), dict(model=None, features="values", resolution=56, colormap="gray", opacity=1.0)
+    given |= dict(mode="cosine", templates="none", temperature=0.05, request=Visitor())
+    overlays, scores = api.heatmap(picture, ["dog", "cat", "grass"], **given)
+    assert {each["query"]: each["verdict"] for each in scores} == dict(
+        zip(calibrated.order, ("not here", "perhaps", "here"), strict=True)
+    )
+    for (painted, name), each in zip(overlays, scores, strict=True):
+        assert each["query"] == name and 0 < each["likelihood"] < 1 and each["rival"]
+        assert painted.max() == pytest.approx(255 * (each["peak"] + 0.5), abs=3)  # on the absolute scale
+    overlays, _ = api.heatmap(picture, ["dog", "cat"], scale="own", **given)
+    assert all(painted.max() > 250 for painted, _ in overlays)
+    with pytest.raises(gr.Error, match="absolute, shared, own"):
+        api.heatmap(picture, ["dog"], scale="none", **given)
+
+
 def take(tab, image, opacity=0.5, **asked):
     question = Question(image, **(dict(resolution=56) | asked))
     return heatmap_export.take(
@@ -306,7 +385,9 @@ def test_exports_hold_what_is_shown(tab, picture, other):
             own="a {}\nthe {}",
             features="2",
         ),
-        dict(by="sentence", sentence=SENTENCE, cut=True, shared=True, windows=True, resolution=112, features="final"),
+        dict(
+            by="sentence", sentence=SENTENCE, cut=True, scale="shared", windows=True, resolution=112, features="final"
+        ),
         dict(queries=["dog"], patch=(89, 59), other="other.png", cut=True, above="score", threshold=0.01),
     ],
 )
