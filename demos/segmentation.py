@@ -28,6 +28,7 @@ from demos.segmentation_truth import Truth
 from demos.segmentation_views import segments
 from demos.segmentation_work import Divider, ask, judge, legend, rows, split
 from demos.studio import Studio
+from demos.verdicts import badge, because
 
 TITLE = "Segment"
 NO_CLASS = ("Which classes?", "Write names separated by commas and press Enter, or take a list.")
@@ -55,6 +56,7 @@ class Segmentations:
         threshold: float,
         words: str,
         resolution: float,
+        sharp: bool = False,
         request: gr.Request = None,
     ) -> tuple[str, str, str]:
         """-> (regions with their table, resolution note, note on the truth)."""
@@ -64,11 +66,13 @@ class Segmentations:
             return views.empty(*common.NO_IMAGE), "", told
         if not names:
             return views.empty(*NO_CLASS), "", told
-        question = ask(classes, templates, features, layer, windows, background, threshold, words, resolution)
+        question = ask(classes, templates, features, layer, windows, background, threshold, words, resolution, sharp)
         found = self.divider.divide(image, question, model, visitor(request))
         judged = judge(found, truth)
         table = rows(found, judged and judged[1])
-        drawn = segments(found.seen.image, found.labels, found.colors, table, len(found.names), judged)
+        reasons = [because(verdict, found.calibration) for verdict in found.verdicts]
+        said = [badge(*each) for each in zip(found.verdicts, reasons, strict=True)]
+        drawn = segments(found.seen.image, found.labels, found.colors, table, len(found.names), judged, said)
         return drawn, self._note(found, model), told
 
     def _note(self, found, model: str | None) -> str:
@@ -141,12 +145,13 @@ def tab(page: Page) -> None:
             exported = gr.Column()
         with gr.Column(elem_classes="tips-settings"):
             background, threshold, words = background_choice()
+            sharp = gr.Checkbox(True, label="Sharp edges", info="Regions end where the picture's colours do.")
             opacity = gr.Slider(0, 1, value=0.65, step=0.05, label="Opacity", elem_classes="tips-slider")
             told, upload, remove, first, marked, canvas = truth_part()
             templates, features, layer, windows, resolution, note = more(page.studio.info().resolution)
 
     asked = [classes, templates, features, layer, windows, background, threshold, words, resolution]
-    inputs = [image, page.model, truth, *asked]
+    inputs = [image, page.model, truth, *asked, sharp]
     with exported:
         export_row(lambda *given, request: take(handlers.divider, *given, request=request), inputs, masks=True)
     drawing = dict(
@@ -181,7 +186,7 @@ def tab(page: Page) -> None:
         [threshold, words],
         **quiet,
     )
-    changes = [each.input for each in (templates, features, layer, windows, background, threshold, resolution)]
+    changes = [each.input for each in (templates, features, layer, windows, background, threshold, resolution, sharp)]
     gr.on([*changes, classes.submit, classes.blur, words.submit, words.blur], **drawing, **shown)
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-mask', v)")
 
@@ -202,7 +207,7 @@ def tab(page: Page) -> None:
     page.on_arrival(handlers.depth, page.model, layer)  # on its own: Gradio checks values against the range it knows
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, classes, own, truth, strip, resolution])
     page.on_arrival(handlers.draw, inputs, [regions, note, told])
-    endpoints(handlers, page, asked, opacity, first)
+    endpoints(handlers, page, asked, opacity, first, sharp)
 
 
 if __name__ == "__main__":

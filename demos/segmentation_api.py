@@ -40,18 +40,22 @@ class Endpoints:
         opacity: float,
         mask: str | None = None,
         first: str = "1",
+        sharp: bool = True,
         request: gr.Request = None,
     ) -> tuple[np.ndarray, np.ndarray, dict]:
         """Which class does every pixel resemble most? Returns the painted image (PNG), the label map (PNG; grey value 0
         is background, i is the i-th class) and the numbers: share of the image, mean cosine and highest cosine of each
-        class, and IoU and mIoU if a true mask is given.
+        class, the verdict "here", "perhaps" or "not here" with what it rests on (see /heatmap), and IoU and mIoU if a
+        true mask is given.
 
-        image: the picture. classes: up to 200 names separated by commas. model: an encoder on offer. templates: "none",
-        "tips9" or "clip80". features: "values" or "final". layer: 1 to the encoder's last; any number beyond is the
-        last. windows: look at a large image in parts of the trained size. background: "none", "threshold" (cosines
-        below `threshold`) or "words" (`words`, separated by commas, compete with the classes). resolution: short side
-        in pixels, 0 for as trained. opacity: of the paint. mask: the true label map, a PNG whose grey values or palette
-        places number the classes from `first` ("1": 0 is none of them; or "0"), 255 counting nowhere.
+        image: the picture. classes: up to 200 names separated by commas, each of one word or several ("gear|cog").
+        model: an encoder on offer. templates: "none", "tips9" or "clip80". features: "values" or "final". layer: 1 to
+        the encoder's last; any number beyond is the last. windows: look at a large image in parts of the trained size.
+        background: "verdict" (what the encoder's calibration says is not here), "none", "threshold" (cosines below
+        `threshold`) or "words" (`words`, separated by commas, compete with the classes). resolution: short side in
+        pixels, 0 for as trained. opacity: of the paint. mask: the true label map, a PNG whose grey values or palette
+        places number the classes from `first` ("1": 0 is none of them; or "0"), 255 counting nowhere. sharp: regions
+        end where the picture's colours do.
         """
         from tipsv2.render import paint_labels
 
@@ -59,7 +63,7 @@ class Endpoints:
             belongings.claim(visitor(request), mask)
         if image is None:
             raise ValueError("Give an image and at least one class name.")
-        question = ask(classes, templates, features, layer, windows, background, threshold, words, resolution)
+        question = ask(classes, templates, features, layer, windows, background, threshold, words, resolution, sharp)
         found = self.tab.divider.divide(image, question, model, visitor(request), full=True)
         names = split(classes)
         truth = segmentation_truth.uploaded(mask, int(first), "", names, legend(len(names)), image) if mask else None
@@ -81,7 +85,9 @@ def numbers(table: Sequence[dict], told) -> dict:
     """The table as JSON: what is not a number becomes null."""
 
     def plain(value):
-        return value if isinstance(value, str) else round(float(value), 6) if np.isfinite(value) else None
+        return (
+            value if value is None or isinstance(value, str) else round(float(value), 6) if np.isfinite(value) else None
+        )
 
     classes = [{key: plain(value) for key, value in row.items()} for row in table]
     shares = {row["name"]: row["share"] for row in classes}
@@ -92,14 +98,16 @@ def numbers(table: Sequence[dict], told) -> dict:
     return found
 
 
-def endpoints(tab: Segmentations, page: Page, asked: Sequence, opacity: gr.Slider, first: gr.Radio) -> None:
+def endpoints(
+    tab: Segmentations, page: Page, asked: Sequence, opacity: gr.Slider, first: gr.Radio, sharp: gr.Checkbox
+) -> None:
     """Register the endpoints. asked: the components of a question, in the order of `ask`: resolution last."""
     api = Endpoints(tab)
     asked = [*asked[:-1], common.api_resolution()]
     mask = gr.File(visible=False, label="mask")
     gr.Button(visible=False).click(
         api.segmentation,
-        [common.api_image(), asked[0], page.choice, *asked[1:], opacity, mask, first],
+        [common.api_image(), asked[0], page.choice, *asked[1:], opacity, mask, first, sharp],
         [
             gr.Image(visible=False, format="png", label="painted"),
             gr.Image(visible=False, format="png", label="labels"),

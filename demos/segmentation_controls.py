@@ -44,7 +44,7 @@ def class_field() -> tuple[gr.Textbox, gr.Dropdown]:
     with gr.Row(elem_classes="tips-classes"):
         classes = gr.Textbox(
             label="Classes",
-            info="Separate names by commas; press Enter to run.",
+            info="Separate names by commas, words for one class by |; press Enter to run.",
             lines=1,
             max_lines=4,
             placeholder="cat, sofa, window",
@@ -67,10 +67,10 @@ def class_field() -> tuple[gr.Textbox, gr.Dropdown]:
 def background_choice() -> tuple[gr.Radio, gr.Slider, gr.Textbox]:
     """What becomes of pixels that resemble none of the classes."""
     background = gr.Radio(
-        [("None", "none"), ("Threshold", "threshold"), ("Words", "words")],
-        value="none",
+        [("By verdict", "verdict"), ("None", "none"), ("Threshold", "threshold"), ("Words", "words")],
+        value="verdict",
         label="Background",
-        info="Give every pixel a class, or leave out what resembles none of them.",
+        info="Leave out what resembles none of the classes and classes that are not here, or give every pixel a class.",
     )
     threshold = gr.Slider(
         -0.1, 0.6, value=0.1, step=0.01, label="Least cosine", visible=False, elem_classes="tips-slider"

@@ -14,7 +14,7 @@ from demos.segmentation_work import Divider, Question, Regions, ask, judge, rows
 from demos.snippets import IMAGE, call, literal
 
 OPACITY = 0.65
-SETTINGS = ("templates", "features", "layer", "windows", "background", "threshold", "words", "resolution")
+SETTINGS = ("templates", "features", "layer", "windows", "background", "threshold", "words", "resolution", "sharp")
 
 
 def take(divider: Divider, image, model, truth: Truth | None, classes, *given, request=None) -> Taken | None:
@@ -25,7 +25,7 @@ def take(divider: Divider, image, model, truth: Truth | None, classes, *given, r
 
     if image is None or not split(classes):
         return None
-    question = ask(classes, **dict(zip(SETTINGS, given, strict=True)))
+    question = ask(classes, **dict(zip(SETTINGS, given, strict=False)))
     found = divider.divide(image, question, model, visitor(request), full=True)
     judged = judge(found, truth)
     table = rows(found, judged and judged[1])
@@ -65,6 +65,8 @@ def take(divider: Divider, image, model, truth: Truth | None, classes, *given, r
 
 def _background(question: Question):
     """As `tipsv2.segmentation.segment` takes it."""
+    if question.background == "verdict":
+        return "verdict"
     return list(question.others) if question.background == "words" else question.threshold
 
 
@@ -74,6 +76,7 @@ def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
     options = dict(classes=list(question.names), templates=question.templates, features=question.features)
     options |= dict(background=_background(question), resolution=found.seen.resolution)
     options |= {} if layer is None else dict(layer=layer)
+    options |= dict(sharp=True) if question.sharp else {}
     options |= dict(windows=True) if question.windows and layer is None else {}
     lines = [
         "import numpy as np",
@@ -99,7 +102,8 @@ def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
             'truth = np.load("exported.npz")["truth"]',
             "print(agreement(found.labels, truth, len(found.classes)).mean)",
         ]
-    background = question.threshold if question.background == "threshold" else ",".join(question.others) or None
+    background = _background(question)
+    background = ",".join(question.others) or None if question.background in ("none", "words") else background
     command = ""
     if layer is None and not question.windows:
         command = snippets.command(
@@ -110,6 +114,7 @@ def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
             features=question.features,
             templates=question.templates,
             resolution=found.seen.resolution,
+            sharp=question.sharp or None,
             model=snippets.model_name(info),
             out="out",
         )

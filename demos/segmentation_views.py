@@ -35,11 +35,13 @@ def segments(
     table: Sequence[dict],
     num_classes: int,
     judged: tuple[np.ndarray, Agreement] | None = None,
+    badges: Sequence[str] = (),
 ) -> str:
     """A segmentation: the image under its regions and a table of the classes.
 
     labels: [H, W] place in the list, negative for background.   colors: [N, 3] uint8.   table: of
     `demos.segmentation_work.rows`.   judged: (true labels [H, W], the agreement), if there is a truth.
+    badges: HTML of the classes' verdicts.
     """
     height, width = labels.shape
     codes = ["#{:02x}{:02x}{:02x}".format(*map(int, color)) for color in colors]
@@ -52,7 +54,7 @@ def segments(
         f'<div class="tips-segments" style="{style}"><div class="picture">{_switch() if judged else ""}'
         f'<div class="stage" data-grid="{height}x{width}" data-content="{escape(_packed(content), quote=True)}">'
         f'<canvas width="{width}" height="{height}" role="img" aria-label="{escape(_sentence(table), quote=True)}">'
-        f'</canvas><span class="tag"></span></div></div>{_tables(table, codes, num_classes, judged)}</div>'
+        f'</canvas><span class="tag"></span></div></div>{_tables(table, codes, num_classes, judged, badges)}</div>'
     )
 
 
@@ -74,25 +76,28 @@ def _sentence(table: Sequence[dict]) -> str:
     return "Regions: " + ", ".join(f"{row['name']} {100 * row['share']:.0f} %" for row in found)
 
 
-def _tables(table: Sequence[dict], codes: Sequence[str], num_classes: int, judged) -> str:
+def _tables(table: Sequence[dict], codes: Sequence[str], num_classes: int, judged, badges: Sequence[str]) -> str:
+    from tipsv2.verdict import NOT_HERE
+
     keyed = [(index if index < num_classes else -1, row) for index, row in enumerate(table)]
-    found = sorted((each for each in keyed if each[1]["share"] > 0), key=lambda each: -each[1]["share"])
-    absent = sorted((each for each in keyed[:num_classes] if each[1]["share"] <= 0), key=lambda each: -each[1]["peak"])
-    scored = judged is not None
-    body = "".join(_found_row(key, row, codes, scored) for key, row in found)
+    shown = sorted((each for each in keyed if each[1]["share"] > 0), key=lambda each: -each[1]["share"])
+    others = sorted((each for each in keyed[:num_classes] if each[1]["share"] <= 0), key=lambda each: -each[1]["peak"])
+    scored, badges = judged is not None, [*badges, *[""] * (len(table) - len(badges))]
+    body = "".join(_found_row(key, row, codes, scored, badges[key]) for key, row in shown)
     head = _head(("Share", "of the image"), ("Mean", "mean cosine of its own pixels"), ("Peak", "its highest cosine"))
     iou = '<th scope="col"><abbr title="intersection over union with the true mask">IoU</abbr></th>' if scored else ""
-    count = sum(key >= 0 for key, _ in found)
+    count = sum(key >= 0 and row["verdict"] != NOT_HERE for key, row in shown)  # what won pixels need not be there
     title = f"{count} of {num_classes} {'class' if num_classes == 1 else 'classes'} found"
     found_table = f'<table><thead><tr><th scope="col">Class</th>{head}{iou}</tr></thead><tbody>{body}</tbody></table>'
     folded = ""
-    if absent:
-        lines = "".join(_absent_row(row, scored) for _, row in absent)
-        best = _head(("Best", "its highest cosine; another class was higher there"))
-        folded = (
-            f'<details class="absent"><summary>Not found: {len(absent)}</summary><table><thead><tr>'
-            f'<th scope="col">Class</th>{best}{iou}</tr></thead><tbody>{lines}</tbody></table></details>'
-        )
+    for name, absent in (("Not here", True), ("Not found", False)):
+        lines = [_absent_row(row, scored, badges[key]) for key, row in others if (row["verdict"] == NOT_HERE) == absent]
+        if lines:
+            best = _head(("Best", "its highest cosine" + ("" if absent else "; another class was higher there")))
+            folded += (
+                f'<details class="absent"><summary>{name}: {len(lines)}</summary><table><thead><tr>'
+                f'<th scope="col">Class</th>{best}{iou}</tr></thead><tbody>{"".join(lines)}</tbody></table></details>'
+            )
     score = _score(judged[1]) if scored else ""
     return (
         f'<div class="legend"><p class="sum">{title}</p>{score}'
@@ -104,22 +109,23 @@ def _head(*columns: tuple[str, str]) -> str:
     return "".join(f'<th scope="col"><abbr title="{long}">{short}</abbr></th>' for short, long in columns)
 
 
-def _found_row(key: int, row: dict, codes: Sequence[str], scored: bool) -> str:
+def _found_row(key: int, row: dict, codes: Sequence[str], scored: bool, badge: str) -> str:
     name = escape(row["name"], quote=True)
     color = codes[key] if key >= 0 else "transparent"
     share = row["share"]
     percent = f"{100 * share:.1f}&thinsp;%" if share >= 0.001 else "&lt;&thinsp;0.1&thinsp;%"
     return (
         f'<tr><th scope="row"><button type="button" data-class="{key}" aria-pressed="false" title="{name}">'
-        f'<i style="background:{color}"></i><span>{name}</span></button></th>'
+        f'<i style="background:{color}"></i><span>{name}</span>{badge}</button></th>'
         f'<td class="share"><em style="width:{100 * share:.2f}%;background:{color}"></em>{percent}</td>'
         f"<td>{_number(row['mean'])}</td><td>{_number(row['peak'])}</td>{_iou(row, scored)}</tr>"
     )
 
 
-def _absent_row(row: dict, scored: bool) -> str:
+def _absent_row(row: dict, scored: bool, badge: str) -> str:
     name = escape(row["name"], quote=True)
-    return f'<tr><th scope="row" title="{name}">{name}</th><td>{_number(row["peak"])}</td>{_iou(row, scored)}</tr>'
+    cells = f"<td>{_number(row['peak'])}</td>{_iou(row, scored)}"
+    return f'<tr><th scope="row" title="{name}"><span>{name}</span>{badge}</th>{cells}</tr>'
 
 
 def _iou(row: dict, scored: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,11 @@ from demos import common, views
 from demos.layer_memory import LayerMemory
 from demos.segmentation_truth import Truth, placed
 from demos.studio import Seen, Studio
+from demos.verdicts import told as told_of
 from tipsv2.label_maps import Agreement, agreement
+
+if TYPE_CHECKING:
+    from tipsv2.verdict import Calibration, Verdict
 
 MAX_CLASSES = 200
 BACKGROUND = "background"
@@ -31,6 +36,7 @@ class Question:
     layer: int  # 0: the last
     windows: bool
     resolution: int  # short side in pixels, 0: as trained
+    sharp: bool = False  # edges follow the picture's
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Regions:
     means: np.ndarray  # [N] mean score of a class's own pixels
     peaks: np.ndarray  # [N] highest cosine of any patch
     background_mean: float  # mean score of the background's pixels
+    verdicts: tuple[Verdict, ...]  # N
+    calibration: Calibration | None
     scores: np.ndarray | None = None  # [H, W] cosine of the winner, at full size only
 
     @property
@@ -75,13 +83,15 @@ def split(names: str | None) -> list[str]:
     return list(dict.fromkeys(part for part in parts if part))
 
 
-def ask(classes, templates, features, layer, windows, background, threshold, words, resolution) -> Question:
+def ask(
+    classes, templates, features, layer, windows, background, threshold, words, resolution, sharp=False
+) -> Question:
     """The fields of the page as a question. Raises ValueError on one that cannot be asked."""
     names = common.texts(split(classes), "class name", MAX_CLASSES)
     if not names:
         raise ValueError("Write at least one class name.")
-    if background not in ("none", "threshold", "words"):
-        raise ValueError(f"Unknown background '{str(background)[:80]}': use none, threshold or words.")
+    if background not in ("verdict", "none", "threshold", "words"):
+        raise ValueError(f"Unknown background '{str(background)[:80]}': use verdict, none, threshold or words.")
     if background != "none" and BACKGROUND in names:
         raise ValueError("A class cannot be called 'background' where a background is left out: take one of them away.")
     others = common.texts(split(words), "background word", MAX_CLASSES) if background == "words" else []
@@ -90,7 +100,9 @@ def ask(classes, templates, features, layer, windows, background, threshold, wor
         raise ValueError("Write at least one background word that is no class, or choose another background.")
     limit = float(threshold) if background == "threshold" else None
     given = dict(templates=templates, features=features, layer=int(layer or 0), windows=bool(windows))
-    return Question(tuple(names), tuple(others), background, limit, **given, resolution=int(resolution or 0))
+    return Question(
+        tuple(names), tuple(others), background, limit, **given, resolution=int(resolution or 0), sharp=bool(sharp)
+    )
 
 
 class Divider:
@@ -103,7 +115,8 @@ class Divider:
     def divide(self, image: str, question: Question, model: str | None, who: str, full: bool = False) -> Regions:
         """Label every pixel, at the size drawn or (full) of the image. The same question again costs nothing."""
         from tipsv2.heatmap import similarity
-        from tipsv2.segmentation import class_table, divide
+        from tipsv2.segmentation import class_table, class_verdicts, divide, nearest_of, seen_only, words_of_classes
+        from tipsv2.verdict import calibration_of
 
         encoder = self.studio.encoder(model)
         layer = min(question.layer or encoder.num_layers, encoder.num_layers)
@@ -112,20 +125,37 @@ class Divider:
         key = ("regions", replace(question, layer=layer, windows=windows))
         found = None if full else self.memory.map(who, seen, key)
         if found is None:
-            names = question.names
-            text = encoder.encode_text([*names, *question.others], question.templates)
+            names, every = question.names, [*question.names, *question.others]
+            words, owners = words_of_classes(every)
             grid = self.memory.grid(who, seen, encoder, layer, question.features)
-            maps = similarity(grid, text)
+            maps = nearest_of(similarity(grid, encoder.encode_text(words, question.templates)), owners, len(every))
             size = seen.features.size if full else views.display_size(*seen.image.size)
-            labels, scores = divide(maps, len(names), size, question.threshold)
+            verdicts = class_verdicts(encoder, seen.features.values, names)
+            shown, threshold = maps, question.threshold
+            if question.background == "verdict":
+                last = layer == encoder.num_layers and question.features == "values"
+                shown, threshold = seen_only(encoder, maps, verdicts, last)
+            segments = self._superpixels(who, seen, encoder, tuple(grid.shape[:2])) if question.sharp else None
+            labels, scores = divide(shown, len(names), size, threshold, segments)
             table = class_table(maps[: len(names)], labels, scores)
             own = scores[labels < 0]
             mean = float(own.mean()) if own.size else float("nan")
-            found = (tuple(grid.shape[:2]), layer, labels.astype(np.int16), *table, mean)
+            found = (tuple(grid.shape[:2]), layer, labels.astype(np.int16), *table, mean, tuple(verdicts))
+            found = (*found, calibration_of(encoder.info))
             if full:
                 return Regions(seen, question, *found, scores)
             self.memory.keep_map(who, seen, key, found)
         return Regions(seen, question, *found)
+
+    def _superpixels(self, who: str, seen: Seen, encoder, grid: tuple[int, int]) -> np.ndarray:
+        """Of a picture, found once: every further question about it is answered with them."""
+        from tipsv2.sharp_edges import superpixels
+
+        segments = self.memory.map(who, seen, ("superpixels",))
+        if segments is None:
+            segments = superpixels(seen.image, grid, encoder.patch_size)
+            self.memory.keep_map(who, seen, ("superpixels",), segments)
+        return segments
 
 
 def judge(found: Regions, truth: Truth | None) -> tuple[np.ndarray, Agreement] | None:
@@ -139,8 +169,10 @@ def judge(found: Regions, truth: Truth | None) -> tuple[np.ndarray, Agreement] |
 def rows(found: Regions, told: Agreement | None) -> list[dict]:
     """The table: a dict per class, in the order of the list, and one for the background if there is one asked for."""
     table = [
-        {"name": name, "share": float(share), "mean": float(mean), "peak": float(peak)}
-        for name, share, mean, peak in zip(found.names, found.shares, found.means, found.peaks, strict=True)
+        {"name": name, "share": float(share), "mean": float(mean), "peak": float(peak)} | told_of(verdict)
+        for name, share, mean, peak, verdict in zip(
+            found.names, found.shares, found.means, found.peaks, found.verdicts, strict=True
+        )
     ]
     if found.question.background != "none":
         table.append(

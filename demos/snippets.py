@@ -45,10 +45,14 @@ def call(function: str, *sources: str, **values) -> str:
 
 
 def command(name: str, *given: str, **options) -> str:
-    """A line for the shell: python -m tipsv2 NAME, the arguments, --options; those that are None are left out."""
+    """A line for the shell: python -m tipsv2 NAME, the arguments, --options; those that are None are left out, and of
+    one that is True there is only its name.
+    """
     flags = []
     for option, value in options.items():
-        if value is not None:
+        if value is True:
+            flags.append(f"--{option.replace('_', '-')}")
+        elif value is not None:
             text = f"{value:.6g}" if isinstance(value, float) else str(value)
             flag = f"--{option.replace('_', '-')}"
             flags += [f"{flag}={text}"] if text.startswith("-") else [flag, text]

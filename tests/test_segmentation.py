@@ -104,6 +104,7 @@ def test_features_are_a_choice():
         ({"classes": ["red"], "background": ["red"]}, "'red' is listed twice"),
         ({"classes": ["red"], "background": "wall"}, "list of words"),
         ({"classes": ["background"], "background": 0.1}, "background"),
+        ({"classes": ["red", " | "]}, "has no words"),
         ({"classes": ["red"], "features": "middle"}, "values or final"),
     ],
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from demos import belongings, segmentation_controls, segmentation_truth, segmentation_views
@@ -24,13 +25,17 @@ from demos.segmentation_export import take
 from demos.segmentation_truth import Truth, placed
 from demos.segmentation_work import MAX_CLASSES, ask, legend, rows, split
 from demos.studio import Studio
+from tipsv2 import segmentation as segmentation_module
+from tipsv2 import verdict
 from tipsv2.bundled import DRAWINGS
+from tipsv2.heatmap import similarity
 from tipsv2.label_maps import BACKGROUND, IGNORED, agreement, resize_labels
-from tipsv2.segmentation import segment
+from tipsv2.segmentation import class_verdicts, divide, segment
+from tipsv2.verdict import NOT_HERE, Calibration
 
-NAMES = "image model truth classes templates features layer windows background threshold words resolution".split()
+NAMES = "image model truth classes templates features layer windows background threshold words resolution sharp".split()
 USUAL = dict(model=None, truth=None, templates="none", features="values", layer=0, windows=False, background="none")
-USUAL |= dict(threshold=-0.05, words="wall", resolution=56)
+USUAL |= dict(threshold=-0.05, words="wall", resolution=56, sharp=False)
 FIVE = ["dog", "cat", "grass", "sky", "snow"]
 
 
@@ -81,6 +86,7 @@ def content(page):
 def table(page):
     """The tables as the reader sees them: class -> its numbers, found and not found."""
     cells = {}
+    page = re.sub(r'<span class="tips-verdict".*?</span>', "", page)
     for row in re.findall(r"<tr>(?!<th scope=\"col\").*?</tr>", page):
         name = html.unescape(re.sub(r"<[^>]+>", "", re.search(r"<th scope=\"row\".*?</th>", row).group(0)))
         cells[name] = [re.sub(r"<[^>]+>", "", cell).replace("&thinsp;", "") for cell in re.findall(r"<td.*?</td>", row)]
@@ -92,10 +98,14 @@ def table(page):
     [
         (dict(templates="tips9"), dict(templates="tips9")),
         (dict(background="threshold", threshold=-0.04), dict(background=-0.04)),
+        (dict(background="verdict"), dict(background="verdict")),
+        (dict(background="verdict", layer=2), dict(background="verdict", layer=2)),
         (dict(background="words", words="snow, dog, tree"), dict(background=["snow", "tree"])),
         (dict(layer=2, features="final"), dict(layer=2, features="final")),
         (dict(layer=99), {}),
         (dict(windows=True, resolution=112), dict(windows=True, resolution=112)),
+        (dict(sharp=True), dict(sharp=True)),
+        (dict(sharp=True, background="threshold", threshold=-0.04), dict(sharp=True, background=-0.04)),
     ],
 )
 def test_the_page_shows_what_the_library_finds(tab, picture, changes, options):
@@ -115,19 +125,25 @@ def test_the_page_shows_what_the_library_finds(tab, picture, changes, options):
             assert cells[name] == [f"{peak:.3f}"]
     if "background" in options:
         left_out = expected.shares["background"]
-        assert 0 < left_out < 1 and cells["background"][0] == f"{100 * left_out:.1f}%"
-    assert f"{sum(share > 0 for share in map(expected.shares.get, names))} of 4 classes found" in page
+        assert 0 <= left_out < 1 and cells.get("background", ["0.0%"])[0] == f"{100 * left_out:.1f}%"
+        assert left_out or options["background"] == "verdict"
+    verdicts = class_verdicts(tab.studio.encoder(), tab.studio.encoder().encode_image(picture, 56).values, names)
+    if "windows" not in options:
+        seen = [each.answer != NOT_HERE and expected.shares[each.query] > 0 for each in verdicts]
+        assert f"{sum(seen)} of 4 classes found" in page
     assert "patches" in note
 
 
 def test_found_classes_come_by_share_and_the_others_by_their_best(tab, picture):
     names = [f"thing {number}" for number in range(40)]
     page, _, _ = draw(tab, picture, names)
-    found, absent = page.split("<details")
+    found, *absent = page.split("<details")
     shares = [float(share) for share in re.findall(r"</em>([\d.]+)&thinsp;%", found)]
-    best = [float(numbers[-1]) for numbers in table(absent).values()]
-    assert shares == sorted(shares, reverse=True) and best == sorted(best, reverse=True)
-    assert len(best) > 5 and f"Not found: {len(best)}" in page and '<details class="absent">' in page
+    assert shares == sorted(shares, reverse=True)
+    for part in absent:  # those that are not here, and those that are but won nothing
+        best = [float(numbers[-1]) for numbers in table(part).values()]
+        assert best == sorted(best, reverse=True) and f": {len(best)}</summary>" in part
+    assert "Not here: " in absent[0] and sum(len(table(part)) for part in absent) > 5
 
 
 def test_two_hundred_classes_have_two_hundred_colours(tab, picture):
@@ -148,15 +164,21 @@ def test_the_same_question_is_answered_from_memory(tab, picture, truth, monkeypa
     encoder, calls = tab.studio.encoder(), []
     for name in ("encode_image", "encode_layers", "encode_text"):
         real = getattr(encoder, name)
-        monkeypatch.setattr(encoder, name, lambda *given, real=real, name=name: calls.append(name) or real(*given))
+
+        def counted(*given, real=real, name=name, **more):
+            calls.append(name)
+            return real(*given, **more)
+
+        monkeypatch.setattr(encoder, name, counted)
     draw(tab, picture)
     draw(tab, picture, truth=truth)
-    assert calls == ["encode_image", "encode_text"]
+    first = len(calls)  # the classes with templates, the vocabulary of the verdicts, the classes alone
+    assert calls == ["encode_image", *["encode_text"] * (first - 1)] and first <= 4
     draw(tab, picture, layer=2)
     draw(tab, picture, layer=1)
-    assert calls[2:] == ["encode_text", "encode_layers", "encode_text"]
+    assert calls.count("encode_layers") == 1 and calls.count("encode_image") == 1
     draw(tab, picture, who="b")
-    assert calls[5:] == ["encode_image", "encode_text"]
+    assert calls.count("encode_layers") == 1 and calls.count("encode_image") == 2
 
 
 def test_windows_say_where_they_make_no_difference(tab, picture):
@@ -404,7 +426,7 @@ def test_taken_along_at_full_size(tab, tmp_path):
 def test_the_code_makes_the_picture(tab, picture, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, changes in enumerate(
-        (dict(background="words", words="snow"), dict(layer=2), dict(windows=True, resolution=84))
+        (dict(background="verdict", sharp=True), dict(layer=2), dict(windows=True, resolution=84))
     ):
         given = USUAL | dict(image=picture, classes="dog, cat, sky") | changes
         taken = take(tab.divider, *(given[name] for name in NAMES), request=Visitor())
@@ -463,3 +485,37 @@ def test_rows_have_no_background_unless_asked_for(tab, picture):
     for background, last in (("none", "snow"), ("threshold", "background")):
         question = ask(", ".join(FIVE), "none", "values", 0, False, background, 0.1, "", 56)
         assert rows(tab.divider.divide(picture, question, None, "a"), None)[-1]["name"] == last
+
+
+def test_what_is_not_here_gets_no_pixel_and_is_listed_apart(tab, picture, monkeypatch):
+    encoder = tab.studio.encoder()
+    verdicts = class_verdicts(encoder, encoder.encode_image(picture, 56).values, FIVE)
+    order = sorted(verdicts, key=lambda each: each.peak)
+    here, not_here = (1 / (1 + np.exp(-each.peak)) for each in (order[-1], order[1]))
+    fitted = Calibration(1.0, 0.0, 0.0, here, not_here, order[2].peak - 0.02, -0.5, 0.5, ("noise",))
+    for module in (verdict, segmentation_module):
+        monkeypatch.setattr(module, "calibration_of", lambda info: fitted)
+    absent = {each.query for each in order[:2]}
+    page, _, _ = draw(tab, picture, background="verdict")
+    labels, _ = content(page)
+    assert (labels < 0).any() and not {FIVE[number] for number in np.unique(labels) if number >= 0} & absent
+    apart = page.split("<summary>Not here: 2</summary>")[1]
+    assert set(table(apart.split("</details>")[0])) == absent
+    found = [each.query for each in order[2:] if (labels == FIVE.index(each.query)).any()]
+    assert f"{len(found)} of 5 classes found" in page and "fitted on noise" in page
+    expected = segment(encoder, picture, FIVE, templates="none", background="verdict", resolution=56)
+    np.testing.assert_array_equal(labels, expected.labels)
+    assert {name for name, each in expected.verdicts.items() if each.answer == NOT_HERE} == absent
+    all_pixels, _, _ = draw(tab, picture)  # without a background they win pixels, and do not count
+    won = {FIVE[number] for number in np.unique(content(all_pixels)[0])}
+    assert f"{len(won - absent)} of 5 classes found" in all_pixels
+
+
+def test_a_class_may_have_several_words(tab, picture):
+    encoder = tab.studio.encoder()
+    maps = similarity(encoder.encode_image(picture, 56).values, encoder.encode_text(["dog", "cat", "sky"]))
+    both = torch.stack([torch.maximum(maps[0], maps[1]), maps[2]])
+    expected, _ = divide(both, 2, (60, 90))
+    page, _, _ = draw(tab, picture, ["dog | cat", "sky"])
+    np.testing.assert_array_equal(content(page)[0], expected)
+    assert table(page)["dog | cat"][-1] == f"{both[0].max():.3f}"

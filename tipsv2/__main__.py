@@ -97,8 +97,11 @@ def build_parser() -> argparse.ArgumentParser:
     cut.add_argument("image", help="a picture")
     cut.add_argument("--classes", required=True, metavar="NAMES", help="class names, separated by commas")
     cut.add_argument(
-        "--background", metavar="NUMBER|NAMES", help="cosine under which a pixel is background, or words for it"
+        "--background",
+        metavar="NUMBER|NAMES",
+        help="a cosine under which a pixel is background, words for it, or verdict: by the encoder's calibration",
     )
+    cut.add_argument("--sharp", action="store_true", help="let the edges follow the picture's")
     _add_encoder(cut)
     _add_picture(cut, templates="tips9")
 
@@ -156,7 +159,7 @@ def run_segment(options: argparse.Namespace) -> None:
 
     from tipsv2.images import open_image
     from tipsv2.render import PALETTE, legend, paint_labels
-    from tipsv2.segmentation import background_rule, segment
+    from tipsv2.segmentation import VERDICT, background_rule, segment
 
     image = open_image(options.image)
     classes = _split(options.classes)
@@ -169,8 +172,9 @@ def run_segment(options: argparse.Namespace) -> None:
         classes,
         options.templates,
         options.features,
-        background_rule(options.background),
+        VERDICT if options.background == VERDICT else background_rule(options.background),
         options.resolution,
+        sharp=options.sharp,
     )
     painted = paint_labels(np.asarray(image), found.labels, opacity=options.opacity)
     out = _folder(options.out)

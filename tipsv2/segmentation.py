@@ -1,7 +1,8 @@
 """Zero-shot segmentation: class names -> label map, with or without a background.
 
 The protocol is TIPSv2's (google-deepmind/tips, pytorch/TIPS_zeroshot_segmentation.ipynb, whole-image mode): value
-features, cosine with the templates' mean text embedding, bilinear to pixels, arg-max.
+features, cosine with the templates' mean text embedding, bilinear to pixels, arg-max. A class may have several words,
+"gear|cog": a patch has its cosine with the nearest of them.
 Sizes: N classes, h x w patches, H x W pixels.
 
     from tipsv2 import load, segment
@@ -17,9 +18,15 @@ import numpy as np
 import torch
 
 from tipsv2.heatmap import pick_features, similarity
+from tipsv2.images import open_image
 from tipsv2.label_maps import BACKGROUND
+from tipsv2.sharp_edges import sharp_label_map, superpixels
+from tipsv2.verdict import NOT_HERE, Verdict, calibration_of, judge, most_present
 
 BACKGROUND_NAME = "background"  # in shares
+VERDICT = "verdict"  # as a background: classes that are not here get no pixel, nor do pixels too unlike their class
+OR = "|"  # between a class's words
+ABSENT = -2.0  # under every cosine
 BLOCK = 64  # pixels a side that are decided together: their maps stay in a CPU's cache
 
 
@@ -35,6 +42,7 @@ class Segmentation:
     scores: np.ndarray  # [H, W] float32: cosine of the winner, a background word included
     means: dict[str, float]  # name -> mean cosine over the pixels that are this class, nan if none is
     peaks: dict[str, float]  # name -> the highest cosine of any patch, whether or not the class was found
+    verdicts: dict[str, Verdict] | None = None  # name -> is it there? Where the background is VERDICT
 
 
 def label_map(
@@ -111,13 +119,66 @@ def _neighbours(samples: int, pixels: int, most: int) -> list[_Line]:
     return lines
 
 
+def words_of_classes(names: Sequence[str]) -> tuple[list[str], torch.Tensor]:
+    """Names such as "gear|cog" -> (all words, the class of each, int64). Raises ValueError on one without words."""
+    words, owners = [], []
+    for number, name in enumerate(names):
+        own = [word.strip() for word in name.split(OR) if word.strip()] if isinstance(name, str) else [name]
+        if not own and OR in name:
+            raise ValueError(f"The class '{name}' has no words: write them on both sides of the {OR}.")
+        words += own or [name]
+        owners += [number] * max(1, len(own))
+    return words, torch.tensor(owners)
+
+
+def nearest_of(similarities: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tensor:
+    """Maps of words [W, h, w] -> maps of the `count` classes that own them: the highest of each class's words.
+
+    Of two ways, this one serves words for different looks of a class: the mean of their vectors lies near none of them.
+    """
+    if len(similarities) == count:
+        return similarities
+    maps = similarities.new_full((count, *similarities.shape[1:]), -torch.inf)
+    return maps.index_reduce(0, owners.to(maps.device), similarities, "amax")
+
+
+def class_verdicts(encoder, values: torch.Tensor, names: Sequence[str]) -> list[Verdict]:
+    """Is a class in the picture? By the one of its words that is most. values: value features [h, w, D]."""
+    words, owners = words_of_classes(names)
+    judged = judge(encoder, values, words)
+    return [
+        most_present([each for each, owner in zip(judged, owners.tolist(), strict=True) if owner == number])
+        for number in range(len(names))
+    ]
+
+
+def seen_only(
+    encoder, similarities: torch.Tensor, verdicts: Sequence[Verdict], calibrated: bool = True
+) -> tuple[torch.Tensor, float]:
+    """Maps [N, h, w] for the background VERDICT -> (maps on which classes that are not here win nowhere, the least
+    cosine of a class's pixel). calibrated: they are of what the calibration's floor is of, values of the last layer.
+    """
+    there = torch.tensor([verdict.answer != NOT_HERE for verdict in verdicts])
+    known = calibration_of(encoder.info) if calibrated else None
+    return torch.where(there[:, None, None], similarities, ABSENT), -1.0 if known is None else known.floor
+
+
 def divide(
-    similarities: torch.Tensor, num_classes: int, size: tuple[int, int], threshold: float | None = None
+    similarities: torch.Tensor,
+    num_classes: int,
+    size: tuple[int, int],
+    threshold: float | None = None,
+    segments: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`label_map` where all but the first `num_classes` of the similarities are of background words: these get the
     label BACKGROUND too. -> labels int64 [H, W], scores float32 [H, W].
+
+    segments: of `tipsv2.sharp_edges.superpixels`, to follow the picture's edges.
     """
-    labels, scores = label_map(similarities, size, threshold)
+    if segments is None:
+        labels, scores = label_map(similarities, size, threshold)
+    else:
+        labels, scores = sharp_label_map(similarities, segments, size, threshold)
     labels[labels >= num_classes] = BACKGROUND
     return labels.numpy(), scores.numpy()
 
@@ -146,24 +207,29 @@ def segment(
     classes: Sequence[str],
     templates: str | Sequence[str] = "tips9",
     features: str = "values",
-    background: float | Sequence[str] | None = None,
+    background: float | str | Sequence[str] | None = None,
     resolution: int | None = None,
     layer: int | None = None,
     windows: bool = False,
+    sharp: bool = False,
 ) -> Segmentation:
     """Give every pixel of the image the class it resembles most.
 
-    image, templates, resolution: as in Encoder.   classes: N different names.   features: "values" or "final".
-    background: None (every pixel gets a class), a cosine (pixels whose best class lies below it are background), or a
-        list of words that compete with the classes and all count as background, such as ["sky", "wall"].
+    image, templates, resolution: as in Encoder.   classes: N different names, "gear|cog" with several words.
+    features: "values" or "final".
+    background: None (every pixel gets a class), a cosine (pixels whose best class lies below it are background), a list
+        of words that compete with the classes and all count as background, such as ["sky", "wall"], or VERDICT: by the
+        encoder's calibration, see `tipsv2.verdict`.
     layer: take the features of another layer than the last, 1 to encoder.num_layers.
     windows: look at the image through windows of the training resolution, see `tipsv2.windows`; last layer only.
+    sharp: let the edges follow the picture's, see `tipsv2.sharp_edges`.
     Raises ValueError on missing, blank or repeated names.
     """
     names = tuple(_strip(classes, "classes"))
     if not names:
         raise ValueError("Give at least one class name.")
-    words = () if background is None or isinstance(background, int | float) else tuple(_strip(background, "background"))
+    ruled = background is None or isinstance(background, int | float) or background == VERDICT
+    words = () if ruled else tuple(_strip(background, "background"))
     threshold = float(background) if isinstance(background, int | float) else None
     every = [*names, *words]
     if repeated := {name for name in every if every.count(name) > 1}:
@@ -172,7 +238,8 @@ def segment(
         raise ValueError("A class cannot be called 'background' when a background is asked for: leave one of them out.")
     if windows and layer not in (None, encoder.num_layers):
         raise ValueError("Windows show the last layer only: leave out the layer or the windows.")
-    text = encoder.encode_text(every, templates)
+    spoken, owners = words_of_classes(every)
+    text = encoder.encode_text(spoken, templates)
     if windows:
         from tipsv2.windows import encode_windows
 
@@ -181,13 +248,22 @@ def segment(
         found = encoder.encode_layers(image, [layer], resolution)[layer]
     else:
         found = encoder.encode_image(image, resolution)
-    maps = similarity(pick_features(found, features), text)
-    labels, scores = divide(maps, len(names), found.size, threshold)
+    maps = nearest_of(similarity(pick_features(found, features), text), owners, len(every))
+    shown, verdicts = maps, None
+    if background == VERDICT:
+        last = found if layer in (None, encoder.num_layers) else encoder.encode_image(image, resolution)
+        verdicts = class_verdicts(encoder, last.values, names)
+        shown, threshold = seen_only(encoder, maps, verdicts, last is found and features == "values")
+    segments = superpixels(open_image(image), tuple(maps.shape[1:]), encoder.patch_size) if sharp else None
+    labels, scores = divide(shown, len(names), found.size, threshold, segments)
     shares, *rest = (each.tolist() for each in class_table(maps[: len(names)], labels, scores))
     shares = dict(zip(names, shares, strict=True))
     if background is not None:
         shares[BACKGROUND_NAME] = float((labels == BACKGROUND).mean())
-    return Segmentation(labels, names, shares, scores, *(dict(zip(names, each, strict=True)) for each in rest))
+    if verdicts is not None:
+        verdicts = dict(zip(names, verdicts, strict=True))
+    rest = (dict(zip(names, each, strict=True)) for each in rest)
+    return Segmentation(labels, names, shares, scores, *rest, verdicts)
 
 
 def background_rule(text: str | None) -> float | list[str] | None:
