@@ -91,7 +91,7 @@ class Heatmaps:
                 region=region(question, grid, size) if question.cut else None,
                 verdict=verdict,
                 because=because(verdict, answer.calibration),
-                dark=verdict.answer == NOT_HERE and question.scale == "absolute",
+                absent=verdict.answer == NOT_HERE and question.scale == "absolute",
             )
             for name, grid, picture, low, high, verdict in zip(
                 answer.names, answer.maps, pictures, lows, highs, answer.verdicts, strict=True

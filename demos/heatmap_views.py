@@ -37,7 +37,7 @@ class Card:
     photo: Image.Image | None = None  # the second image, if the map is of that; its best match is outlined
     verdict: Verdict | None = None  # is it there?
     because: str = ""  # what the verdict rests on
-    dark: bool = False  # it is not: the colours are held down
+    absent: bool = False  # it is not: the colours are held down
 
 
 def maps(
@@ -77,7 +77,7 @@ def _card(card: Card, scale: str) -> str:
         over += _region(card.region)
         told = _covered(card.region)
     name = escape(card.name, quote=True)
-    kinds = (" other" if own else "") + (" dark" if card.dark else "")
+    kinds = (" other" if own else "") + (" absent" if card.absent else "")
     said = badge(card.verdict, card.because) if card.verdict is not None else ""
     kind = "patches" if card.picture.size == (columns, rows) else "smooth"
     values = json.dumps(np.round(card.values.astype(float), 4).ravel().tolist(), separators=(",", ":"))

@@ -309,11 +309,11 @@ def test_every_query_has_its_verdict_and_one_scale_is_for_all(tab, picture, cali
     worst, middle, best = calibrated.order
     assert badges(page) == {worst: "not here", middle: "perhaps", best: "here"}
     assert re.findall(r'class="range"><span>(.*?)</span>.*?<span>(.*?)</span>', page) == [("-0.500", "0.500")] * 3
-    assert page.count('class="card dark"') == 1 and page.count("uncalibrated") == 0 and "fitted on noise" in page
+    assert page.count('class="card absent"') == 1 and page.count("uncalibrated") == 0 and "fitted on noise" in page
     own, _ = draw(tab, picture, queries=["dog", "cat", "grass"], scale="own")
     scales = np.array(re.findall(r'class="range"><span>(.*?)</span>.*?<span>(.*?)</span>', own), float)
     np.testing.assert_allclose(scales, [(each.min(), each.max()) for each in shown(own).values()], atol=6e-4)
-    assert 'class="card dark"' not in own and badges(own) == badges(page)
+    assert 'class="card absent"' not in own and badges(own) == badges(page)
     shared, _ = draw(tab, picture, queries=["dog", "cat", "grass"], scale="shared")
     every = np.concatenate([values.ravel() for values in shown(shared).values()])
     scales = np.array(re.findall(r'class="range"><span>(.*?)</span>.*?<span>(.*?)</span>', shared), float)
