@@ -14,9 +14,9 @@ from conftest import DATA
 from PIL import Image
 
 from tipsv2.__main__ import main
-from tipsv2.heatmap import heatmap
-from tipsv2.render import PALETTE, colorize
-from tipsv2.segmentation import segment
+from tipsv2.analysis.heatmap import heatmap
+from tipsv2.analysis.render import PALETTE, colorize
+from tipsv2.analysis.segmentation import segment
 
 ROOT = Path(__file__).parent.parent
 
