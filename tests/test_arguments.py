@@ -82,3 +82,9 @@ def test_ctrl_c_while_a_command_is_read_is_a_sentence(capsys, monkeypatch):
     monkeypatch.setattr("train.cli.arguments.parse", interrupted)
     assert main(["pretrain", "--out", "x"]) == 130
     assert capsys.readouterr().err == "interrupted at once; nothing was saved, so start again.\n"
+
+
+def test_alone_it_shows_its_commands(capsys):
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 0 and "pretrain" in capsys.readouterr().out

@@ -32,10 +32,16 @@ from tipsv2.evaluation import side_by_side, verify
 from tipsv2.prompts import TEMPLATES
 from tipsv2.sharing import convert, export, push
 
+PROGRAM = "tipsv2" if Path(sys.argv[0]).name in ("tipsv2", "tipsv2.exe") else "python -m tipsv2"  # as it was called
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a sub-command; 0 if it worked, 2 with one sentence on stderr if it did not."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return 0
+    options = parser.parse_args(arguments)
     try:
         options.run(options)
     except (ValueError, OSError) as error:  # ImageError and ModelError are ValueErrors; OSError: nowhere to write
@@ -49,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tipsv2", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROGRAM,
+        description=__doc__.replace("python -m tipsv2", PROGRAM),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -58,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary,
-            epilog=f"example:\n  python -m tipsv2 {example}",
+            epilog=f"example:\n  {PROGRAM} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=run)

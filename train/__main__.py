@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from train.cli.arguments import parse  # here: Ctrl-C in the first moment is to end in a sentence, too
 
-        options = parse(sys.argv[1:] if arguments is None else arguments, __doc__)
+        options = parse((sys.argv[1:] if arguments is None else arguments) or ["--help"], __doc__)
         return _do(options)
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"{error}", file=sys.stderr)

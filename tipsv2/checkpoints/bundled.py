@@ -15,7 +15,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-MODELS_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "models"  # one folder for each bundled encoder
+_INSTALLED = Path(__file__).resolve().with_name("models")  # where `pip install .` puts them
+_CHECKOUT = Path(__file__).resolve().parents[2] / "assets" / "models"
+MODELS_FOLDER = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT  # one folder for each bundled encoder
 S14, NANO = "opentips-s14", "opentips-nano"
 PHOTOGRAPHS, DRAWINGS = "photographs", "drawings"  # the kinds of pictures an encoder can know
 
