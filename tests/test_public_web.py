@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tipsv2 import public_web
-from tipsv2.columns import find_columns
+from tipsv2.collections import public_web
+from tipsv2.collections.columns import find_columns
+from tipsv2.collections.pairs import Pairs, open_pairs
+from tipsv2.collections.public_web import HOPS, fetch, is_public
+from tipsv2.collections.sources import repository
 from tipsv2.images import ImageError
-from tipsv2.pairs import Pairs, open_pairs
-from tipsv2.public_web import HOPS, fetch, is_public
-from tipsv2.sources import repository
 
 HERE, OTHER = "127.0.0.1", "127.0.0.2"  # a machine of the web, and one that is nobody's business
 PUBLIC = ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "100.63.255.255"]

@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from tipsv2 import scenes
-from tipsv2.whole import whole_file
+from tipsv2.files import whole_file
 
 PER_SHARD = 1000
 
