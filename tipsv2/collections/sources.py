@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from tipsv2.collections.tar_samples import IMAGE_SUFFIXES, PROBLEM, read_samples
 from tipsv2.collections.text_files import NAMES, SEPARATORS, decode, file_encoding, separator_of
 from tipsv2.files import whole_file
-from tipsv2.labelled.place import is_labelled, read_address
+from tipsv2.labelled.place import is_labelled, places, read_address
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,7 @@ TABLES = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".parquet": "parquet"}
 SPLITS = ("train", "val", "valid", "validation", "dev", "test")  # folders that `datasets` takes for these
 TARS = (".tar", ".tar.gz", ".tgz")
 WRITTEN = "written"  # the column of captions that label maps gave
+HUB_NAME = r"[\w.-]*\w/[\w.-]+"  # owner/name
 HUB_TIMEOUT = 10  # seconds
 
 
@@ -62,6 +63,7 @@ def open_source(data: str | Path, split: str = "train", subset: str = "") -> Sou
     none.
     """
     name = str(data)
+    check_place(name)
     if name.startswith("hf:"):
         return _hub(name.removeprefix("hf:"), split, subset)
     if is_labelled(name):
@@ -72,13 +74,28 @@ def open_source(data: str | Path, split: str = "train", subset: str = "") -> Sou
     if path.is_file():
         return _files(name, [path], split)
     if glob.has_magic(name):
-        paths = [Path(p) for p in sorted(glob.glob(os.path.expanduser(name), recursive=True))]
-        if not paths:
-            raise ValueError(f"no file matches {name!r}: check the pattern, and quote it so that the shell leaves it.")
-        return _files(name, paths, split)
-    if re.fullmatch(r"[\w.-]*\w/[\w.-]+", name):
-        return _hub(name, split, subset)
-    raise ValueError(f"there is no file or folder {name!r}: check the path, or write hf:owner/name for the Hub.")
+        paths = sorted(glob.glob(os.path.expanduser(name), recursive=True))
+        return _files(name, [Path(p) for p in paths], split)
+    return _hub(name, split, subset)
+
+
+def check_place(data: str | Path) -> None:
+    """Raises ValueError, one sentence, where `data` names nothing on this machine and can be no data set of the Hub.
+    Nothing is read: for commands that would first load an encoder.
+    """
+    name = str(data)
+    if is_labelled(name):
+        places(read_address(name))
+    elif not (name.startswith("hf:") or os.path.exists(os.path.expanduser(name))):
+        if glob.has_magic(name):
+            if next(glob.iglob(os.path.expanduser(name), recursive=True), None) is None:
+                raise ValueError(
+                    f"no file matches {name!r}: check the pattern, and quote it so that the shell leaves it."
+                )
+        elif not re.fullmatch(HUB_NAME, name):
+            raise ValueError(
+                f"there is no file or folder {name!r}: check the path, or write hf:owner/name for the Hub."
+            )
 
 
 def _folder(name: str, path: Path, split: str) -> Source:
