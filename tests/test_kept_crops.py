@@ -218,8 +218,8 @@ def test_the_command_keeps_and_says_how_to_go_on(folders, tmp_path, capsys):
     assert main(["keep", str(folders["named"]), *flags, "--classes", str(folders["names.jsonl"])]) == 0
     said = capsys.readouterr().out
     assert "3 crops in" in said
-    command = said.split("python -m train ")[1].split()
-    assert parse([*command, "--out", "x"], "").kept == f"{tmp_path / 'kept'}:8"
+    given = parse(said.split("python -m train ")[1].split(), "")
+    assert given.kept == f"{tmp_path / 'kept'}:8" and given.base == str(folders["base"])
     (folders["named"] / "zebra.png").write_bytes((folders["named"] / "000_n0_dog.png").read_bytes())
     again = [*flags[:-1], str(tmp_path / "other")]
     assert main(["keep", str(folders["named"]), *again, "--classes", str(folders["names.jsonl"])]) == 2

@@ -132,7 +132,9 @@ def _keep(options: argparse.Namespace) -> None:
 
     given = {k: v for k, v in vars(options).items() if k not in ("command", "out", "temperature")}
     kept = open_kept(keep(Settings(**given, classifier_temperature=options.temperature), options.out))
-    print(f"{kept.rows} crops in {kept.folder}: python -m train sfclip --recipe photos --kept {kept.folder}:8")
+    teachers = "--text-teacher foundations/minilm --names foundations/names.jsonl"
+    command = f"sfclip --recipe photos --kept {kept.folder}:8 --base {options.vision} {teachers} --out runs/bridge"
+    print(f"{kept.rows} crops in {kept.folder}, to learn from: python -m train {command}")
 
 
 def _kept(options: argparse.Namespace) -> list[str]:
