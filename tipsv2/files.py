@@ -6,6 +6,7 @@ with whole_folder(Path("models/b14")) as part:
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,20 +16,53 @@ from pathlib import Path
 
 @contextmanager
 def whole_folder(place: Path) -> Iterator[Path]:
-    """Write into a folder beside `place`, then put it there in one rename, in the stead of what was there.
+    """Write into a folder beside `place`, then put it there. What was there moves aside until the new folder has its
+    name: whenever the process is killed, one of the two is complete, and `recover` gives it its name back.
 
-    After an error nothing is left behind. Raises OSError with one sentence where the disk does not take it.
+    After an error what was there stays, and nothing else is left behind. Raises OSError with one sentence where the
+    disk does not take it.
     """
     part = place.with_name(f".{place.name}.part")
+    recover(place)
     shutil.rmtree(part, ignore_errors=True)
     try:
         with _sentence(place):
             part.mkdir(parents=True)
             yield part
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(part, place)
+            _exchange(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        recover(place)
+        shutil.rmtree(_aside(place), ignore_errors=True)
+
+
+def recover(place: Path) -> None:
+    """Undo half of an exchange: where a writer was killed between its two renames, the earlier folder has its name
+    again. Deletes nothing, so that whoever looks for a folder may call it.
+    """
+    if place.name and not os.path.isdir(place) and os.path.isdir(_aside(place)):
+        try:
+            os.rename(_aside(place), place)
+        except OSError:
+            if not os.path.isdir(place):  # else somebody was quicker
+                raise
+
+
+def _aside(place: Path) -> Path:
+    return place.with_name(f".{place.name}.before")
+
+
+def _exchange(part: Path, place: Path) -> None:
+    while True:
+        if place.exists():
+            shutil.rmtree(_aside(place), ignore_errors=True)
+            os.rename(place, _aside(place))
+        try:
+            os.rename(part, place)
+            return
+        except OSError as error:  # a reader has just recovered what was moved aside: once more
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from demos.backend.owners import Asker, owner_of, write_owner
 from demos.train import state as train_state
 from demos.train import zips as train_zip
 from demos.train.state import APP
+from tipsv2.files import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]  # where `python -m train` is found
 PATIENCE = 15  # seconds a start waits for another visitor's click
@@ -243,6 +244,5 @@ def line(command: Sequence[str]) -> str:
 
 
 def _write(path: Path, value) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value), "utf-8")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(value), "utf-8")

@@ -25,6 +25,7 @@ from tipsv2.checkpoints.model_files import (
     read_json,
     vision_sizes,
 )
+from tipsv2.files import recover
 
 AUTO_HUB = "tipsv2-b14"  # what "auto" takes when it is already on this machine
 CHECKPOINT = "state.safetensors"  # in checkpoints/step-<number>/ of a run
@@ -104,6 +105,8 @@ def find(name: str | Path) -> ModelInfo:
         raise ModelError(
             f"'{text}' is a weight file: give the folder with config.json and tokenizer around it ({hint})."
         )
+    for folder in (path, path / "model") if text else ():
+        recover(folder)  # a training may have been killed while it put a new one in its place
     if text and os.path.isdir(path):
         return _checkpoint(path) or _folder(path / "model" if _is_run(path) and (path / "model").is_dir() else path)
     if _is_hub_id(text):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from tipsv2.files import whole_file
 from train.recipe.settings import as_given, choose, from_dict
 from train.reproduce.claims import LANGUAGES, ROWS, SIZE, SPLITS, Row, recipe_of, settings_of, without_paths
 
@@ -139,10 +140,8 @@ def train_and_score(out: Path, row: Row, seed: int) -> None:
         "log": [json.loads(line) for line in lines[:: max(1, len(lines) // KEPT_LINES)]],
     }
     path = record_of(out, row.name, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record) + "\n")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(record) + "\n")
     shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the model stays: it may be a teacher
 
 

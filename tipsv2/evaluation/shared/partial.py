@@ -13,13 +13,14 @@ it is asked for: the features of more images than the memory holds.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from tipsv2.files import whole_file
 
 PARTIAL = "partial"  # its folder below an evaluation's --out
 CHUNK = 64  # samples a file, at most
@@ -47,7 +48,8 @@ class Partial:
                 raise ValueError(f"{folder} holds an evaluation with another {other}: choose another --out.")
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            _replace(record, json.dumps(wanted, indent=2).encode())
+            with whole_file(record) as part:
+                part.write_text(json.dumps(wanted, indent=2), "utf-8")
         for file in sorted(folder.glob("*.safetensors")):
             self._read(file)
             self._files = int(file.stem) + 1
@@ -87,11 +89,13 @@ class Partial:
         rows = {f"{n}#{kind}": np.asarray(v, order="C") for n, a in self._waiting.items() for kind, v in a.items()}
         file = self._folder / f"{self._files:06d}.safetensors"
         try:
-            _replace(file, save(rows))
+            with whole_file(file) as part:
+                part.write_bytes(save(rows))
         except OSError as error:
             kept = len(self._done) - len(self._waiting)
+            reason = getattr(error.__cause__ or error, "strerror", None) or error
             raise OSError(
-                f"{file} could not be written ({error.strerror or error}): make room and give the same command "
+                f"{file} could not be written ({reason}): make room and give the same command "
                 f"again; {kept} samples are kept."
             ) from error
         self._files += 1
@@ -130,15 +134,3 @@ class _OnDisk(Mapping):
 
     def __len__(self) -> int:
         return len(self.kinds)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_suffix(".part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)  # half a file only takes room
-        raise
