@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tipsv2.__main__ import main
-from tipsv2.evaluation.own import is_own, open_own, read_own
-from tipsv2.evaluation.retrieval import evaluate
+from tipsv2.evaluation.shared.own_captions import is_own, open_own, read_own
+from tipsv2.evaluation.tasks.retrieval import evaluate
 
 SHOWN = ("red", "green", "blue", "yellow", "red")  # two pictures with the same caption
 
@@ -192,5 +192,5 @@ def test_command_line(tiny_folder, tmp_path, capsys):
     assert "leave --captions and --data-columns out" in capsys.readouterr().err
     (tmp_path / "bare").mkdir()
     trees.paint(tmp_path / "bare" / "0.png", "red")
-    assert main(["evaluate", "retrieval", "--model", "no such model", "--data", str(tmp_path / "bare")]) == 2
+    assert main(["evaluate", "retrieval", "--model", "tipsv2-l14", "--data", str(tmp_path / "bare")]) == 2
     assert "has images but no captions" in capsys.readouterr().err  # before the model

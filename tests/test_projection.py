@@ -1,4 +1,5 @@
-"""tipsv2.projection and the features command: against numpy's SVD, scikit-learn, closed forms and known answers.
+"""tipsv2.analysis.projection and the features command: against numpy's SVD, scikit-learn, closed forms and known
+answers.
 
 python -m pytest tests/test_projection.py
 """
@@ -13,7 +14,16 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 
 from tipsv2.__main__ import main
-from tipsv2.projection import align, components_as_rgb, foreground, joint_map, kmeans, patch_norms, pca, project
+from tipsv2.analysis.projection import (
+    align,
+    components_as_rgb,
+    foreground,
+    joint_map,
+    kmeans,
+    patch_norms,
+    pca,
+    project,
+)
 
 
 @pytest.fixture
@@ -329,10 +339,11 @@ def test_features_command(tiny_folder, tmp_path, capsys):
     arguments = ["features", str(tmp_path / "noise.png"), "--out", str(out), "--clusters", "3", *model]
     assert main(arguments) == 0
     picture = np.asarray(Image.open(out))
-    assert picture.shape == (40, 3 * 60 + 2 * 12, 3)
-    assert (
-        len(np.unique(picture[:, :60].reshape(-1, 3), axis=0)) <= 4 * 6
-    )  # 56 pixels high: 4 x 6 patches, each a block
+    assert picture.shape == (28 + 40, 3 * 60 + 2 * 12, 3)
+    titles = [picture[:28, left : left + 60] for left in (0, 72, 144)]
+    assert all((title < 80).any() for title in titles) and not (titles[0] == titles[1]).all()
+    # 56 pixels high: 4 x 6 patches, each a block
+    assert len(np.unique(picture[28:, :60].reshape(-1, 3), axis=0)) <= 4 * 6
     printed = capsys.readouterr().out
     assert "of the variance" in printed and "outliers" in printed and printed.count("%") == 6
     first = out.read_bytes()

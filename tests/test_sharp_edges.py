@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tipsv2.heatmap import to_pixels
-from tipsv2.segmentation import divide, label_map
-from tipsv2.sharp_edges import sharp_label_map, superpixels
+from tipsv2.analysis.heatmap import to_pixels
+from tipsv2.analysis.segmentation import divide, label_map
+from tipsv2.analysis.sharp_edges import sharp_label_map, superpixels
 
 
 @pytest.fixture

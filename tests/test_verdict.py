@@ -14,11 +14,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tipsv2 import verdict
-from tipsv2.bundled import NANO, S14, names
-from tipsv2.catalogue import ModelError, find
-from tipsv2.evaluation.calibration import Measured, clear_from, figures, fit
-from tipsv2.verdict import HERE, NOT_HERE, PERHAPS, Calibration, calibration_of, color_range, judge, measure
+from tipsv2.analysis import verdict
+from tipsv2.analysis.verdict import HERE, NOT_HERE, PERHAPS, Calibration, calibration_of, color_range, judge, measure
+from tipsv2.checkpoints.bundled import NANO, S14, names
+from tipsv2.checkpoints.catalogue import ModelError, find
+from tipsv2.evaluation.segmentation.calibration import Measured, clear_from, figures, fit
 
 FINE = Calibration(peak=10, lead=20, bias=-4, here=0.8, not_here=0.3, floor=0.1, low=0.05, high=0.4)
 

@@ -25,27 +25,26 @@ import re
 import sys
 from pathlib import Path
 
-from tipsv2 import (
-    benchmark,
-    calibrate_command,
-    convert,
-    dpt_picture,
-    embed_command,
-    export,
-    feature_picture,
-    push,
-    search,
-    side_by_side,
-    verify,
-)
+from tipsv2.analysis import depth_picture, feature_picture
+from tipsv2.benchmark import inference as benchmark
+from tipsv2.collections import embed_command, search
+from tipsv2.evaluation import calibrate_command, side_by_side, verify
 from tipsv2.evaluation import command as evaluation
 from tipsv2.prompts import TEMPLATES
+from tipsv2.sharing import convert, export, push
+
+PROGRAM = "tipsv2" if Path(sys.argv[0]).name in ("tipsv2", "tipsv2.exe") else "python -m tipsv2"  # as it was called
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a sub-command; 0 if it worked, 2 with one sentence on stderr if it did not."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return 0
     try:
+        evaluation.look(sys.argv[1:] if arguments is None else arguments)
+        options = parser.parse_args(arguments)
         options.run(options)
     except (ValueError, OSError) as error:  # ImageError and ModelError are ValueErrors; OSError: nowhere to write
         print(f"tipsv2: {error}", file=sys.stderr)
@@ -58,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tipsv2", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROGRAM,
+        description=__doc__.replace("python -m tipsv2", PROGRAM),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -67,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary,
-            epilog=f"example:\n  python -m tipsv2 {example}",
+            epilog=f"example:\n  {PROGRAM} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=run)
@@ -106,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_picture(cut, templates="tips9")
 
     side_by_side.add_command(command)
-    dpt_picture.add_command(command)
+    depth_picture.add_command(command)
     feature_picture.add_command(command)
     benchmark.add_command(command)
     evaluation.add_command(command)
@@ -121,13 +122,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_heatmap(options: argparse.Namespace) -> None:
+    from tipsv2.checkpoints.catalogue import find
+    from tipsv2.images import open_image
+
+    image = open_image(options.image)  # before torch and the model: a wrong path should not cost their loading
+    find(options.model)
+
     import numpy as np
 
-    from tipsv2.heatmap import heatmap
-    from tipsv2.images import open_image
-    from tipsv2.render import overlay
+    from tipsv2.analysis.heatmap import heatmap
+    from tipsv2.analysis.render import overlay
 
-    image = open_image(options.image)  # before the model: a wrong path should not cost its loading
     encoder = _load(options)
     maps = heatmap(
         encoder, image, options.queries, options.mode, options.features, options.templates, options.resolution
@@ -154,14 +159,18 @@ def run_heatmap(options: argparse.Namespace) -> None:
 
 
 def run_segment(options: argparse.Namespace) -> None:
+    from tipsv2.checkpoints.catalogue import find
+    from tipsv2.images import open_image
+
+    image = open_image(options.image)
+    find(options.model)
+
     import numpy as np
     from PIL import Image
 
-    from tipsv2.images import open_image
-    from tipsv2.render import PALETTE, legend, paint_labels
-    from tipsv2.segmentation import VERDICT, background_rule, segment
+    from tipsv2.analysis.render import PALETTE, legend, paint_labels
+    from tipsv2.analysis.segmentation import VERDICT, background_rule, segment
 
-    image = open_image(options.image)
     classes = _split(options.classes)
     if len(classes) > 255:
         raise ValueError(f"labels.png holds at most 255 classes, not {len(classes)}.")
@@ -214,7 +223,7 @@ def _add_picture(parser: argparse.ArgumentParser, templates: str) -> None:
 
 
 def _load(options: argparse.Namespace):
-    from tipsv2.encoder import load
+    from tipsv2.network.encoder import load
 
     encoder = load(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)

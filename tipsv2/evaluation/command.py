@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 RECORD = "record.json"
+DATA = "scenes:val"
+HELP = {"-h", "--help"}
 COMMON = ("run", "task", "data", "model", "device", "dtype", "limit", "resolution", "out", "json")
 
 
@@ -32,20 +34,26 @@ class Task(NamedTuple):
 
 TASKS = {
     "segmentation": Task(
-        "tipsv2.evaluation.segmentation", "segmentation", "zero-shot segmentation: which class is every pixel?"
+        "tipsv2.evaluation.segmentation.zero_shot",
+        "segmentation",
+        "zero-shot segmentation: which class is every pixel?",
     ),
     "classification": Task(
-        "tipsv2.evaluation.classification", "classification", "zero-shot classification: which class is the image?"
+        "tipsv2.evaluation.tasks.classification",
+        "classification",
+        "zero-shot classification: which class is the image?",
     ),
-    "retrieval": Task("tipsv2.evaluation.retrieval", "retrieval", "image to text and text to image"),
+    "retrieval": Task("tipsv2.evaluation.tasks.retrieval", "retrieval", "image to text and text to image"),
     "segmentation_probe": Task(
-        "tipsv2.evaluation.segmentation_probe", "segmentation", "linear segmentation: a layer on frozen patches"
+        "tipsv2.evaluation.segmentation.linear", "segmentation", "linear segmentation: a layer on frozen patches"
     ),
-    "depth": Task("tipsv2.evaluation.depth", "depth", "depth in metres: a layer on frozen patches, or DPT heads"),
-    "normals": Task("tipsv2.evaluation.normals", "normals", "surface normals: a layer on frozen patches, or DPT heads"),
-    "knn": Task("tipsv2.evaluation.knn", "knn", "classification by the nearest training images"),
-    "probe": Task("tipsv2.evaluation.probe", "probe", "a linear classifier on frozen embeddings"),
-    "instances": Task("tipsv2.evaluation.instances", "instances", "find the other pictures of the same thing"),
+    "depth": Task("tipsv2.evaluation.tasks.depth", "depth", "depth in metres: a layer on frozen patches, or DPT heads"),
+    "normals": Task(
+        "tipsv2.evaluation.tasks.normals", "normals", "surface normals: a layer on frozen patches, or DPT heads"
+    ),
+    "knn": Task("tipsv2.evaluation.tasks.knn", "knn", "classification by the nearest training images"),
+    "probe": Task("tipsv2.evaluation.tasks.probe", "probe", "a linear classifier on frozen embeddings"),
+    "instances": Task("tipsv2.evaluation.tasks.instances", "instances", "find the other pictures of the same thing"),
 }
 
 
@@ -77,7 +85,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         added.set_defaults(task=name)
         added.add_argument(
             "--data",
-            default="scenes:val",
+            default=DATA,
             help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER; folder:FOLDER is your own labelled pictures, "
             "and retrieval takes your own captioned images (default: %(default)s)",
         )
@@ -94,14 +102,41 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
             "--out", type=Path, metavar="DIR",
             help=f"write {RECORD} and pictures here, and keep what is known: after a stop the same command goes on",
         )  # fmt: skip
-        added.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
+        added.add_argument("--json", action="store_true", help="print one line of JSON; the rest goes to stderr")
+
+
+def look(arguments: Sequence[str]) -> None:
+    """Raises ValueError where an evaluate command names data or an encoder that are not there. A task's code, which
+    knows its flags, takes seconds to import: a wrong path should not cost them.
+    """
+    if len(arguments) < 2 or arguments[0] != "evaluate" or arguments[1] not in TASKS or HELP & set(arguments):
+        return
+    from tipsv2.checkpoints.catalogue import find
+    from tipsv2.collections.sources import check_place
+    from tipsv2.evaluation.layouts import OWN, SCENES, recognise
+    from tipsv2.evaluation.shared.own_captions import is_own
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--data", default=DATA)
+    parser.add_argument("--model", default="auto")
+    parser.add_argument("--images")
+    try:
+        given, _ = parser.parse_known_args(arguments[2:])
+    except argparse.ArgumentError:  # the task's own parser says what is wrong
+        return
+    task = TASKS[arguments[1]].data
+    if is_own(task, given.data) or (given.data.partition(":")[0] == OWN and not given.images):
+        check_place(given.data)
+    elif given.data.partition(":")[0] != SCENES and not given.images:
+        recognise(task, given.data)
+    find(given.model)
 
 
 def run(options: argparse.Namespace) -> None:
     """The evaluate command. Raises ValueError or OSError with one sentence for whoever typed it."""
     from tipsv2.evaluation import as_text
     from tipsv2.evaluation.layouts import HELD_OUT, SCENES, folder, open_data
-    from tipsv2.evaluation.own import is_own, open_own
+    from tipsv2.evaluation.shared.own_captions import is_own, open_own
 
     task = TASKS[options.task]
     module = import_module(task.module)
@@ -121,9 +156,9 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     if getattr(options, "head", None) == "dpt":
-        from tipsv2.dpt import load_dpt as load
+        from tipsv2.analysis.depth import load_dpt as load
     else:
-        from tipsv2.encoder import load
+        from tipsv2.network.encoder import load
     encoder = load(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)
     own = {name: value for name, value in vars(options).items() if name not in COMMON}
@@ -134,7 +169,7 @@ def run(options: argparse.Namespace) -> None:
             resolution=options.resolution,
             limit=options.limit,
             out=options.out,
-            progress=not options.json,
+            progress=True,  # on stderr: with --json, too, hours are not to pass in silence
             **own,
         )
     except KeyboardInterrupt:
@@ -142,7 +177,7 @@ def run(options: argparse.Namespace) -> None:
             print(f"tipsv2: what is known is kept in {options.out}: the same command goes on.", file=sys.stderr)
         raise
     if options.out is not None:
-        from tipsv2.evaluation.record import identity, write_record
+        from tipsv2.records import identity, write_record
 
         write_record(options.out / RECORD, numbers, [identity(encoder)])
     print(json.dumps(numbers, ensure_ascii=False) if options.json else as_text(numbers))

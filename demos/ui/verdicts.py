@@ -1,0 +1,50 @@
+"""How the page says whether a thing is in the picture: a badge, and in a sentence what the verdict rests on."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tipsv2.analysis.verdict import Calibration, Verdict
+
+DIGITS = 3
+
+
+def badge(verdict: Verdict, reason: str) -> str:
+    """The word, its colour by the answer; the reason shows when pointed at."""
+    known = "" if math.isfinite(verdict.likelihood) else "<small>uncalibrated</small>"
+    return (
+        f'<span class="tips-verdict" data-answer="{verdict.answer}" title="{escape(reason, quote=True)}">'
+        f"{verdict.answer}{known}</span>"
+    )
+
+
+def because(verdict: Verdict, calibration: Calibration | None) -> str:
+    """What a verdict rests on, in a few sentences."""
+    text = (
+        f"Its highest cosine, {verdict.peak:.{DIGITS}f}, is above that of {100 * verdict.beats:.0f} % of other words "
+    )
+    text += "on this picture"
+    if verdict.rival:
+        side = "behind" if verdict.lead >= 0 else "ahead"
+        text += f"; at that patch the nearest other word, “{verdict.rival}”, is {abs(verdict.lead):.{DIGITS}f} {side}"
+    if calibration is None:
+        return f"{text}. This encoder is not calibrated: the verdict goes by these ranks alone."
+    text += f". Likelihood {verdict.likelihood:.2f}, if half of what is asked is there"
+    least = "never" if calibration.here is None else f"from {calibration.here:.2f}"
+    most = "never" if calibration.not_here is None else f"up to {calibration.not_here:.2f}"
+    return f"{text}: here {least}, not here {most}, fitted on {'; '.join(calibration.fitted_on)}."
+
+
+def told(verdict: Verdict) -> dict:
+    """A verdict for programs: nan becomes null."""
+    likelihood = round(verdict.likelihood, 6) if math.isfinite(verdict.likelihood) else None
+    return {
+        "verdict": verdict.answer,
+        "likelihood": likelihood,
+        "lead": round(verdict.lead, 6),
+        "rival": verdict.rival,
+        "beats": round(verdict.beats, 6),
+    }
