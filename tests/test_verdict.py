@@ -160,7 +160,7 @@ def test_a_fit_keeps_its_word_on_other_pictures():
     assert told["not_here_precision_half"] > 0.87
     assert told["here_precision"] < told["here_precision_half"]  # one name of five is there
     assert told["presence"] > told["presence_peak"] > 0.85
-    assert 0.15 < fitted.floor < 0.2 and fitted.low == pytest.approx(0.1, abs=0.02)
+    assert 0.2 < fitted.floor < 0.23 and fitted.low == pytest.approx(0.1, abs=0.02)
 
 
 def test_what_says_nothing_is_never_here():

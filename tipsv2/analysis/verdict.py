@@ -49,7 +49,7 @@ class Calibration:
 
     peak, lead, bias: odds = exp(bias + peak * the query's peak + lead * its lead), if half of what is asked is there.
     here: least likelihood, in [0, 1], of "here"; not_here: the highest of "not here"; None where none is clear enough.
-    floor: cosine with a class's nine templates above which nine of ten patches lie that show it.
+    floor: cosine with a class's nine templates above which four of five patches lie that show it.
     low, high: cosines of the first and the last colour of a map: the median peak of what is absent, and what one in ten
     of those there reaches.   fitted_on: pictures, one text a data set.   figures: of other pictures than these.
     """

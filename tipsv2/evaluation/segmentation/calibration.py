@@ -28,7 +28,7 @@ from tipsv2.images import open_image
 from tipsv2.scenes.splits import is_scenes
 
 RIGHT = {HERE: 0.95, NOT_HERE: 0.9}  # of the verdicts, where half of what is asked is there
-COVERED = 0.1  # part of the patches that show a class and lie below the floor
+COVERED = 0.2  # part of the patches that show a class and lie below the floor
 DARK, BRIGHT = 0.5, 0.9  # quantiles of the peaks of what is absent and of what is there
 
 
