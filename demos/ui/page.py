@@ -38,6 +38,11 @@ from tipsv2.checkpoints.catalogue import ModelInfo
 
 SWEEP = (3600, 6 * 3600)  # every hour, files older than six that did not go with a visitor are deleted
 DEFAULTS = Settings()
+ORIGINS = {
+    "paper and project page": "https://gdm-tipsv2.github.io/",
+    "official demo": "https://huggingface.co/spaces/google/TIPSv2",
+    "model cards": "https://huggingface.co/google/tipsv2-b14",
+}
 # "multiple": a choice made while the one before it is still downloading is not dropped, which is gradio's default.
 QUIET = dict(show_progress="hidden", api_visibility="private", trigger_mode="multiple")
 
@@ -241,5 +246,11 @@ def header() -> str:
     mark = (WEB / "favicon.svg").read_text("utf-8")
     return (
         f'<header class="tips-head">{mark}<div><h1>TIPSv2 explorer</h1>'
-        "<p>Ask an image for words and see which patches answer.</p></div></header>"
+        f"<p>Ask an image for words and see which patches answer.</p><p>{_origins()}</p></div></header>"
     )
+
+
+def _origins() -> str:
+    """Whose work this is, and where it comes from."""
+    links = (f'<a href="{url}" target="_blank" rel="noopener">{name}</a>' for name, url in ORIGINS.items())
+    return f"An independent project, not Google's. TIPSv2: {', '.join(links)}."
