@@ -20,6 +20,7 @@ import gradio as gr
 
 from demos import belongings
 from demos.asking import ASKER, Asker
+from demos.endings import Endings
 from demos.presence import Presence
 from demos.turns import LEDGER, Gone
 from demos.waiting import MOST_WAITING, Queue
@@ -45,7 +46,7 @@ class Guarded(gr.Blocks):
     """
 
     def __init__(self, *args, apart: bool = True, **kwargs):
-        self.apart, self.presence, self._over = apart, Presence(), threading.Event()
+        self.apart, self.presence, self.endings, self._over = apart, Presence(), Endings(), threading.Event()
         super().__init__(*args, **kwargs)
 
     def queue(self, *args, **kwargs):
@@ -54,7 +55,7 @@ class Guarded(gr.Blocks):
         plain = self._queue
         self._queue = Queue(
             plain.live_updates, plain.max_thread_count, plain.update_intervals, MOST_WAITING, self, 3,
-            presence=self.presence, apart=self.apart,
+            presence=self.presence, endings=self.endings, apart=self.apart,
         )  # fmt: skip
         return self
 

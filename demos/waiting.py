@@ -27,11 +27,13 @@ MANY_PAGES = "Too many pages are open from this address: close some, or wait a m
 
 
 class Queue(queueing.Queue):
-    """presence: who is there, see `demos.presence`; apart: do the addresses tell visitors apart?"""
+    """presence: who is there, see `demos.presence`; endings: whose streams are ending, see `demos.endings`; apart: do
+    the addresses tell visitors apart?
+    """
 
-    def __init__(self, *args, presence, apart: bool, ledger: Ledger = LEDGER, **kwargs):
+    def __init__(self, *args, presence, endings, apart: bool, ledger: Ledger = LEDGER, **kwargs):
         super().__init__(*args, **kwargs)
-        self.presence, self.apart, self.ledger = presence, apart, ledger
+        self.presence, self.endings, self.apart, self.ledger = presence, endings, apart, ledger
         # Gradio makes a table of the last questions after every single one, for a monitor that is not there.
         self.ANALYTICS_MAX_EVENTS, self.ANAYLTICS_CACHE_FREQUENCY = 1, 10**12
 
@@ -44,7 +46,9 @@ class Queue(queueing.Queue):
         return request.client.host if self.apart and request is not None and request.client else ""
 
     async def push(self, body, request, username):
-        """As Gradio's. What no handler could take is refused before it waits."""
+        """As Gradio's. What no handler could take is refused before it waits; the page hears that its question was
+        taken only once it knows whether its stream goes on.
+        """
         session, address = body.session_hash, self.address(request)
         if (refusal := self._refusal(body)) is not None:
             return False, refusal, "error"
@@ -57,6 +61,7 @@ class Queue(queueing.Queue):
             return False, MANY_PAGES, "queue_full"
         done = await super().push(body, request, username)
         self.presence.came(body.session_hash, address)
+        await self.endings.ended(body.session_hash)
         return done
 
     def _refusal(self, body) -> str | None:
