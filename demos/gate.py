@@ -30,6 +30,7 @@ MAX_LETTERS = 120_000  # of one text: 500 words of 200 letters, and the commas
 MAX_ENTRIES = 1000  # of a list
 MAX_DEPTH = 8  # of what is told of a click
 BEAT = 5  # seconds between two looks at who has gone
+TURNS = ("model", "map")  # kinds of work whose turns are counted one by one (demos/turns.py)
 LARGEST = 1e15  # numbers beyond are no numbers of this page
 SORRY = "Something went wrong here, through no fault of yours: try again, or reload the page."
 log = logging.getLogger("explorer")
@@ -101,7 +102,7 @@ class Guarded(gr.Blocks):
             raise gr.Error(SORRY, print_exception=False) from None
         finally:
             ASKER.reset(token)
-            if asker is not None and block_fn.concurrency_id != "model":  # whose turns are counted one by one
+            if asker is not None and block_fn.concurrency_id not in TURNS:
                 LEDGER.add(asker, time.monotonic() - start)
 
     def _asker(self, request, event_id: str | None) -> Asker | None:

@@ -21,6 +21,7 @@ MOST_PAGES = 64  # open pages and clients of one address: Gradio spends 0.7 MB a
 MOST_NAME = 100  # characters of a session's name; Gradio's own have eleven
 RUNNING = 2  # questions of one address that one kind of work (`concurrency_id`) has in hand at once
 OF_ONE_PAGE = {"fetch": 2}  # likewise of one page, else 1: another encoder may be chosen while one still downloads
+OF_ONE_MACHINE = {"check": 1}  # and of one address, else RUNNING: a check takes minutes, and there are two places
 HEARD = 60  # seconds a question waits for somebody to listen to its answer
 FULL = "Too many questions are waiting here: wait for their answers, then ask again."
 MANY_PAGES = "Too many pages are open from this address: close some, or wait a minute."
@@ -100,7 +101,7 @@ class Queue(queueing.Queue):
             event
             for page, event in first.items()
             if pages.count(page) < OF_ONE_PAGE.get(kind, 1)
-            and (not self.apart or machines.count(self.address(event.request)) < RUNNING)
+            and (not self.apart or machines.count(self.address(event.request)) < OF_ONE_MACHINE.get(kind, RUNNING))
         ]
         uses = self.ledger.used(*(self.asker(event) for event in able))
         least = min(range(len(able)), key=uses.__getitem__, default=None)  # of equals the oldest
