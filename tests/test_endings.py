@@ -15,8 +15,9 @@ import gradio as gr
 import pytest
 from conftest import PATIENCE
 
-from demos import endings, launch
-from demos.gate import Guarded
+from demos import launch
+from demos.server import endings
+from demos.server.gate import Guarded
 from tests.strangers import Stranger
 
 DELAY = 0.5  # seconds the news of the end takes, where an answer takes some milliseconds
@@ -49,7 +50,7 @@ def page():
 
 @pytest.fixture(scope="module")
 def url(page):
-    from demos import doorway
+    from demos.server import doorway
 
     class Outside(doorway.Doorway):
         """The doorway, and the slow network before it."""

@@ -21,14 +21,16 @@ import pytest
 from PIL import Image
 from run_folders import wait
 
-from demos import inside_views, inside_work, layer_memory
-from demos.asking import ASKER, Asker
-from demos.inside import Insides
-from demos.inside_api import Endpoints
-from demos.inside_work import MAX_WORDS
-from demos.studio import Studio
-from demos.turns import Gone, Ledger, Turns
-from tipsv2 import projection
+from demos.backend import layers as layer_memory
+from demos.backend.asking import ASKER, Asker
+from demos.backend.studio import Studio
+from demos.backend.turns import Gone, Ledger, Turns
+from demos.inside import views as inside_views
+from demos.inside import work as inside_work
+from demos.inside.api import Endpoints
+from demos.inside.tab import Insides
+from demos.inside.work import MAX_WORDS
+from tipsv2.analysis import projection
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = "image view layer model features resolution red green blue foreground k words colors neighbors gap".split()
@@ -421,7 +423,7 @@ def test_a_client_of_the_api(url, picture):
 
 def test_serving_the_tab_loads_nothing_heavy(tiny_folder):
     code = (
-        "import json, sys; from demos.page import build; from demos.launch import launch\n"
+        "import json, sys; from demos.ui.page import build; from demos.launch import launch\n"
         f"page = build(['inside'], model={str(tiny_folder)!r}, device='cpu')\n"
         "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'numba', 'skimage', 'sklearn', 'scipy'}\n"
