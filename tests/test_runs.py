@@ -28,7 +28,7 @@ WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car
 DRIVER = """
 import resource, sys, torch
 from pathlib import Path
-from train import recipes
+from train.recipe import recipes
 from train.run.loop import Stopped, fit
 from train.objectives import Objective
 from train.network.towers import build

@@ -200,9 +200,13 @@ def tab(page: Page) -> None:
         return gr.update(visible=phrases), gr.update(visible=not phrases, value=sentence or as_sentence(queries))
 
     by, queries, mode = parts["by"], parts["queries"], parts["mode"]
-    field.upload(upload, field, [field, image, patch], preprocess=False, **quiet).then(**drawing, **shown)
-    field.clear(lambda: (None, None), None, [image, patch], **quiet).then(**drawing, **shown)
-    strip.select(example, page.model, [field, image, queries, patch], **quiet).then(**drawing, **shown)
+    given = [
+        field.upload(upload, field, [field, image, patch], preprocess=False, **quiet),
+        field.clear(lambda: (None, None), None, [image, patch], **quiet),
+        strip.select(example, page.model, [field, image, queries, patch], **quiet),
+    ]
+    for event in given:
+        event.then(**drawing, **shown)
     gr.on([field.select, maps.select], picked, None, patch, **quiet).then(**drawing, **shown)
     maps.clear(lambda: None, None, patch, **quiet).then(**drawing, **shown)
     maps.submit(with_word, queries, [by, queries], **quiet)
@@ -222,6 +226,9 @@ def tab(page: Page) -> None:
     changes += [sentence.submit, *(each.blur for each in typed), *(each.submit for each in typed)]
     sliders = "temperature features templates resolution windows cut threshold colormap shared smooth".split()
     gr.on([*changes, *(parts[name].input for name in sliders)], **drawing, **shown)
+    page.workspace.share(
+        "ask", field, image, given, drawing | shown, words=queries, more=[patch], taken=lambda example: (None,)
+    )
     page.on_arrival(handlers.layers, [page.model, parts["features"]], parts["features"])
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, parts["resolution"]])
     page.on_arrival(handlers.draw, inputs, [maps, note])

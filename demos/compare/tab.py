@@ -186,6 +186,11 @@ def present(example: Example | None) -> list[str]:
     return list(example.present)[:MAX_QUERIES] if example else []
 
 
+def shown_of(words: list[str], example: Example | None) -> list[str]:
+    """Those of the words that both sides are asked; see `present`."""
+    return [word for word in words if example is None or word not in example.absent][:MAX_QUERIES]
+
+
 def _side(page: Page, side: str, features: str) -> tuple[gr.Dropdown, gr.Radio]:
     """The pickers of one side."""
     picker = page.picker(side, elem_classes=f"tips-side-{side.lower()}")
@@ -264,9 +269,13 @@ def tab(page: Page) -> None:
     def example(event: gr.EventData, model: str | None):
         return *handlers.take_example(model, controls.clicked(event, "index", int)), None
 
-    all_again(field.upload(fresh, field, [field, image, mask], preprocess=False, **quiet))
-    all_again(field.clear(lambda: (None, None), None, [image, mask], **quiet))
-    all_again(strip.select(example, page.model, [field, image, queries, mask], **quiet))
+    given = [
+        field.upload(fresh, field, [field, image, mask], preprocess=False, **quiet),
+        field.clear(lambda: (None, None), None, [image, mask], **quiet),
+        strip.select(example, page.model, [field, image, queries, mask], **quiet),
+    ]
+    for event in given:
+        all_again(event)
     for picker, model in ((pick_a, model_a), (pick_b, model_b)):
         all_again(page.choosing(picker.select, picker, model))
     steps = Steps(page.studio)
@@ -292,6 +301,17 @@ def tab(page: Page) -> None:
     gr.on([each.change for each in stale], lambda: "", None, layers, queue=False, **quiet)
 
     outputs = [pick_a, model_a, pick_b, model_b, features_b, field, image, strip]
+    page.workspace.share(
+        "compare",
+        field,
+        image,
+        given,
+        [drawn, painted],
+        words=queries,
+        fitting=shown_of,
+        more=[mask],
+        taken=lambda _: (None,),
+    )
     page.on_arrival(handlers.arrive, [page.model, image, model_b], outputs)
     page.on_arrival(handlers.draw, drawn["inputs"], [maps, note])
     page.on_arrival(handlers.paint, sides, colors)

@@ -197,9 +197,13 @@ def tab(page: Page) -> None:
         """The first example, on a page nobody has used yet."""
         return (gr.skip(), gr.skip()) if image or loaded or not photographs() else take_example(0)
 
-    field.upload(controls.accept_upload, field, [field, image], preprocess=False, **quiet).then(**drawing)
-    field.clear(lambda: None, None, image, **quiet).then(**drawing)
-    strip.select(example, None, [field, image], **quiet).then(**drawing)
+    given = [
+        field.upload(controls.accept_upload, field, [field, image], preprocess=False, **quiet),
+        field.clear(lambda: None, None, image, **quiet),
+        strip.select(example, None, [field, image], **quiet),
+    ]
+    for event in given:
+        event.then(**drawing)
     heads.select(handlers.pick, [heads, loaded], [load, trouble, panels], **quiet)
     pressed = gr.on(
         [load.click, panels.submit],
@@ -224,6 +228,7 @@ def tab(page: Page) -> None:
     span.change(lambda chosen: gr.update(visible=chosen == "fixed"), span, ends, **quiet)
     gr.on([resolution.input, span.input, near.submit, near.blur, far.submit, far.blur, colormap.input], **drawing)
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-classes', v)")
+    page.workspace.share("depth", field, image, given, drawing)
     page.on_arrival(greet, [image, loaded], [field, image])
     shown = [*seen, opacity]
     with taking:

@@ -214,9 +214,13 @@ def tab(page: Page) -> None:
             *(gr.update(visible=chosen == name) for name in parts["columns"]),
         )
 
-    field.upload(controls.accept_upload, field, [field, image], preprocess=False, **quiet).then(**drawing, **minimal)
-    field.clear(lambda: None, None, image, **quiet).then(**drawing, **minimal)
-    strip.select(example, page.model, [field, image, words], **quiet).then(**drawing, **minimal)
+    given = [
+        field.upload(controls.accept_upload, field, [field, image], preprocess=False, **quiet),
+        field.clear(lambda: None, None, image, **quiet),
+        strip.select(example, page.model, [field, image, words], **quiet),
+    ]
+    for event in given:
+        event.then(**drawing, **minimal)
     view.change(turn, view, [words, opacity, *parts["columns"].values()], **quiet)
     changes = [each.input for each in (view, layer, features, resolution, *parts["settings"], *parts["map"])]
     gr.on([words.change, *changes], **drawing, **minimal)
@@ -231,6 +235,7 @@ def tab(page: Page) -> None:
         **MAP_WORK,
     )
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-inside', v)")
+    page.workspace.share("inside", field, image, given, drawing | minimal, words=words)
     page.on_arrival(handlers.depth, page.model, layer)  # on its own: new words draw at once, with the layer of the page
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, resolution])
     page.on_arrival(handlers.draw, inputs, [shown, note])

@@ -28,6 +28,7 @@ from demos.segment.views import segments
 from demos.segment.work import Divider, ask, judge, legend, rows, split
 from demos.ui import controls, views
 from demos.ui.controls import MODEL_WORK, toasted, visitor
+from demos.ui.examples import Example
 from demos.ui.export_row import export_row
 from demos.ui.page import Page
 
@@ -109,6 +110,13 @@ class Segmentations:
         path, names = controls.keep(example.path), ", ".join(example.classes)
         return path, path, names, names, segmentation_truth.of_example(example)
 
+    def belonging(self, example: Example | None) -> tuple:
+        """What goes with a picture that comes from another tab -> (classes, the example's names, truth)."""
+        if example is None:
+            return gr.skip(), "", None
+        names = ", ".join(example.classes)
+        return names, names, segmentation_truth.of_example(example)
+
     @toasted
     def upload_truth(
         self, path: str | None, first: str, marked: str, classes: str, image: str | None, request: gr.Request = None
@@ -173,9 +181,13 @@ def tab(page: Page) -> None:
             raise ValueError("This picture is none of the examples: it has no names of its own.")
         return names if chosen == OWN_NAMES else presets().get(chosen, "")
 
-    field.upload(fresh, field, [field, image, own, truth], preprocess=False, **quiet).then(**drawing, **shown)
-    field.clear(lambda: (None, "", None), None, [image, own, truth], **quiet).then(**drawing, **shown)
-    strip.select(example, page.model, [field, image, classes, own, truth, preset], **quiet).then(**drawing, **shown)
+    pictures = [
+        field.upload(fresh, field, [field, image, own, truth], preprocess=False, **quiet),
+        field.clear(lambda: (None, "", None), None, [image, own, truth], **quiet),
+        strip.select(example, page.model, [field, image, classes, own, truth, preset], **quiet),
+    ]
+    for event in pictures:
+        event.then(**drawing, **shown)
     preset.select(choose, [preset, own], classes, **quiet).then(**drawing, **shown)
     background.change(
         lambda chosen: (gr.update(visible=chosen == "threshold"), gr.update(visible=chosen == "words")),
@@ -201,6 +213,9 @@ def tab(page: Page) -> None:
     canvas.input(handlers.draw_truth, [marked, classes, truth, image], truth, **quiet).then(**drawing, **shown)
     remove.click(lambda: (None, ""), None, [truth, marked], **quiet).then(**drawing, **shown)
 
+    page.workspace.share(
+        "segment", field, image, pictures, drawing | shown, more=[classes, own, truth], taken=handlers.belonging
+    )
     page.on_arrival(handlers.depth, page.model, layer)  # on its own: Gradio checks values against the range it knows
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, classes, own, truth, strip, resolution])
     page.on_arrival(handlers.draw, inputs, [regions, note, told])

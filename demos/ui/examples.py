@@ -40,7 +40,7 @@ def examples(knows: Collection[str], folder: Path = FOLDER) -> list[Example]:
     photographs first. One of which nobody has said what it knows gets some of both, scenes first, since those are
     what encoders are trained on here; one whose kind is not there gets what there is.
     """
-    found = _from_folder(folder)
+    found = every_example(folder)
     photographs, scenes = ([each for each in found if each.kind == kind] for kind in (PHOTOGRAPHS, DRAWINGS))
     if not knows:
         chosen = scenes[: max(MAX_EXAMPLES // 2, MAX_EXAMPLES - len(photographs))] + photographs
@@ -49,7 +49,7 @@ def examples(knows: Collection[str], folder: Path = FOLDER) -> list[Example]:
     return chosen[:MAX_EXAMPLES]
 
 
-def _from_folder(folder: Path) -> list[Example]:
+def every_example(folder: Path = FOLDER) -> list[Example]:
     """Every PNG and JPEG of the folder, those named by the sidecar first and with its words."""
     files = {path.name: path for path in sorted(folder.glob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg")}
     found = []

@@ -13,6 +13,7 @@ What else a tab may ask of the page:
     page.open_in(event, "compare", names)      after this event show that tab with the encoders in names, a State with
                                        a list of names (None or empty: stay); compare takes two, other tabs the first
     page.choosing(event, menu, model)  download and load what is in a menu of the tab's own; the event to go on from
+    page.workspace.share("ask", ...)   picture and words given in one tab are there in the others (ui/workspace.py)
     page.leavings.append(forget)       forget(visitor) is called when somebody closes the page
     page.on_open("compare", fn, inputs, outputs)   how a tab with menus of its own does that: fn(names, *inputs)
 """
@@ -32,10 +33,16 @@ from demos.backend.studio import Studio
 from demos.server.gate import Guarded
 from demos.ui.controls import MODEL_WORK, WEB, visitor
 from demos.ui.loading import FETCHING, Loading, loading_html
+from demos.ui.workspace import Workspace
 from tipsv2.checkpoints.catalogue import ModelInfo
 
 SWEEP = (3600, 6 * 3600)  # every hour, files older than six that did not go with a visitor are deleted
 DEFAULTS = Settings()
+ORIGINS = {
+    "paper and project page": "https://gdm-tipsv2.github.io/",
+    "official demo": "https://huggingface.co/spaces/google/TIPSv2",
+    "model cards": "https://huggingface.co/google/tipsv2-b14",
+}
 # "multiple": a choice made while the one before it is still downloading is not dropped, which is gradio's default.
 QUIET = dict(show_progress="hidden", api_visibility="private", trigger_mode="multiple")
 
@@ -57,6 +64,7 @@ class Page:
     stale: list = field(default_factory=list)  # events after which the menus are asked anew
     heads: Sequence[ModelInfo] = ()  # models with DPT heads among those the app was started with
     leavings: list[Callable[[str], None]] = field(default_factory=list)  # called with the visitor who leaves
+    workspace: Workspace = field(default_factory=Workspace)
 
     def __post_init__(self):
         self.loading = Loading(self.studio)
@@ -140,8 +148,9 @@ def build(
         else:
             with gr.Tabs(elem_classes="tips-tabs") as shown:
                 for name, module in modules.items():
-                    with gr.Tab(module.TITLE, id=name, render_children=True):
+                    with gr.Tab(module.TITLE, id=name, render_children=True) as opened:
                         module.tab(page)
+                    page.workspace.follow(name, opened.select)
 
         def answer(moment) -> None:
             """Load the model in the picker, then whatever the tabs do about it."""
@@ -237,5 +246,11 @@ def header() -> str:
     mark = (WEB / "favicon.svg").read_text("utf-8")
     return (
         f'<header class="tips-head">{mark}<div><h1>TIPSv2 explorer</h1>'
-        "<p>Ask an image for words and see which patches answer.</p></div></header>"
+        f"<p>Ask an image for words and see which patches answer.</p><p>{_origins()}</p></div></header>"
     )
+
+
+def _origins() -> str:
+    """Whose work this is, and where it comes from."""
+    links = (f'<a href="{url}" target="_blank" rel="noopener">{name}</a>' for name, url in ORIGINS.items())
+    return f"An independent project, not Google's. TIPSv2: {', '.join(links)}."

@@ -3,7 +3,7 @@
 A folder of assets/models is such an encoder; one that is not listed here is offered as well. The family is OpenTIPS, as
 OpenCLIP is to CLIP: TIPSv2's architecture and recipes, none of Google's weights. Light: no torch in here.
 
-    from tipsv2 import bundled
+    from tipsv2.checkpoints import bundled
     bundled.default()                      # "opentips-s14" if it is there, else "opentips-nano"
     bundled.current_name("tipsv2-nano")    # "opentips-nano", and once a line that says so
 """
