@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tipsv2.data_state import state_of_files, state_of_rows
 from tipsv2.images import ImageError, open_image
 from tipsv2.repeated_rows import RepeatedRows
 from tipsv2.sources import IMAGE_SUFFIXES, PROBLEM, WRITTEN, Source, open_source
@@ -177,6 +178,14 @@ class Pairs:
                 yield self._pair(row, f"row {number}" if self.shards == 1 else f"row {number} of shard {shard + 1}")
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"{self.name}: shard {shard + 1} breaks off after row {number}: {error}") from error
+
+    def state(self) -> dict[str, str]:
+        """Digests that change where captions or pictures are replaced, see `tipsv2.data_state`; none of the Hub's."""
+        if self.indexed:
+            columns = {self.mapping[role] for role in ROLES if role in self.mapping}
+            masks = {self.mapping[key] for key in ("mask",) if key in self.mapping}
+            return state_of_rows(self._source, self._data, {*self.images, *masks}, {*columns, "txt", "json"})
+        return state_of_files(self._source.files) if self._source.files else {}
 
     def texts(self, limit: int) -> Iterator[str]:
         """Every caption of up to `limit` pairs: a fixed random choice of rows, or the start of a stream."""

@@ -25,7 +25,7 @@ from train.bounds import check
 from train.data.samples import open_data
 from train.distributed import rank, total, world
 from train.kept.sets import is_kept
-from train.loop import Stopped, fit
+from train.loop import STOPPING, Stopped, fit
 from train.objectives import Objective
 from train.objectives.towers import build
 from train.resume import claim_folder, command_line
@@ -103,7 +103,7 @@ def _any(here: bool) -> bool:
 
 
 class _Heard:
-    """Whether Ctrl-C or SIGTERM came, even if a generation in its last step took it and had nothing left to stop."""
+    """Whether a signal to stop came, even if a generation in its last step took it and had nothing left to stop."""
 
     def __enter__(self) -> _Heard:
         self._ends = socket.socketpair()
@@ -123,7 +123,7 @@ class _Heard:
             numbers = self._ends[0].recv(1 << 16)  # a byte a signal
         except BlockingIOError:
             return 0
-        return next((number for number in (signal.SIGINT, signal.SIGTERM) if number in numbers), 0)
+        return next((number for number in STOPPING if number in numbers), 0)
 
 
 @dataclass(frozen=True)
