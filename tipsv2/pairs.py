@@ -179,12 +179,16 @@ class Pairs:
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"{self.name}: shard {shard + 1} breaks off after row {number}: {error}") from error
 
-    def state(self) -> dict[str, str]:
-        """Digests that change where captions or pictures are replaced, see `tipsv2.data_state`; none of the Hub's."""
+    def state(self, rows: int | None = None) -> dict[str, str]:
+        """Digests that change where captions or pictures are replaced, see `tipsv2.data_state`; none of the Hub's.
+
+        rows: the first so many only, where no image has several.
+        """
         if self.indexed:
+            data = self._data if rows is None or self._groups is not None else self._data.select(range(rows))
             columns = {self.mapping[role] for role in ROLES if role in self.mapping}
             masks = {self.mapping[key] for key in ("mask",) if key in self.mapping}
-            return state_of_rows(self._source, self._data, {*self.images, *masks}, {*columns, "txt", "json"})
+            return state_of_rows(self._source, data, {*self.images, *masks}, {*columns, "txt", "json"})
         return state_of_files(self._source.files) if self._source.files else {}
 
     def texts(self, limit: int) -> Iterator[str]:
