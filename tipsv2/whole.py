@@ -19,7 +19,7 @@ def whole_folder(place: Path) -> Iterator[Path]:
 
     After an error nothing is left behind. Raises OSError with one sentence where the disk does not take it.
     """
-    part = place.with_name(f".{place.name}.part")
+    part = part_of(place)
     shutil.rmtree(part, ignore_errors=True)
     try:
         with _sentence(place):
@@ -29,6 +29,11 @@ def whole_folder(place: Path) -> Iterator[Path]:
             os.replace(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def part_of(place: Path) -> Path:
+    """Where `whole_folder` has a folder written before it is at its place: for processes that write it together."""
+    return place.with_name(f".{place.name}.part")
 
 
 @contextmanager
