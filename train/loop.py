@@ -1,6 +1,7 @@
 """fit(): the one training loop. Recipes differ by objective, data and schedule, never by a second loop.
 
-A run is a folder: recipe.json, metrics.jsonl, checkpoints/ (exact resume), model/ (a transformers folder), samples/.
+A run is a folder: recipe.json, metrics.jsonl, checkpoints/ (exact resume), model/ (a transformers folder), adapter/ (of
+LoRA, peft's), samples/.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from train.resume import claimed
 from train.schedules import warmup_cosine
 from train.settings import Recipe, choose
 from train.shown import shown_images
+from train.tuning import write_adapter
 
 # What asks a run to save and stop: Ctrl-C, a scheduler or a second command, a terminal that closes
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -193,6 +195,8 @@ def _fit(
     if main:
         with inner.finished():
             checkpoint.export(run / "model", encoder, tokenizer, recipe.stages[-1].size)
+            if recipe.tuning.base and recipe.tuning.part == "lora":
+                write_adapter(run / "adapter", encoder, recipe.tuning)
             inner.write_more(run)
     accelerator.end_training()
     return run / "model"
