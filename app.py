@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from demos.launch import run
 
-TABS = ("heatmap", "segmentation", "inside", "compare", "depth", "train")
+TABS = ("ask", "segment", "inside", "compare", "depth", "train")
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""The tabs of the explorer, one file each; every tab also runs alone: python -m demos.heatmap"""
+"""The tabs of the explorer, one file each; every tab also runs alone: python -m demos.ask"""

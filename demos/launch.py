@@ -1,7 +1,7 @@
 """Flags and launch, shared by app.py and by every tab that runs alone. Imports nothing heavy before the flags are read.
 
 python app.py --help
-python -m demos.heatmap --port 7870
+python -m demos.ask --port 7870
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos import space
-from demos.scratch import own_folder
-from demos.settings import ARGUMENTS, Settings, is_loopback, login, logins, num_bytes, on_space
+from demos.backend import space
+from demos.backend.scratch import own_folder
+from demos.backend.settings import ARGUMENTS, Settings, is_loopback, login, logins, num_bytes, on_space
 
 if TYPE_CHECKING:
     import gradio as gr
 
-WEB = Path(__file__).parent / "web"
+WEB = Path(__file__).parent / "ui" / "web"
 MAX_UPLOAD = "20mb"
 MAX_ZIP = "500mb"  # of images to train on
 
@@ -77,13 +77,13 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
 
 
 def launch(page: gr.Blocks, **options) -> tuple:
-    """Serve a page of `demos.page.build`; options and what comes back as in gradio's `Blocks.launch`. hostnames: names
-    it is reached by besides this machine's own, see `--hostname`.
+    """Serve a page of `demos.ui.page.build`; options and what comes back as in gradio's `Blocks.launch`. hostnames:
+    names it is reached by besides this machine's own, see `--hostname`.
     """
     from starlette.middleware import Middleware
 
-    from demos.doorway import Doorway, own_names
-    from demos.theme import theme
+    from demos.server.doorway import Doorway, own_names
+    from demos.ui.theme import theme
 
     host = options.get("server_name") or os.environ.get("GRADIO_SERVER_NAME")
     names = own_names(host, bool(options.get("share")), options.pop("hostnames", None) or ())
@@ -127,7 +127,7 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
 
     space.prepare()
 
-    from tipsv2.catalogue import ModelError, find
+    from tipsv2.checkpoints.catalogue import ModelError, find
 
     try:
         everybody = logins(given.auth, given.auth_file)
@@ -140,7 +140,7 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
     except ModelError as error:
         flags.error(str(error))
 
-    from demos.page import build
+    from demos.ui.page import build
 
     host = given.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
     share = given.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"

@@ -75,7 +75,7 @@ def pictures(folder: Path, count: int) -> list[Path]:
 def visitors(folder: Path, count: int, queries: int, model: str, device: str) -> list[Visitor]:
     """The visitors, their answers computed here, alone and without an app."""
     from tipsv2 import load
-    from tipsv2.heatmap import similarity
+    from tipsv2.analysis.heatmap import similarity
     from tipsv2.scenes import nouns
 
     names = [noun.name for noun in nouns()]

@@ -86,7 +86,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_encoder(tiny_folder):
     """The encoder in `tiny_folder`, float32 on the CPU."""
-    from tipsv2.encoder import load
+    from tipsv2.network.encoder import load
 
     return load(tiny_folder, device="cpu", dtype="float32")
 
@@ -101,7 +101,7 @@ def serving():
 
 def _serve(tabs, model, *settings):
     from demos.launch import launch
-    from demos.page import build
+    from demos.ui.page import build
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -13,13 +13,14 @@ from PIL import Image
 from transformers import BertConfig, BertModel
 from unimodal import TINY, randomise, word_tokenizer
 
-from train import checkpoint, recipes
+from train.data.kept.keep import Settings, keep
 from train.foundations import efficientnet_lite
-from train.kept.keep import Settings, keep
-from train.objectives.towers import build
-from train.overrides import override
-from train.settings import Recipe
-from train.tokenizer import train_tokenizer
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.recipe.settings import Recipe
+from train.run import checkpoint
 
 CLASSES = ("dog", "cat", "car", "grass", "sky", "snow")
 SMALL = [

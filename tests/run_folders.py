@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from shapes import write
 
-from train import recipes, settings
-from train.overrides import override
+from train.recipe import recipes, settings
+from train.recipe.overrides import override
 
 # In the stead of `python -m train`: sleeps until it is asked to stop.
 SLEEPER = """\

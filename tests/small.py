@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from train import checkpoint, recipes, settings
-from train.objectives.towers import build
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
+from train.recipe import recipes, settings
+from train.recipe.overrides import override
+from train.run import checkpoint
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
 TOWER = ["tower.width=48", "tower.vision_layers=2", "tower.text_layers=1", "tower.heads=2", "tower.table=56"]

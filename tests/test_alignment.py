@@ -1,4 +1,4 @@
-"""tipsv2.alignment and the compare command: scores against loops and scipy, and what the sentence may claim.
+"""tipsv2.analysis.alignment and the compare command: scores against loops and scipy, and what the sentence may claim.
 
 python -m pytest tests/test_alignment.py
 """
@@ -17,10 +17,10 @@ from scipy.stats import pearsonr, rankdata, zscore
 from sklearn.metrics import roc_auc_score
 
 from tipsv2.__main__ import main
-from tipsv2.alignment import MapScore, compare, compare_maps, sentence, standardise
-from tipsv2.encoder import load
-from tipsv2.heatmap import heatmap
-from tipsv2.side_by_side import draw
+from tipsv2.analysis.alignment import MapScore, compare, compare_maps, sentence, standardise
+from tipsv2.analysis.heatmap import heatmap
+from tipsv2.evaluation.side_by_side import draw
+from tipsv2.network.encoder import load
 
 ROOT = Path(__file__).parent.parent
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def url(serving, tiny_folder):
-    yield from serving(["heatmap", "segmentation", "inside", "compare"], tiny_folder)
+    yield from serving(["ask", "segment", "inside", "compare"], tiny_folder)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_a_page_left_alone_asks_nothing(visit):
 
 def test_the_documented_endpoints_are_those_of_the_page(tiny_folder):
     from app import TABS
-    from demos.page import build
+    from demos.ui.page import build
 
     told = (ROOT / "docs/explorer.md").read_text("utf-8").partition("## Endpoints")[2].partition("\n## ")[0]
     there = build(TABS, str(tiny_folder), "cpu").get_api_info()["named_endpoints"]
@@ -180,7 +180,7 @@ def test_the_documented_endpoints_are_those_of_the_page(tiny_folder):
 
 def test_no_endpoint_takes_the_resolution_of_the_encoder_the_page_opened_with(tiny_folder):
     from app import TABS
-    from demos.page import build
+    from demos.ui.page import build
 
     there = build(TABS, str(tiny_folder), "cpu").get_api_info()["named_endpoints"]
     given = {
@@ -239,7 +239,7 @@ def test_a_client_of_the_api(url, picture, tmp_path):
 
 def test_serving_a_page_loads_nothing_heavy(tiny_folder):
     code = (
-        "import json, sys; from demos.page import build; from demos.launch import launch\n"
+        "import json, sys; from demos.ui.page import build; from demos.launch import launch\n"
         f"page = build(['heatmap'], model={str(tiny_folder)!r}, device='cpu')\n"
         "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'skimage', 'sklearn'}\n"

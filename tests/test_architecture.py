@@ -1,5 +1,5 @@
-"""The import arrows of the house: app -> demos -> tipsv2, train -> tipsv2, and the leaves import none of ours. The
-Train tab, demos/train*.py, may also import KNOWN_TO_THE_TAB.
+"""The rooms of the house and the import arrows between them: app -> demos -> tipsv2, train -> tipsv2, no circles. The
+Train tab, demos/train/, may also import KNOWN_TO_THE_TAB.
 """
 
 import ast
@@ -12,23 +12,56 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("tipsv2", "train", "demos", "app")
-KNOWN_TO_THE_TAB = ("train.recipes", "train.settings", "train.overrides")
+KNOWN_TO_THE_TAB = ("train.recipe.recipes", "train.recipe.settings", "train.recipe.overrides")
 ALLOWED = {
     "tipsv2": {"tipsv2"},
     "train": {"train", "tipsv2"},
     "demos": {"demos", "tipsv2"},
     "app": {"demos", "tipsv2"},
 }
+ROOMS = {  # room -> the rooms of its package that it may import; a file beside the rooms is a leaf or an entrance
+    "tipsv2": {
+        "checkpoints": set(),
+        "network": {"checkpoints"},
+        "analysis": {"network", "checkpoints"},
+        "scenes": set(),
+        "labelled": {"analysis"},
+        "collections": {"analysis", "network", "labelled", "scenes"},
+        "evaluation": {"collections", "analysis", "network", "checkpoints", "labelled", "scenes"},
+        "sharing": {"network", "checkpoints"},
+        "benchmark": {"evaluation", "analysis", "network", "checkpoints", "scenes"},
+    },
+    "train": {
+        "recipe": set(),
+        "parallel": set(),
+        "foundations": {"recipe"},
+        "network": {"recipe"},
+        "data": {"network", "foundations", "recipe"},
+        "objectives": {"data", "network", "parallel", "recipe"},
+        "run": {"objectives", "data", "network", "parallel", "recipe"},
+        "text": {"run", "objectives", "data", "network", "recipe"},
+        "tools": {"text", "run", "objectives", "data", "network", "recipe"},
+        "reproduce": {"text", "run", "recipe"},
+        "cli": {"reproduce", "recipe"},
+    },
+    "demos": {
+        "backend": set(),
+        "server": {"backend"},
+        "export": {"backend"},
+        "ui": {"export", "server", "backend"},
+        **dict.fromkeys(("ask", "segment", "inside", "compare", "depth", "train"), {"ui", "export", "backend"}),
+    },
+}
 LEAVES = {  # file -> what of ours it may import
     "tipsv2/prompts.py": set(),
-    "tipsv2/metrics.py": set(),
-    "tipsv2/render.py": set(),
-    "tipsv2/heatmap.py": set(),
-    "tipsv2/projection.py": set(),
-    "train/losses.py": set(),
-    "train/masking.py": set(),
-    "train/name_losses.py": set(),
-    "train/schedules.py": set(),
+    "tipsv2/analysis/metrics.py": set(),
+    "tipsv2/analysis/render.py": set(),
+    "tipsv2/analysis/heatmap.py": set(),
+    "tipsv2/analysis/projection.py": set(),
+    "train/objectives/losses.py": set(),
+    "train/data/masking.py": set(),
+    "train/objectives/name_losses.py": set(),
+    "train/objectives/schedules.py": set(),
 }
 SOURCES = sorted(p for top in PACKAGES for p in (ROOT / top).rglob("*.py")) + [ROOT / "app.py"]
 
@@ -54,11 +87,61 @@ def test_arrows(path):
     relative = path.relative_to(ROOT)
     top = relative.parts[0].removesuffix(".py")
     names = imported(path)
-    if relative.match("demos/train*.py"):  # the tab knows recipes and their fields; the rest is a process of its own
-        names = {name for name in names if name != "train" and not name.startswith(KNOWN_TO_THE_TAB)}
+    if relative.is_relative_to(
+        "demos/train"
+    ):  # the tab knows recipes and their fields; the rest is a process of its own
+        names = {
+            name for name in names if name not in ("train", "train.recipe") and not name.startswith(KNOWN_TO_THE_TAB)
+        }
     assert {name.split(".")[0] for name in ours(names)} <= ALLOWED[top]
     if top in ("tipsv2", "train"):
         assert not any(name.split(".")[0] in ("gradio", "spaces") for name in names), "only app and demos know gradio"
+
+
+def room_of(name: str) -> str:
+    """The room of a module, "" for a file beside the rooms."""
+    package, _, rest = name.partition(".")
+    room = rest.partition(".")[0]
+    return room if room in ROOMS.get(package, ()) else ""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows_between_rooms(path):
+    relative = path.relative_to(ROOT)
+    package, room = relative.parts[0], relative.parts[1] if len(relative.parts) > 2 else ""
+    if not room:
+        return  # leaves are tested below, entrances may go everywhere
+    rooms = {room_of(name) for name in imported(path) if name.split(".")[0] == package} - {"", room}
+    assert rooms <= ROOMS[package][room]
+
+
+def test_every_folder_of_a_package_is_a_room_that_says_its_purpose():
+    for package, rooms in ROOMS.items():
+        folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert folders == set(rooms)
+        for room in rooms:
+            assert ast.get_docstring(ast.parse((ROOT / package / room / "__init__.py").read_text("utf-8")))
+
+
+def test_there_are_no_circles_between_rooms():
+    for rooms in ROOMS.values():
+        left = dict(rooms)
+        while left:
+            free = [room for room, below in left.items() if not below & set(left)]
+            assert free, f"a circle among {sorted(left)}"
+            for room in free:
+                del left[room]
+
+
+def test_the_backend_of_the_explorer_runs_without_gradio():
+    for path in (ROOT / "demos" / "backend").glob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+                node.body = []  # names for annotations are never imported
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+        assert not any(name.split(".")[0] == "gradio" for name in names), path.name
 
 
 @pytest.mark.parametrize("file", LEAVES)
@@ -84,15 +167,15 @@ def test_no_grab_bags_and_every_file_says_what_it_is():
 
 
 def listed_folders() -> list[str]:
-    """The folders of the README's tree: a line is indentation, a folder's name with its slash, what it holds."""
+    """The folders of the README's tree: a line is indentation, names with their slashes, what they hold."""
     tree = (ROOT / "README.md").read_text("utf-8").split("## What is where\n\n```\n")[1].split("```")[0]
     listed, above = [], {}  # indentation -> the folder that stands there
     for line in tree.splitlines():
-        indent, name = re.match(r"( *)([\w./-]+)", line).groups()
+        indent, names = re.match(r"( *)((?:[\w.-]+/ ?)*)", line).groups()
         above = {depth: folder for depth, folder in above.items() if depth < len(indent)}
-        if name.endswith("/"):
-            above[len(indent)] = name
-            listed.append("".join(above.values()).rstrip("/"))
+        listed += ["".join(above.values()) + name.rstrip("/") for name in names.split()]
+        if names:
+            above[len(indent)] = names.split()[0]
     return listed
 
 
@@ -105,7 +188,7 @@ def test_readme_lists_every_folder_of_code():
 def test_starting_costs_little():
     """The app's --help and the packages' imports load neither torch nor matplotlib nor gradio."""
     code = (
-        "import sys, tipsv2, tipsv2.catalogue, train.recipes, app\n"
+        "import sys, tipsv2, tipsv2.checkpoints.catalogue, train.recipe.recipes, app\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'sklearn', 'umap'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -5,9 +5,9 @@ import textwrap
 import pytest
 
 from train.__main__ import main
-from train.arguments import FIELDS, TRAINING
-from train.overrides import override, paths
-from train.recipes import RECIPES, get
+from train.cli.arguments import FIELDS, TRAINING
+from train.recipe.overrides import override, paths
+from train.recipe.recipes import RECIPES, get
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,12 @@ def test_ctrl_c_while_a_command_is_read_is_a_sentence(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.arguments.parse", interrupted)
+    monkeypatch.setattr("train.cli.arguments.parse", interrupted)
     assert main(["pretrain", "--out", "x"]) == 130
     assert capsys.readouterr().err == "interrupted at once; nothing was saved, so start again.\n"
+
+
+def test_alone_it_shows_its_commands(capsys):
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 0 and "pretrain" in capsys.readouterr().out

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import belongings, common, exports
-from demos.exports import Taken
+from demos.backend import belongings
+from demos.export.files import Taken
+from demos.ui import controls, export_row
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,9 +55,9 @@ class Visitor:
 
 def test_what_two_visitors_made_lies_apart_and_goes_with_each(folder):
     path = uploaded(folder)
-    copies = {who: common.accept_upload({"path": str(path)}, Visitor(who))[0] for who in "ab"}
+    copies = {who: controls.accept_upload({"path": str(path)}, Visitor(who))[0] for who in "ab"}
     assert copies["a"] != copies["b"] and "dog" in copies["a"] and path.exists()
-    made = exports.export(Taken("x", {"p": np.zeros((2, 2, 3), np.uint8)}, {}, {}), "png", "a")
+    made = export_row.export(Taken("x", {"p": np.zeros((2, 2, 3), np.uint8)}, {}, {}), "png", "a")
     belongings.clear("a")
     assert not Path(copies["a"]).exists() and not made.exists()
     assert Path(copies["b"]).exists() and path.exists()  # the other one has uploaded it, too
@@ -91,7 +92,7 @@ def test_a_wrong_claim_costs_nothing_outside_and_no_neighbour(folder, tmp_path):
 
 
 def test_examples_are_everybodys(folder):
-    path = common.keep(next((ROOT / "assets" / "examples").glob("*.png")))
+    path = controls.keep(next((ROOT / "assets" / "examples").glob("*.png")))
     belongings.claim("a", path)  # as it is with every image that an encoder sees
     belongings.clear("a")
     assert Path(path).exists()
@@ -99,18 +100,18 @@ def test_examples_are_everybodys(folder):
 
 def test_an_example_is_written_once_and_stays_young(folder):
     example = next((ROOT / "assets" / "examples").glob("*.png"))
-    path = Path(common.keep(example))
+    path = Path(controls.keep(example))
     path.write_bytes(b"marked")
     before = path.stat().st_ctime
     time.sleep(0.05)
-    assert common.keep(example) == str(path)
+    assert controls.keep(example) == str(path)
     assert path.read_bytes() == b"marked" and path.stat().st_ctime > before
 
 
 def test_an_example_that_many_click_at_once_is_whole(folder):
     example = next((ROOT / "assets" / "examples").glob("*.png"))
     with ThreadPoolExecutor(8) as pool:
-        (path,) = set(pool.map(common.keep, [example] * 8))
+        (path,) = set(pool.map(controls.keep, [example] * 8))
     with Image.open(path) as image:
         image.load()
     assert files(folder) == [Path(path)]

@@ -1,4 +1,4 @@
-"""tipsv2.benchmark and straightforward: both paths say the same, and what is printed is what was measured."""
+"""tipsv2.benchmark.inference and straightforward: both paths say the same, and what is printed is what was measured."""
 
 import json
 
@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tipsv2 import benchmark, measuring
 from tipsv2.__main__ import main
-from tipsv2.encoder import load
-from tipsv2.straightforward import Straightforward
-from tipsv2.weights import read_model
+from tipsv2.benchmark import inference as benchmark
+from tipsv2.benchmark import measuring
+from tipsv2.benchmark.straightforward import Straightforward
+from tipsv2.checkpoints.weights import read_model
+from tipsv2.network.encoder import load
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from PIL import Image
 from tipsv2.__main__ import main
 from tipsv2.evaluation.layouts import all_layouts, open_data
 from tipsv2.evaluation.layouts.coco_stuff import OBJECT_RAW, STUFF_RAW
-from tipsv2.evaluation.partial import Partial
-from tipsv2.evaluation.segmentation import evaluate
+from tipsv2.evaluation.segmentation.zero_shot import evaluate
+from tipsv2.evaluation.shared.partial import Partial
 from tipsv2.prompts import CLASS_LISTS
 
 
@@ -190,7 +190,7 @@ class Stops(Wishful):
 
 
 def test_a_stopped_evaluation_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("tipsv2.evaluation.segmentation.BATCH_SIZES", {"whole": 2})
+    monkeypatch.setattr("tipsv2.evaluation.segmentation.zero_shot.BATCH_SIZES", {"whole": 2})
     root = build(tmp_path / "data", "ade20k")
     options = dict(data=f"ade20k:{root}", out=tmp_path / "out", progress=False)
     with pytest.raises(KeyboardInterrupt):
@@ -210,11 +210,11 @@ def test_a_stopped_evaluation_goes_on(tmp_path, monkeypatch):
 def test_full_disk_is_one_sentence_and_keeps_what_was_written(tmp_path, monkeypatch):
     root = build(tmp_path / "data", "ade20k")
     encoder = Wishful("ade20k", root)
-    monkeypatch.setattr("tipsv2.evaluation.segmentation.Partial", partial(Partial, chunk=4))
+    monkeypatch.setattr("tipsv2.evaluation.segmentation.zero_shot.Partial", partial(Partial, chunk=4))
     written = Path.write_bytes
 
     def full(self, content):
-        if self.name == "000001.part":
+        if self.name.startswith(".000001.safetensors"):
             written(self, content[:10])
             raise OSError(28, "No space left on device")
         return written(self, content)

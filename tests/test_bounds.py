@@ -5,12 +5,13 @@ import torch
 from small import WORDS
 
 from tipsv2 import scenes
-from tipsv2.evaluation import drawings
-from train import bounds, monitor, recipes
+from tipsv2.evaluation.shared import drawings
 from train.__main__ import main
 from train.data.batches import Batches
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.network.tokenizer import train_tokenizer
+from train.recipe import bounds, recipes
+from train.recipe.overrides import override
+from train.run import monitor
 
 
 @pytest.fixture(scope="module")

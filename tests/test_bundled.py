@@ -18,16 +18,17 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Tipsv2Model
 
 import tipsv2
-from demos.studio import Studio
-from tipsv2 import bundled, scenes
+from demos.backend.studio import Studio
+from tipsv2 import scenes
 from tipsv2.__main__ import main as tipsv2_main
-from tipsv2.bundled import NANO, S14, current_name
-from tipsv2.heatmap import heatmap
+from tipsv2.analysis.heatmap import heatmap
+from tipsv2.checkpoints import bundled
+from tipsv2.checkpoints.bundled import NANO, S14, current_name
 from tipsv2.images import preprocessor_settings
-from train import recipes
-from train.overrides import override
-from train.teachers import VisionTeacher
-from train.tuning import open_base
+from train.network.teachers import VisionTeacher
+from train.network.tuning import open_base
+from train.recipe import recipes
+from train.recipe.overrides import override
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -148,7 +149,7 @@ def test_s14_answers_if_it_is_there(tiny_folder, tmp_path, monkeypatch):
 
 def test_an_old_name_works_and_one_line_says_the_new_one(tmp_path, caplog, capsys):
     def said():
-        lines = [record.getMessage() for record in caplog.records if record.name == "tipsv2.bundled"]
+        lines = [record.getMessage() for record in caplog.records if record.name == "tipsv2.checkpoints.bundled"]
         caplog.clear()
         bundled._say.cache_clear()
         return lines
@@ -171,7 +172,7 @@ def test_an_old_name_works_and_one_line_says_the_new_one(tmp_path, caplog, capsy
 
 
 def test_the_line_goes_to_stderr():
-    code = "from tipsv2.catalogue import find; find('tipsv2-nano'); find('tipsv2-nano')"
+    code = "from tipsv2.checkpoints.catalogue import find; find('tipsv2-nano'); find('tipsv2-nano')"
     told = subprocess.run([sys.executable, "-c", code], cwd=ASSETS.parent, capture_output=True, text=True)
     assert told.stderr == "tipsv2-nano is called opentips-nano now: the old name still works.\n" and not told.stdout
 
@@ -194,7 +195,7 @@ def test_half_precision_on_the_disk_is_computed_in_what_the_machine_multiplies(h
     assert {value.dtype for value in stored.values()} == {torch.float16}
     image = scenes.draw(0, 112).image
     for native, dtype, error in ((False, torch.float32, 2e-3), (True, torch.bfloat16, 0.1)):
-        monkeypatch.setattr("tipsv2.encoder.native_bf16", lambda device, native=native: native)
+        monkeypatch.setattr("tipsv2.network.encoder.native_bf16", lambda device, native=native: native)
         plain = tipsv2.load(half, device="cpu", fast=False).model
         for tower in (plain.vision_model, plain.text_model):
             assert {parameter.dtype for parameter in tower.parameters()} == {dtype}

@@ -1,4 +1,5 @@
-"""tipsv2.catalogue: names, the local Hub cache, downloads and their failures. The Hub is a stubbed transport.
+"""tipsv2.checkpoints.catalogue: names, the local Hub cache, downloads and their failures. The Hub is a stubbed
+transport.
 
 python -m pytest tests/test_catalogue.py
 """
@@ -17,10 +18,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from tipsv2 import bundled, download
-from tipsv2.bundled import NANO
-from tipsv2.catalogue import DPT, HUB, ModelError, available, fetch, find, is_cached
-from tipsv2.encoder import load
+from tipsv2.checkpoints import bundled, download
+from tipsv2.checkpoints.bundled import NANO
+from tipsv2.checkpoints.catalogue import DPT, HUB, ModelError, available, fetch, find, is_cached
+from tipsv2.network.encoder import load
 
 ROOT = Path(__file__).parent.parent
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -185,7 +186,7 @@ def test_hub_cache_from_the_environment(tiny_folder, tmp_path):
     """In a fresh process, where HF_HUB_CACHE is read as users set it; nothing is asked of the network."""
     lay_out(tmp_path, tiny_folder, "google/tipsv2-l14")
     code = (
-        "from tipsv2.catalogue import *; import sys\n"
+        "from tipsv2.checkpoints.catalogue import *; import sys\n"
         "print([info.name for info in HUB.values() if is_cached(info)], 'torch' in sys.modules)"
     )
     environment = os.environ | {

@@ -26,11 +26,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tipsv2.pairs import open_pairs
+from tipsv2.collections.pairs import open_pairs
 from train.__main__ import main
-from train.caption import load_captioner
-from train.check import look_through
-from train.settings import Data
+from train.recipe.settings import Data
+from train.tools.caption import load_captioner
+from train.tools.check import look_through
 
 WORDS = "a an the on under red green blue cat dog grass sky describe this image in detail one short sentence of".split()
 
@@ -108,7 +108,7 @@ def test_numbers_that_call_for_it_are_followed_by_advice(tmp_path, monkeypatch, 
     assert len(look_through(Data(source=str(path)), show=False).advice) == 1
     assert look_through(Data(source=str(path)), limit=5, show=False).advice == []
     assert len(look_through(Data(source=str(path)), limit=12, show=False).advice) == 1
-    monkeypatch.setattr("train.check.FEW", 12)
+    monkeypatch.setattr("train.tools.check.FEW", 12)
     assert look_through(Data(source=str(path)), show=False).advice == []
 
     monkeypatch.chdir(tmp_path)
@@ -322,7 +322,7 @@ def test_a_processor_that_wants_more_packages_names_them(monkeypatch, llava, sai
     def wants(*given, **rest):
         raise ImportError(said)
 
-    monkeypatch.setattr("train.caption.AutoProcessor.from_pretrained", wants)
+    monkeypatch.setattr("train.tools.caption.AutoProcessor.from_pretrained", wants)
     with pytest.raises(ValueError, match=rf"^--model .* needs .*, not installed here: .*{hint}") as error:
         load_captioner(str(llava))
     assert "\n" not in str(error.value)

@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 
-from demos.compare_steps import Steps
-from demos.studio import Studio
+from demos.backend.studio import Studio
+from demos.compare.steps import Steps
 from tipsv2 import load
-from tipsv2.catalogue import ModelError, find
+from tipsv2.checkpoints.catalogue import ModelError, find
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def run(tmp_path, tiny_folder):
 
 
 def keep(folder, step, drop="", extra=()):
-    """Write a checkpoint as train/checkpoint.py does: the network under objective.model, moments and the like beside
-    it.
+    """Write a checkpoint as train/run/checkpoint.py does: the network under objective.model, moments and the like
+    beside it.
     """
     place = folder / "checkpoints" / f"step-{step:07d}"
     place.mkdir(parents=True)

@@ -15,11 +15,11 @@ from sklearn.metrics import top_k_accuracy_score
 
 from tipsv2 import load, scenes
 from tipsv2.__main__ import main
-from tipsv2.evaluation.classification import evaluate
-from tipsv2.evaluation.drawings import FIRST_SEED, draw_example, examples, open_labelled
-from tipsv2.evaluation.instances import open_instances
-from tipsv2.evaluation.ranking import top
-from tipsv2.metrics import answer_ranks
+from tipsv2.analysis.metrics import answer_ranks
+from tipsv2.evaluation.shared.drawings import FIRST_SEED, draw_example, examples, open_labelled
+from tipsv2.evaluation.shared.ranking import top
+from tipsv2.evaluation.tasks.classification import evaluate
+from tipsv2.evaluation.tasks.instances import open_instances
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -14,9 +14,9 @@ from conftest import DATA
 from PIL import Image
 
 from tipsv2.__main__ import main
-from tipsv2.heatmap import heatmap
-from tipsv2.render import PALETTE, colorize
-from tipsv2.segmentation import segment
+from tipsv2.analysis.heatmap import heatmap
+from tipsv2.analysis.render import PALETTE, colorize
+from tipsv2.analysis.segmentation import segment
 
 ROOT = Path(__file__).parent.parent
 
@@ -171,3 +171,9 @@ def test_help_is_quick_and_shows_examples():
         assert " torch\n" not in run.stderr and " transformers\n" not in run.stderr
     run = subprocess.run([sys.executable, "-m", "tipsv2", "paint"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2 and "Traceback" not in run.stderr
+
+
+def test_alone_it_shows_commands_with_examples(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert 'heatmap dog.jpg "a dog"' in printed and "evaluate" in printed

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from shapes import write
 from small import save_teacher
 
-from train import cost, monitor
 from train.__main__ import main
 from train.objectives import Objective
+from train.run import cost, monitor
 
 TINY = [
     *("tower.width=48", "tower.vision_layers=2", "tower.text_layers=1", "tower.heads=2", "tower.table=56"),
@@ -206,13 +206,13 @@ def test_an_interrupted_command_says_what_it_leaves(arguments, said, tmp_path, c
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.benchmark.run", interrupted)
+    monkeypatch.setattr("train.tools.benchmark.run", interrupted)
     assert main(["benchmark"]) == 130 and "so start again" in capsys.readouterr().err
     for name in (
         "train.data.shards.write_shards",
-        "train.multilingual.train_teacher",
+        "train.text.multilingual.train_teacher",
         "train.text.distill.run",
-        "train.run.start",
+        "train.run.start.start",
     ):
         monkeypatch.setattr(name, interrupted)
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 130

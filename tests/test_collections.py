@@ -16,12 +16,12 @@ import pyarrow as pa
 import pytest
 
 from tipsv2.__main__ import main as embed_or_evaluate
+from tipsv2.collections.pairs import open_pairs
+from tipsv2.collections.repeated_rows import RepeatedRows
+from tipsv2.collections.text_files import encoding_of, listed
 from tipsv2.images import ImageError
-from tipsv2.pairs import open_pairs
-from tipsv2.repeated_rows import RepeatedRows
-from tipsv2.text_files import encoding_of, listed
-from train.check import look_through
-from train.settings import Data
+from train.recipe.settings import Data
+from train.tools.check import look_through
 
 COUNT = 4
 EXPECTED = [(i, (f"picture number {i}",)) for i in range(COUNT)]

@@ -1,4 +1,5 @@
-"""The Compare tab: what it shows is what tipsv2.alignment, layers and projection found; its page in a real Chromium.
+"""The Compare tab: what it shows is what tipsv2.analysis.alignment, layers and projection found; its page in a real
+Chromium.
 
 python -m pytest tests/test_compare_tab.py
 """
@@ -14,14 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import belongings, compare_charts, compare_mask
-from demos.compare import Compares
-from demos.compare_api import Endpoints
-from demos.compare_sides import look, measure, partner
-from demos.studio import Studio
-from tipsv2 import bundled
-from tipsv2.bundled import NANO, S14
-from tipsv2.catalogue import ModelError
+from demos.backend import belongings
+from demos.backend.studio import Studio
+from demos.compare import charts as compare_charts
+from demos.compare import mask as compare_mask
+from demos.compare.api import Endpoints
+from demos.compare.sides import look, measure, partner
+from demos.compare.tab import Compares
+from tipsv2.checkpoints import bundled
+from tipsv2.checkpoints.bundled import NANO, S14
+from tipsv2.checkpoints.catalogue import ModelError
 from tipsv2.images import ImageError
 
 WORDS = ["dog", "grass"]
@@ -80,8 +83,8 @@ def cells(page):
 
 @pytest.mark.parametrize("sides", [SAME, OTHER], ids=["one model", "two models"])
 def test_the_page_shows_what_the_library_finds(studio, picture, mask, sides):
-    from tipsv2.alignment import compare_maps
-    from tipsv2.heatmap import heatmap
+    from tipsv2.analysis.alignment import compare_maps
+    from tipsv2.analysis.heatmap import heatmap
 
     encoders = studio.encoder(sides["model_a"]), studio.encoder(sides["model_b"])
     kinds = sides["features_a"], sides["features_b"]
@@ -102,7 +105,7 @@ def test_the_page_shows_what_the_library_finds(studio, picture, mask, sides):
 
 
 def test_the_difference_is_red_where_b_responds_more(studio, picture):
-    from tipsv2.render import colorize
+    from tipsv2.analysis.render import colorize
 
     page, _ = draw(studio, picture, ["dog"])
     pictures = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="Where B', page)
@@ -146,7 +149,7 @@ def test_what_was_typed_is_escaped(studio, picture, mask):
 
 @pytest.mark.parametrize("sides", [SAME, OTHER], ids=["one model", "two models"])
 def test_layers_are_those_of_the_library(studio, picture, mask, sides):
-    from tipsv2.layers import layer_cka, layer_scores
+    from tipsv2.analysis.layers import layer_cka, layer_scores
 
     encoders = studio.encoder(sides["model_a"]), studio.encoder(sides["model_b"])
     layers = [each.encode_layers(picture) for each in encoders]
@@ -255,9 +258,9 @@ def test_the_side_opposite(studio, tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(bundled, "MODELS_FOLDER", tmp_path)
     shutil.copytree(tiny_folder, tmp_path / NANO)
     alone = Studio(NANO, device="cpu")
-    monkeypatch.setattr("demos.compare_sides.is_cached", lambda info: False)
+    monkeypatch.setattr("demos.compare.sides.is_cached", lambda info: False)
     assert partner(alone, None) == (NANO, "final")
-    monkeypatch.setattr("demos.compare_sides.is_cached", lambda info: info.name == "tipsv2-b14")
+    monkeypatch.setattr("demos.compare.sides.is_cached", lambda info: info.name == "tipsv2-b14")
     assert partner(alone, None) == ("tipsv2-b14", "values")
 
 

@@ -7,8 +7,8 @@ from miniatures import Wishful, build
 from PIL import Image
 
 from tipsv2.__main__ import main
-from tipsv2.evaluation.comparison import difference_bars, table
-from tipsv2.evaluation.segmentation import measure
+from tipsv2.evaluation.segmentation.comparison import difference_bars, table
+from tipsv2.evaluation.segmentation.zero_shot import measure
 
 
 class Better(Wishful):

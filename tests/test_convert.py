@@ -1,4 +1,5 @@
-"""tipsv2.convert against the official PyTorch implementation's own numbers (tests/data/tiny_*_expected.npz), both ways.
+"""tipsv2.sharing.convert against the official PyTorch implementation's own numbers
+(tests/data/tiny_*_expected.npz), both ways.
 
 python -m pytest tests/test_convert.py
 """
@@ -14,11 +15,11 @@ from conftest import DATA
 from transformers import Tipsv2Model
 
 from tipsv2.__main__ import main
-from tipsv2.catalogue import ModelError
-from tipsv2.convert import check_fit, from_official, to_folder, to_official
-from tipsv2.dense import vision_features
-from tipsv2.encoder import load
-from tipsv2.official import config_of, official, read_npz, state_dict
+from tipsv2.checkpoints.catalogue import ModelError
+from tipsv2.checkpoints.official import config_of, official, read_npz, state_dict
+from tipsv2.network.dense import vision_features
+from tipsv2.network.encoder import load
+from tipsv2.sharing.convert import check_fit, from_official, to_folder, to_official
 
 KINDS = ("tiny_mlp", "tiny_swiglu")
 TOLERANCE = 1e-5

@@ -9,12 +9,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import Tipsv2Config, Tipsv2Model
 
-from train import benchmark, cost, recipes, run
 from train.data.batches import Batches
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
 from train.objectives import Objective
-from train.objectives.towers import build
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run import cost
+from train.run import start as run
+from train.tools import benchmark
 
 
 @pytest.mark.parametrize("ema", ["heads", "full"])

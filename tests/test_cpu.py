@@ -1,4 +1,4 @@
-"""tipsv2.cpu: packed weights and attention in blocks give what torch gives."""
+"""tipsv2.network.cpu: packed weights and attention in blocks give what torch gives."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from conftest import make_model
 from torch import nn
 from transformers.activations import GELUActivation
 
-from tipsv2 import cpu
+from tipsv2.network import cpu
 
 
 @pytest.mark.parametrize("dtype, close", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])

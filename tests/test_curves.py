@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from run_folders import logged, run_folder, short
 
 from train.__main__ import main
-from train.curves import COLORS, SMOOTH, figure_of
+from train.tools.curves import COLORS, SMOOTH, figure_of
 
 STEPS = 40
 

@@ -16,16 +16,17 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tipsv2 import scenes
-from train import checkpoint, monitor, recipes
 from train.__main__ import main
 from train.data.batches import Batches, BatchStream
 from train.data.samples import CaptionedImages
 from train.data.views import global_crop, random_window
-from train.loop import Stopped, fit
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
 from train.objectives import Objective
-from train.objectives.towers import build
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run import checkpoint, monitor
+from train.run.loop import Stopped, fit
 
 
 @pytest.fixture(autouse=True)

@@ -19,19 +19,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import common, examples, views
-from demos.compare import Compares
-from demos.export_files import coco
-from demos.exports import Taken
-from demos.heatmap import Heatmaps
-from demos.heatmap_api import Endpoints
-from demos.heatmap_work import Question, patch_at
+from demos.ask.api import Endpoints
+from demos.ask.tab import Heatmaps
+from demos.ask.work import Question, patch_at
+from demos.backend.studio import KEEP_IMAGES, LONGEST, MAX_PATCHES, Studio
+from demos.compare.tab import Compares
+from demos.export.files import Taken, coco
 from demos.launch import parser
-from demos.loading import status_html
-from demos.page import build
-from demos.studio import KEEP_IMAGES, LONGEST, MAX_PATCHES, Studio
-from tipsv2 import bundled
-from tipsv2.bundled import DRAWINGS, PHOTOGRAPHS
+from demos.ui import controls, examples, views
+from demos.ui.loading import status_html
+from demos.ui.page import build
+from tipsv2.checkpoints import bundled
+from tipsv2.checkpoints.bundled import DRAWINGS, PHOTOGRAPHS
 from tipsv2.images import fit_size
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -207,7 +206,7 @@ def test_bad_uploads_become_one_sentence_and_an_empty_field(tmp_path, name, cont
         whole = (tmp_path / "whole.png").read_bytes()
         content = whole[: len(whole) // 2]
     with pytest.warns(UserWarning, match=told) as caught:
-        assert common.accept_upload(upload(tmp_path, name, content)) == (None, None)
+        assert controls.accept_upload(upload(tmp_path, name, content)) == (None, None)
     assert len(caught) == 1
 
 
@@ -223,7 +222,7 @@ def test_bad_uploads_become_one_sentence_and_an_empty_field(tmp_path, name, cont
     ],
 )
 def test_odd_images_become_rgb(studio, tmp_path, name, content, size):
-    path, kept = common.accept_upload(upload(tmp_path, name, content))
+    path, kept = controls.accept_upload(upload(tmp_path, name, content))
     assert path == kept
     with Image.open(path) as shown:
         assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", size)
@@ -234,7 +233,7 @@ def test_odd_images_become_rgb(studio, tmp_path, name, content, size):
 def test_an_upload_keeps_what_an_encoder_can_use_and_its_first_size(studio, tmp_path, size, kept, monkeypatch):
     told = []
     monkeypatch.setattr(gr, "Info", lambda text, **_: told.append(text))
-    path, _ = common.accept_upload(upload(tmp_path, "photo.png", Image.new("RGB", size)))
+    path, _ = controls.accept_upload(upload(tmp_path, "photo.png", Image.new("RGB", size)))
     with Image.open(path) as image:
         assert image.size == kept
     masks = {"dog": np.ones(kept[::-1], bool)}
@@ -252,7 +251,7 @@ def test_uploads_are_turned_as_their_exif_says(tmp_path):
     exif[0x0112] = 6
     path = tmp_path / "phone.jpg"
     NOISE.save(path, exif=exif)
-    with Image.open(common.accept_upload({"path": str(path)})[0]) as shown:
+    with Image.open(controls.accept_upload({"path": str(path)})[0]) as shown:
         assert shown.size == (40, 50)
 
 
@@ -328,16 +327,16 @@ def test_a_page_opens_on_a_photograph_where_the_encoder_knows_some(tiny_folder, 
     for name, kind in ((bundled.NANO, DRAWINGS), (bundled.S14, PHOTOGRAPHS)):
         shutil.copytree(tiny_folder, tmp_path / name)
         studio = Studio("auto", device="cpu")
-        assert studio.first == name and common.pick_example(studio, None, 0).kind == kind
-        assert common.first_queries(studio) == list(common.pick_example(studio, name, 0).queries)
+        assert studio.first == name and controls.pick_example(studio, None, 0).kind == kind
+        assert controls.first_queries(studio) == list(controls.pick_example(studio, name, 0).queries)
         assert f"knows {' and '.join(bundled.about(name).knows)}" in status_html(studio, name)
         base = [
             each for each in build(["train"], "auto", "cpu").blocks.values() if getattr(each, "label", "") == "Base"
         ]
         assert [each.value for each in base] == [bundled.NANO]  # the small one, whichever answers
-    assert common.pick_example(studio, "tipsv2-nano", 0).kind == DRAWINGS
+    assert controls.pick_example(studio, "tipsv2-nano", 0).kind == DRAWINGS
     queries = Compares(studio).take_example(None, 0)[2]
-    assert queries == [each for each in common.first_queries(studio) if each != "a dog"] and len(queries) == 3
+    assert queries == [each for each in controls.first_queries(studio) if each != "a dog"] and len(queries) == 3
 
 
 def test_examples_are_taken_whole(studio):
@@ -346,12 +345,12 @@ def test_examples_are_taken_whole(studio):
     assert field == image and Path(image).is_file() and queries and patch is None
     with pytest.raises(ValueError, match="reload"):
         handlers.take_example(None, 999)
-    assert views.thumbnails([]) == "" and common.strip_html(studio, None).count("<button") >= 6
+    assert views.thumbnails([]) == "" and controls.strip_html(studio, None).count("<button") >= 6
 
 
 @pytest.mark.parametrize("training, low, high", [(56, 28, 224), (224, 112, 896), (448, 224, 1372), (0, 224, 1372)])
 def test_resolution_range(training, low, high):
-    assert {"minimum": low, "maximum": high, "step": 14}.items() <= common.resolution_range(training).items()
+    assert {"minimum": low, "maximum": high, "step": 14}.items() <= controls.resolution_range(training).items()
 
 
 def test_help_comes_at_once():
@@ -373,7 +372,7 @@ def test_an_unknown_model_is_a_sentence_on_the_command_line():
 
 
 def test_a_picture_of_a_map_has_exactly_its_colours():
-    from tipsv2.render import colorize
+    from tipsv2.analysis.render import colorize
 
     values = np.random.default_rng(0).normal(size=(7, 9)).astype(np.float32)
     shown = Image.open(

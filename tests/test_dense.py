@@ -1,4 +1,5 @@
-"""tipsv2.dense: one pass, two ways through the last block; windows that stitch back. Golden numbers: test_convert.py.
+"""tipsv2.network.dense: one pass, two ways through the last block; windows that stitch back. Golden numbers:
+test_convert.py.
 
 python -m pytest tests/test_dense.py
 """
@@ -9,7 +10,7 @@ import torch
 from conftest import make_model
 
 import tipsv2
-from tipsv2.dense import crop_windows, layer_features, stitch, vision_features, window_corners
+from tipsv2.network.dense import crop_windows, layer_features, stitch, vision_features, window_corners
 from tipsv2.scenes import draw
 
 

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from test_dpt import make_dpt
 
-from tipsv2.dpt import load_dpt
-from tipsv2.evaluation import depth, normals, segmentation_probe
-from tipsv2.evaluation.dense import evaluate_task
+from tipsv2.analysis.depth import load_dpt
 from tipsv2.evaluation.layouts import open_data
 from tipsv2.evaluation.layouts.navi import normals_from_depth, read_depth
+from tipsv2.evaluation.probing.dense import evaluate_task
+from tipsv2.evaluation.segmentation import linear as segmentation_probe
+from tipsv2.evaluation.tasks import depth, normals
 
 SCENES = ("kitchen", "office")
 
@@ -199,7 +200,7 @@ def test_images_without_a_known_pixel_are_left_out_and_said(nyu, tiny_encoder):
 
 
 def test_what_was_judged_before_a_missing_file_is_kept(nyu, tiny_encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("tipsv2.evaluation.dense.BATCH_SIZE", 2)
+    monkeypatch.setattr("tipsv2.evaluation.probing.dense.BATCH_SIZE", 2)
     lost = nyu / "test" / "office" / "sync_depth_00005.png"
     kept = lost.rename(tmp_path / "kept.png")
     asked = []

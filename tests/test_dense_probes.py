@@ -12,10 +12,11 @@ from test_dpt import make_dpt
 
 from tipsv2 import scenes
 from tipsv2.__main__ import main
-from tipsv2.dpt import load_dpt
-from tipsv2.evaluation import depth, normals, segmentation_probe
-from tipsv2.evaluation.dense import evaluate_task
+from tipsv2.analysis.depth import load_dpt
 from tipsv2.evaluation.layouts import Split
+from tipsv2.evaluation.probing.dense import evaluate_task
+from tipsv2.evaluation.segmentation import linear as segmentation_probe
+from tipsv2.evaluation.tasks import depth, normals
 from tipsv2.scenes.geometry import FAR, NEAR
 
 SMALL = dict(resolution=28, limit=4, train_limit=6, epochs=1, progress=False)

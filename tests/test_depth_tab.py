@@ -23,14 +23,18 @@ import pytest
 from PIL import Image
 from test_dpt import make_dpt
 
-from demos import belongings, depth, depth_memory, depth_offer, depth_views, downloads
-from demos.depth import Depths
-from demos.depth_api import DepthOutputs
-from demos.depth_memory import KEEP_SCENES, DepthMemory, apart
-from demos.exports import export
+from demos.backend import belongings, downloads
+from demos.backend import heads as depth_memory
+from demos.backend.heads import KEEP_SCENES, DepthMemory, apart
+from demos.depth import offer as depth_offer
+from demos.depth import tab as depth
+from demos.depth import views as depth_views
+from demos.depth.api import DepthOutputs
+from demos.depth.tab import Depths
+from demos.ui.export_row import export
 from tipsv2.__main__ import main
-from tipsv2.catalogue import DPT, ModelError, find
-from tipsv2.dpt import ADE20K, load_dpt
+from tipsv2.analysis.depth import ADE20K, load_dpt
+from tipsv2.checkpoints.catalogue import DPT, ModelError, find
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = "image loaded chosen trouble resolution span near far colormap".split()
@@ -508,7 +512,7 @@ def test_a_client_of_the_api(url, picture):
 
 def test_serving_the_tab_loads_nothing_heavy(folder):
     code = (
-        "import json, sys; from demos.page import build; from demos.launch import launch\n"
+        "import json, sys; from demos.ui.page import build; from demos.launch import launch\n"
         f"page = build(['depth'], model={str(folder)!r}, device='cpu')\n"
         "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'numba', 'skimage', 'sklearn', 'scipy'}\n"

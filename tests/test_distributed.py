@@ -8,13 +8,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from train import recipes
 from train.data.batches import Batches
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
+from train.network.tuning import choose_parts
 from train.objectives import Objective
-from train.objectives.towers import build
-from train.overrides import override
-from train.tokenizer import train_tokenizer
-from train.tuning import choose_parts
+from train.recipe import recipes
+from train.recipe.overrides import override
 
 ALONE = [f"stages.1.{field}=0" for field in ("patch_weight", "local_crops", "mask_ratio")]
 LABELS = ["patch_labels.weight=1", "patch_labels.features=both"]

@@ -11,8 +11,9 @@ from urllib.parse import unquote
 import pytest
 
 from tipsv2.__main__ import build_parser
-from train import arguments, recipes
-from train.overrides import override
+from train.cli import arguments
+from train.recipe import recipes
+from train.recipe.overrides import override
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

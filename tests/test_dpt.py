@@ -1,4 +1,5 @@
-"""tipsv2.dpt and tipsv2.dpt_picture: against transformers' own forward pass on a tiny random model, and closed forms.
+"""tipsv2.analysis.depth and tipsv2.analysis.depth_picture: against transformers' own forward pass on a tiny random
+model, and closed forms.
 
 python -m pytest tests/test_dpt.py
 """
@@ -16,11 +17,11 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tipsv2 import catalogue
 from tipsv2.__main__ import main
-from tipsv2.catalogue import ModelError
-from tipsv2.dpt import ADE20K, MAX_PATCHES, load_dpt
-from tipsv2.encoder import load
+from tipsv2.analysis.depth import ADE20K, MAX_PATCHES, load_dpt
+from tipsv2.checkpoints import catalogue
+from tipsv2.checkpoints.catalogue import ModelError
+from tipsv2.network.encoder import load
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 5
@@ -337,7 +338,7 @@ def test_depth_command(folder, image, tmp_path, capsys):
 
 def test_panels_of_one_head_and_of_a_large_image(tmp_path):
     make_dpt("Tipsv2DptForNormalEstimation").save_pretrained(tmp_path / "normals")
-    from tipsv2.dpt_picture import LONGEST, panels
+    from tipsv2.analysis.depth_picture import LONGEST, panels
 
     pixels = np.zeros((300, 1500, 3), np.uint8)
     found = load_dpt(tmp_path / "normals", device="cpu").predict(pixels)
@@ -365,6 +366,9 @@ def test_sentences(folder, image, tmp_path, capsys, arguments, words):
 
 
 def test_the_command_adds_nothing_heavy():
-    code = "import sys, tipsv2.dpt_picture; assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
+    code = (
+        "import sys, tipsv2.analysis.depth_picture\n"
+        "assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 
 from tipsv2.__main__ import main
-from tipsv2.ahead import ahead
-from tipsv2.collection import End, open_collection
-from tipsv2.embed import embed
-from tipsv2.embeddings import open_table, read_captions, read_embeddings, read_manifest, read_patches
+from tipsv2.collections.embed import embed
+from tipsv2.collections.parts import End, open_collection
+from tipsv2.collections.prefetch import ahead
+from tipsv2.collections.store import open_table, read_captions, read_embeddings, read_manifest, read_patches
 
 ROOT = Path(__file__).parent.parent
 
@@ -237,7 +237,7 @@ def test_a_full_disk_keeps_what_is_finished(mixed, tiny_folder, tmp_path, monkey
 
 
 def test_ctrl_c_keeps_finished_shards(mixed, tiny_folder, tmp_path, monkeypatch, capsys):
-    from tipsv2.encoder import Encoder
+    from tipsv2.network.encoder import Encoder
 
     real, calls = Encoder.encode_pixels, []
 
@@ -372,8 +372,9 @@ def plain(out):
 @pytest.mark.parametrize("kind", ["folder", "tars"])
 def test_an_interrupted_part_goes_on_where_it_was(kind, tiny_encoder, tmp_path, monkeypatch):
     """Half of one part is kept; the rest is read alone, and all is as if nothing had happened."""
-    from tipsv2 import embed as module
     from tipsv2.encoder import Encoder
+
+    from tipsv2.collections import embed as module
 
     data = photos.folder(tmp_path / "data", 12) if kind == "folder" else photos.shards(tmp_path / "data", 12)
     if kind == "folder":

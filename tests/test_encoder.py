@@ -1,4 +1,4 @@
-"""tipsv2.encoder against plain transformers, and every way a model folder can be wrong.
+"""tipsv2.network.encoder against plain transformers, and every way a model folder can be wrong.
 
 python -m pytest tests/test_encoder.py
 """
@@ -18,10 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Tipsv2Model
 
-from tipsv2 import encoder as encoder_module
-from tipsv2.catalogue import ModelError, num_parameters
-from tipsv2.encoder import load, native_bf16
+from tipsv2.checkpoints.catalogue import ModelError, num_parameters
 from tipsv2.images import ImageError, to_tensor
+from tipsv2.network import encoder as encoder_module
+from tipsv2.network.encoder import load, native_bf16
 from tipsv2.prompts import TEMPLATES
 
 ROOT = Path(__file__).parent.parent
@@ -376,7 +376,8 @@ def test_code_in_the_folder_never_runs(broken):
 def test_importing_is_light():
     """tipsv2 and what the command line needs for --help load neither torch nor transformers, matplotlib or the Hub."""
     code = (
-        "import sys, tipsv2, tipsv2.__main__, tipsv2.catalogue, tipsv2.images, tipsv2.render, tipsv2.metrics\n"
+        "import sys, tipsv2, tipsv2.__main__, tipsv2.checkpoints.catalogue, tipsv2.images\n"
+        "import tipsv2.analysis.render, tipsv2.analysis.metrics\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'sklearn', 'skimage', 'huggingface_hub'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

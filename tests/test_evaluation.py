@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from tipsv2 import scenes
-from tipsv2.evaluation import segmentation
-from tipsv2.evaluation.segmentation import evaluate, score_scenes
-from tipsv2.evaluation.segmentation_scores import chance
+from tipsv2.evaluation.segmentation import zero_shot as segmentation
+from tipsv2.evaluation.segmentation.scores import chance
+from tipsv2.evaluation.segmentation.zero_shot import evaluate, score_scenes
 
 
 class Oracle:

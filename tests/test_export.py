@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from conftest import DATA
 
 import tipsv2
-from tipsv2 import exportable
 from tipsv2.__main__ import main
-from tipsv2.catalogue import ModelError
-from tipsv2.export import NEEDED, export, opened
+from tipsv2.checkpoints.catalogue import ModelError
+from tipsv2.sharing import exportable
+from tipsv2.sharing.export import NEEDED, export, opened
 
 IMAGE = DATA.parents[1] / "assets" / "examples" / "scene_1.png"
 PHRASES = ["a banana", "A small GEAR at the bottom left", "犬"]

@@ -19,15 +19,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import compare_export, export_files, exports, exports_views, inside_export, snippets
-from demos.compare import Compares
-from demos.exports import Taken
-from demos.inside import Insides
-from demos.studio import Studio
-from tipsv2 import projection
-from tipsv2.bundled import NANO
-from tipsv2.catalogue import find
-from tipsv2.rle import decode
+from demos.backend.studio import Studio
+from demos.compare import export as compare_export
+from demos.compare.tab import Compares
+from demos.export import files as export_files
+from demos.export import snippets
+from demos.export.files import Taken
+from demos.inside import export as inside_export
+from demos.inside.tab import Insides
+from demos.ui import export_row, export_views
+from tipsv2.analysis import projection
+from tipsv2.analysis.rle import decode
+from tipsv2.checkpoints.bundled import NANO
+from tipsv2.checkpoints.catalogue import find
 
 ROOT = Path(__file__).resolve().parent.parent
 BLANK = np.zeros((4, 6, 3), np.uint8)
@@ -121,7 +125,7 @@ def test_what_is_not_there_is_a_sentence(kind, tmp_path):
 
 
 def test_every_file_has_a_folder_nobody_can_guess():
-    first, second = (exports.export(taken(), "json", "a") for _ in range(2))
+    first, second = (export_row.export(taken(), "json", "a") for _ in range(2))
     assert first.parent != second.parent and all(len(path.parent.name) == 32 for path in (first, second))
 
 
@@ -130,13 +134,13 @@ def test_every_file_has_a_folder_nobody_can_guess():
 
 def test_code_is_escaped_and_reads_as_it_was():
     python = 'from a import b  # <i>\nx = "<script>" if 1.5e-3 else None'
-    page = exports_views.code(python, "python -m tipsv2 heatmap image.png '<b>' --mode cosine")
+    page = export_views.code(python, "python -m tipsv2 heatmap image.png '<b>' --mode cosine")
     shown = [re.sub("<.*?>", "", each) for each in re.findall("<code>(.*?)</code>", page, re.DOTALL)]
     assert html.unescape(shown[0]) == python and html.unescape(shown[1]).endswith("'<b>' --mode cosine")
     assert "<script>" not in page and "<i>" not in page
     for part in ('"keyword">from<', '"note"># &lt;i&gt;<', '"number">1.5e-3<', '"option">--mode<'):
         assert f"<span class={part}" in page
-    assert "command" not in exports_views.code(python, "")
+    assert "command" not in export_views.code(python, "")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +309,7 @@ def test_compare_gives_both_sides(studio, folder):
 @pytest.fixture(scope="module")
 def served(tiny_folder):
     from demos.launch import launch
-    from demos.page import build
+    from demos.ui.page import build
 
     page = build(["inside"], model=str(tiny_folder), device="cpu")
     _, address, _ = launch(page, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)

@@ -18,17 +18,19 @@ from transformers import Tipsv2Model
 
 import tipsv2
 from tipsv2 import scenes
-from tipsv2.evaluation.retrieval import rank_both_ways, recalls
+from tipsv2.collections.pairs import open_pairs
+from tipsv2.evaluation.tasks.retrieval import rank_both_ways, recalls
 from tipsv2.images import preprocessor_settings
-from tipsv2.pairs import open_pairs
-from train import checkpoint, losses, monitor, recipes, settings, tuning
 from train.__main__ import main
 from train.data.batches import Batches
 from train.data.labels import patch_classes, patch_labels
 from train.data.views import Window
-from train.loop import Stopped, fit
-from train.objectives import Objective
-from train.overrides import override
+from train.network import tuning
+from train.objectives import Objective, losses
+from train.recipe import recipes, settings
+from train.recipe.overrides import override
+from train.run import checkpoint, monitor
+from train.run.loop import Stopped, fit
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["stages.0.steps=3", "stages.0.batch_size=4", "warmup=1", "precision=fp32", "workers=0", "save_every=1000"]

@@ -11,7 +11,7 @@ from miniatures import build
 
 from tipsv2.__main__ import main
 from tipsv2.evaluation.layouts import HELD_OUT, open_data
-from tipsv2.evaluation.segmentation import evaluate
+from tipsv2.evaluation.segmentation.zero_shot import evaluate
 
 
 class Levels:

@@ -14,11 +14,13 @@ from transformers import BertConfig, BertModel, Tipsv2Model, Tipsv2TextConfig, T
 from unimodal import DEVIATION, MEAN, randomise
 
 import tipsv2
-from tipsv2.dense import vision_features
-from train import checkpoint, recipes, tuning
-from train.from_dinov2 import assemble, turned, vision_tower
+from tipsv2.network.dense import vision_features
+from train.network import tuning
+from train.network.from_dinov2 import assemble, turned, vision_tower
 from train.objectives.view import ROLES, look
-from train.overrides import override
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run import checkpoint
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 14, "image_size": 70}
 CHECKPOINTS = {  # class, what its configuration has besides

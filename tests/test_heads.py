@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.heads import Heads, ProjectionHead
+from train.objectives.heads import Heads, ProjectionHead
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""tipsv2.heatmap against loops and scikit-image, and on features with a known answer.
+"""tipsv2.analysis.heatmap against loops and scikit-image, and on features with a known answer.
 
 python -m pytest tests/test_heatmap.py
 """
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from skimage.transform import resize
 
-from tipsv2.heatmap import compete, heatmap, patch_similarity, pick_features, similarity, to_pixels
+from tipsv2.analysis.heatmap import compete, heatmap, patch_similarity, pick_features, similarity, to_pixels
 
 
 def cosine(a, b) -> float:

@@ -1,4 +1,4 @@
-"""tipsv2.regions against scipy, a flood fill and filled outlines.
+"""tipsv2.analysis.regions against scipy, a flood fill and filled outlines.
 
 python -m pytest tests/test_heatmap_regions.py
 """
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.draw import polygon2mask
 
-from tipsv2.regions import at_share, find_regions, outlines
+from tipsv2.analysis.regions import at_share, find_regions, outlines
 
 
 def flood(mask):

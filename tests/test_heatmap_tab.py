@@ -15,15 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from demos import heatmap_export, heatmap_views
-from demos.heatmap import Heatmaps, as_sentence, default_threshold
-from demos.heatmap_api import Endpoints
-from demos.heatmap_work import MAX_TEMPLATES, Question, layer_number, templates_of, vocabulary
-from demos.studio import Studio
-from tipsv2.bundled import DRAWINGS, PHOTOGRAPHS
-from tipsv2.heatmap import heatmap, patch_similarity, to_pixels
-from tipsv2.regions import at_share, find_regions
-from tipsv2.words import word_maps
+from demos.ask import export, views
+from demos.ask.api import Endpoints
+from demos.ask.tab import Heatmaps, as_sentence, default_threshold
+from demos.ask.work import MAX_TEMPLATES, Question, layer_number, templates_of, vocabulary
+from demos.backend.studio import Studio
+from tipsv2.analysis.heatmap import heatmap, patch_similarity, to_pixels
+from tipsv2.analysis.regions import at_share, find_regions
+from tipsv2.analysis.words import word_maps
+from tipsv2.checkpoints.bundled import DRAWINGS, PHOTOGRAPHS
 
 SENTENCE = "a red dog on grass"
 
@@ -204,8 +204,8 @@ def test_every_kind_of_encoder_has_a_vocabulary():
 
 
 def test_windows_look_closer_and_tell_their_price(tab, picture):
-    from tipsv2.heatmap import similarity
-    from tipsv2.windows import encode_windows
+    from tipsv2.analysis.heatmap import similarity
+    from tipsv2.network.windows import encode_windows
 
     page, note = draw(tab, picture, queries=["dog"], windows=True, resolution=112)
     encoder = tab.studio.encoder()
@@ -278,9 +278,7 @@ def test_the_api_speaks_numbers(tab, picture, other):
 
 def take(tab, image, opacity=0.5, **asked):
     question = Question(image, **(dict(resolution=56) | asked))
-    return heatmap_export.take(
-        tab, *(getattr(question, each.name) for each in fields(Question)), opacity, request=Visitor()
-    )
+    return export.take(tab, *(getattr(question, each.name) for each in fields(Question)), opacity, request=Visitor())
 
 
 def test_exports_hold_what_is_shown(tab, picture, other):
@@ -343,8 +341,8 @@ def test_the_command_is_told_where_there_is_one(tab, picture):
 
 def test_a_card_without_a_map_of_parts_tells_nothing_of_them():
     values = np.zeros((2, 2), np.float32)
-    card = heatmap_views.Card("a", values, Image.new("P", (2, 2)), 0, 0)
-    page = heatmap_views.maps(Image.new("RGB", (4, 4)), [card], Image.new("P", (256, 1)))
+    card = views.Card("a", values, Image.new("P", (2, 2)), 0, 0)
+    page = views.maps(Image.new("RGB", (4, 4)), [card], Image.new("P", (256, 1)))
     assert 'class="patches"' in page and "covers" not in page and "near" not in page
 
 
@@ -353,7 +351,7 @@ def test_a_card_without_a_map_of_parts_tells_nothing_of_them():
 
 @pytest.fixture(scope="module")
 def url(serving, tiny_folder):
-    yield from serving(["heatmap"], tiny_folder)
+    yield from serving(["ask"], tiny_folder)
 
 
 def names(page):

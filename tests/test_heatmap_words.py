@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tipsv2.heatmap import heatmap, patch_grid, similarity, to_pixels
-from tipsv2.words import content_words, nearest_words, phrases, word_maps, words_in_context
+from tipsv2.analysis.heatmap import heatmap, patch_grid, similarity, to_pixels
+from tipsv2.analysis.words import content_words, nearest_words, phrases, word_maps, words_in_context
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import json
 import layout_trees as trees
 import pytest
 
-from tipsv2.evaluation import knn
 from tipsv2.evaluation.layouts import all_layouts, open_data
 from tipsv2.evaluation.layouts.uned import unzipped
+from tipsv2.evaluation.tasks import knn
 
 BUILT = {
     "coco": ("retrieval", trees.coco),

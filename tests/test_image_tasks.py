@@ -15,11 +15,11 @@ from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from tipsv2.__main__ import main
-from tipsv2.evaluation import classification, instances, knn, probe, retrieval
-from tipsv2.evaluation.embeddings import embed_images, keep
+from tipsv2.analysis.metrics import UNFOUND, answer_ranks, average_precision
 from tipsv2.evaluation.layouts import open_data
-from tipsv2.evaluation.ranking import interval, nearest, rank
-from tipsv2.metrics import UNFOUND, answer_ranks, average_precision
+from tipsv2.evaluation.shared.embeddings import embed_images, keep
+from tipsv2.evaluation.shared.ranking import interval, nearest, rank
+from tipsv2.evaluation.tasks import classification, instances, knn, probe, retrieval
 
 CAPTIONED = {
     "coco": trees.coco,
@@ -199,7 +199,7 @@ def test_ranks_slab_by_slab_are_those_of_the_table(monkeypatch):
     queries, candidates = (torch.from_numpy(rng.integers(-2, 3, (n, 3))).float() for n in (17, 40))
     answers = [rng.choice(40, rng.integers(0, 4), replace=False) for _ in range(17)]
     own = np.where(rng.random(17) < 0.5, rng.integers(0, 40, 17), -1)
-    monkeypatch.setattr("tipsv2.evaluation.ranking.SLAB", 100)  # two queries at a time
+    monkeypatch.setattr("tipsv2.evaluation.shared.ranking.SLAB", 100)  # two queries at a time
     found = rank(queries, candidates, answers, own, precision=True)
     for q in range(17):
         kept = [k for k in range(40) if k != own[q]]

@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import inside_views, inside_work, layer_memory
-from demos.inside import Insides
-from demos.inside_api import Endpoints
-from demos.inside_work import MAX_WORDS
-from demos.studio import Studio
-from tipsv2 import projection
+from demos.backend import layers as layer_memory
+from demos.backend.studio import Studio
+from demos.inside import views as inside_views
+from demos.inside import work as inside_work
+from demos.inside.api import Endpoints
+from demos.inside.tab import Insides
+from demos.inside.work import MAX_WORDS
+from tipsv2.analysis import projection
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = "image view layer model features resolution red green blue foreground k words colors neighbors gap".split()
@@ -376,7 +378,7 @@ def test_a_client_of_the_api(url, picture):
 
 def test_serving_the_tab_loads_nothing_heavy(tiny_folder):
     code = (
-        "import json, sys; from demos.page import build; from demos.launch import launch\n"
+        "import json, sys; from demos.ui.page import build; from demos.launch import launch\n"
         f"page = build(['inside'], model={str(tiny_folder)!r}, device='cpu')\n"
         "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'numba', 'skimage', 'sklearn', 'scipy'}\n"

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import segmentation_truth, studio
-from demos.heatmap_work import patch_at
-from demos.studio import LONGEST, MOST, Studio, open_shown, shown_size
+from demos.ask.work import patch_at
+from demos.backend import studio
+from demos.backend.studio import LONGEST, MOST, Studio, open_shown, shown_size
+from demos.segment import truth as segmentation_truth
 from tipsv2.images import MAX_SIDE, ImageError, open_image
 
 

@@ -11,19 +11,19 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tipsv2 import scenes
-from tipsv2.dense import features_after, vision_features
-from tipsv2.weights import read_model
+from tipsv2.checkpoints.weights import read_model
+from tipsv2.network.dense import features_after, vision_features
 from train.__main__ import main
+from train.data.kept import keep as keeping
+from train.data.kept import sources
+from train.data.kept.batches import KeptBatches
+from train.data.kept.crops import cut, cut_labels, patch_shares, positions, square
+from train.data.kept.folder import begin, open_kept
+from train.data.kept.keep import Settings, keep
+from train.data.kept.sets import open_sets
+from train.data.kept.soft import scores_of, soft_names
 from train.data.views import Window
 from train.foundations.efficientnet_lite import open_classifier
-from train.kept import keep as keeping
-from train.kept import sources
-from train.kept.batches import KeptBatches
-from train.kept.crops import cut, cut_labels, patch_shares, positions, square
-from train.kept.folder import begin, open_kept
-from train.kept.keep import Settings, keep
-from train.kept.sets import open_sets
-from train.kept.soft import scores_of, soft_names
 
 
 @pytest.fixture(scope="module")

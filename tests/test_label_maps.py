@@ -1,4 +1,4 @@
-"""tipsv2.label_maps: files of labels as the benchmarks write them, and IoU against scikit-learn's.
+"""tipsv2.analysis.label_maps: files of labels as the benchmarks write them, and IoU against scikit-learn's.
 
 python -m pytest tests/test_label_maps.py
 """
@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from tipsv2.images import ImageError
-from tipsv2.label_maps import (
+from tipsv2.analysis.label_maps import (
     BACKGROUND,
     IGNORED,
     agreement,
@@ -20,7 +19,8 @@ from tipsv2.label_maps import (
     open_labels,
     resize_labels,
 )
-from tipsv2.render import WIDE_PALETTE
+from tipsv2.analysis.render import WIDE_PALETTE
+from tipsv2.images import ImageError
 
 NUMBERS = np.array([[0, 1, 2], [3, 255, 1]], np.uint8)
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tipsv2.collection import address, open_collection
-from tipsv2.pairs import open_pairs
+from tipsv2.collections.pairs import open_pairs
+from tipsv2.collections.parts import address, open_collection
 from train.__main__ import main
-from train.check import look_through
 from train.data.labels import patch_classes
 from train.data.samples import CaptionedImages
-from train.recipes import RECIPES
-from train.settings import Data
+from train.recipe.recipes import RECIPES
+from train.recipe.settings import Data
+from train.tools.check import look_through
 
 
 def test_pairs_have_labels_and_captions_from_them(tmp_path):

@@ -5,8 +5,9 @@ python -m pytest tests/test_launch.py
 
 import pytest
 
-from demos import launch, page
-from demos.settings import ARGUMENTS, is_loopback, logins
+from demos import launch
+from demos.backend.settings import ARGUMENTS, is_loopback, logins
+from demos.ui import page
 
 HOME = {"training": True, "public": False, "share": False}
 LOGIN = ["--auth", "ann:secret"]

@@ -1,4 +1,5 @@
-"""tipsv2.layers: CKA against explicit centring matrices, Song's formula and closed forms; scores of every layer.
+"""tipsv2.analysis.layers: CKA against explicit centring matrices, Song's formula and closed forms; scores of every
+layer.
 
 python -m pytest tests/test_layers.py
 """
@@ -10,10 +11,10 @@ from conftest import make_model
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from tipsv2.encoder import Encoder, ImageFeatures
-from tipsv2.heatmap import heatmap
+from tipsv2.analysis.heatmap import heatmap
+from tipsv2.analysis.layers import layer_cka, layer_scores, linear_cka
 from tipsv2.images import ImageError
-from tipsv2.layers import layer_cka, layer_scores, linear_cka
+from tipsv2.network.encoder import Encoder, ImageFeatures
 
 
 @pytest.fixture

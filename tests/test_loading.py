@@ -17,11 +17,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from demos.loading import Loading, status_html
-from demos.studio import Studio
-from tipsv2 import download
-from tipsv2.bundled import NANO
-from tipsv2.catalogue import ModelError, find, is_cached
+from demos.backend.studio import Studio
+from demos.ui.loading import Loading, status_html
+from tipsv2.checkpoints import download
+from tipsv2.checkpoints.bundled import NANO
+from tipsv2.checkpoints.catalogue import ModelError, find, is_cached
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_abcdefghijklmnop"
@@ -294,7 +294,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_one_before(tiny_folder, monkey
     def damaged(*args, **kwargs):
         raise ModelError("The model in 'x' cannot be read: get it again.")
 
-    monkeypatch.setattr("tipsv2.encoder.load", damaged)
+    monkeypatch.setattr("tipsv2.network.encoder.load", damaged)
     with pytest.warns(UserWarning, match="cannot be read"):
         menu, model, failed = loading.load(NANO, "tiny")
     assert (menu, model) == ("tiny", "tiny") and "<b>tiny</b>" in loading.status(model, failed)
@@ -319,7 +319,7 @@ def test_the_line_names_size_resolution_device_and_dtype(tiny_folder):
 
 
 def test_a_menu_says_size_resolution_and_where(tiny_folder, monkeypatch):
-    monkeypatch.setattr("demos.studio.is_cached", lambda info: info.name == "tipsv2-l14")
+    monkeypatch.setattr("demos.backend.studio.is_cached", lambda info: info.name == "tipsv2-l14")
     labels = {name: label for label, name in Studio(str(tiny_folder), device="cpu").choices()}
     assert labels["tipsv2-b14"] == "TIPSv2 B/14 · 86M+110M · 448 px · downloads 780 MB"
     assert labels["tipsv2-l14"] == "TIPSv2 L/14 · 303M+184M · 448 px · on this machine"

@@ -18,16 +18,17 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from train import checkpoint, hold, monitor, recipes
 from train.__main__ import main
 from train.data.batches import BatchStream
 from train.data.samples import CaptionedImages
-from train.hold import held
-from train.loop import SaveClock, StopFlag, fit
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
 from train.objectives import Objective
-from train.objectives.towers import build
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run import checkpoint, hold, monitor
+from train.run.hold import held
+from train.run.loop import SaveClock, StopFlag, fit
 
 QUICK = ["precision=fp32", "trackers=", "workers=0", "warmup=1", "sample_every=0"]
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow"] * 20
@@ -53,7 +54,7 @@ def steps(run):
 
 def test_the_clock_saves_beside_the_steps_and_changes_nothing(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("train.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("train.run.loop.time.monotonic", lambda: now[0])
     clock = SaveClock(2)
     for seconds, over in ((0, False), (120, False), (121, True)):
         now[0] = seconds
@@ -70,7 +71,7 @@ def test_the_clock_saves_beside_the_steps_and_changes_nothing(tmp_path, monkeypa
     states = [load_file(checkpoint.latest(tmp_path / k) / "state.safetensors") for k in ("by steps", "by time")]
     assert states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     with pytest.raises(ValueError, match="save_minutes=-1 cannot be: 0 or more"):
-        from train.bounds import check
+        from train.recipe.bounds import check
 
         check(override(recipes.get("smoke"), ["save_minutes=-1"]))
 
@@ -130,7 +131,7 @@ def test_a_run_has_one_writer(tmp_path):
 def test_a_killed_process_holds_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(hold, "PATIENCE", 6.0)
     code = (  # with a child that lives on, as a data worker does for some seconds
-        "import os, sys, time; from pathlib import Path; from train.hold import held\n"
+        "import os, sys, time; from pathlib import Path; from train.run.hold import held\n"
         "with held(Path(sys.argv[1])):\n"
         "    if not os.fork():\n"
         "        time.sleep(4); os._exit(0)\n"
@@ -175,7 +176,7 @@ def test_a_finished_run_names_the_command_that_trains_it_on(tiny_folder, tmp_pat
 def test_other_runs_are_trained_on_by_fine_tuning(tmp_path, capsys):
     record = tmp_path / "run" / "recipe.json"
     record.parent.mkdir()
-    from train.settings import to_dict
+    from train.recipe.settings import to_dict
 
     recipe = override(recipes.get("nano"), ["data.source=shards/*.tar", "data.web=alt", "seed=4"])
     record.write_text(json.dumps(to_dict(recipe)))
@@ -259,8 +260,8 @@ def test_replaced_captions_and_pictures_are_noticed(tmp_path, kind):
 
 
 def test_of_many_rows_an_even_part_is_looked_at(tmp_path, monkeypatch):
-    from tipsv2 import data_state
-    from tipsv2.pairs import open_pairs
+    from tipsv2.collections import data_state
+    from tipsv2.collections.pairs import open_pairs
 
     data = photos.folder(tmp_path / "data", 16)
     monkeypatch.setattr(data_state, "ROWS", 4)  # 0, 5, 10, 15

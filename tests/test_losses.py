@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from train import losses
+from train.objectives import losses
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""tipsv2.metrics against hand-computed tables and scikit-learn.
+"""tipsv2.analysis.metrics against hand-computed tables and scikit-learn.
 
 python -m pytest tests/test_metrics.py
 """
@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, jaccard_score, roc_auc_score, top_k_accuracy_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from tipsv2.metrics import (
+from tipsv2.analysis.metrics import (
     accuracy,
     auroc,
     class_iou,

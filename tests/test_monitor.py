@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from train import checkpoint, monitor, recipes
-from train.loop import fit
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
 from train.objectives import Objective
-from train.objectives.towers import build
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run import checkpoint, monitor
+from train.run.loop import fit
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from tipsv2 import scenes
 from tipsv2.scenes import scene, sprites
-from train import multilingual
 from train.__main__ import main
-from train.teachers import TextTeacher
+from train.network.teachers import TextTeacher
+from train.text import multilingual
 
 NOUNS = [noun for noun in scenes.nouns() if noun.name in ("dog", "cat", "fire engine", "apple", "tree", "book", "hat")]
 

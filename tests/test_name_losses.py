@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from train import name_losses
+from train.objectives import name_losses
 
 
 def softmax(values):

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from tipsv2.evaluation.named_patches import (
+from tipsv2.analysis.metrics import confusion_matrix
+from tipsv2.evaluation.segmentation.named_patches import (
     NamedPatches,
     asked_for,
     look_at,
@@ -15,8 +16,7 @@ from tipsv2.evaluation.named_patches import (
     patch_shares,
     presence,
 )
-from tipsv2.evaluation.segmentation_scores import Tables, chance_of_images, pack
-from tipsv2.metrics import confusion_matrix
+from tipsv2.evaluation.segmentation.scores import Tables, chance_of_images, pack
 
 RNG = np.random.default_rng(0)
 

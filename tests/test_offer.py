@@ -14,12 +14,12 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
+from demos.backend.settings import num_bytes
+from demos.backend.studio import Studio
 from demos.launch import parser
-from demos.page import picker
-from demos.settings import num_bytes
-from demos.studio import Studio
-from tipsv2.bundled import NANO
-from tipsv2.catalogue import ModelError, available, find
+from demos.ui.page import picker
+from tipsv2.checkpoints.bundled import NANO
+from tipsv2.checkpoints.catalogue import ModelError, available, find
 
 
 @pytest.fixture
@@ -185,5 +185,5 @@ def test_a_run_that_vanishes_under_the_look_hides_no_other(runs, finish, monkeyp
             raise ModelError("it is gone")
         return find(place)
 
-    monkeypatch.setattr("demos.offer.find", gone)
+    monkeypatch.setattr("demos.backend.offer.find", gone)
     assert "dog" in (names := [info.name for info in Studio(runs=runs).offer.infos()]) and "cat" not in names

@@ -4,7 +4,7 @@ import numpy as np
 import photos
 import pytest
 
-from tipsv2.pairs import open_pairs
+from tipsv2.collections.pairs import open_pairs
 from train.data.order import StreamOrder, TableOrder
 
 

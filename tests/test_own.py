@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tipsv2.__main__ import main
-from tipsv2.evaluation.own import is_own, open_own, read_own
-from tipsv2.evaluation.retrieval import evaluate
+from tipsv2.evaluation.shared.own_captions import is_own, open_own, read_own
+from tipsv2.evaluation.tasks.retrieval import evaluate
 
 SHOWN = ("red", "green", "blue", "yellow", "red")  # two pictures with the same caption
 

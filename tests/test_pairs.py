@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tipsv2.collections.pairs import FALLBACK, Pair, Pairs, open_pairs
+from tipsv2.collections.sources import repository
 from tipsv2.images import ImageError
-from tipsv2.pairs import FALLBACK, Pair, Pairs, open_pairs
-from tipsv2.sources import repository
 
 COUNT = 6
 
@@ -342,7 +342,7 @@ def test_a_data_set_of_the_hub_names_no_file_of_this_machine(form, tmp_path):
 
 def test_the_hub_out_of_reach_is_said_at_once(tmp_path):
     """Offline by setting, and with a network that leads nowhere."""
-    code = "from tipsv2.pairs import open_pairs\nopen_pairs('hf:nobody/nothing')"
+    code = "from tipsv2.collections.pairs import open_pairs\nopen_pairs('hf:nobody/nothing')"
     dead = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
     for environment in ({"HF_HUB_OFFLINE": "1"}, dead):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""tipsv2.evaluation.partial, record and layouts: nothing is lost or mixed, records say what was run."""
+"""tipsv2.evaluation.shared.partial, record and layouts: nothing is lost or mixed, records say what was run."""
 
 import shutil
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tipsv2.encoder import load
 from tipsv2.evaluation.layouts import open_data
-from tipsv2.evaluation.partial import Partial
-from tipsv2.evaluation.record import bootstrap, fingerprint, identity, versions
+from tipsv2.evaluation.shared.partial import Partial
+from tipsv2.network.encoder import load
+from tipsv2.records import bootstrap, fingerprint, identity, versions
 
 
 def test_what_was_added_is_there_after_a_kill(tmp_path):
@@ -43,7 +43,7 @@ def test_leaving_the_block_writes_and_slow_samples_are_written_at_once(tmp_path,
             assert "a" not in Partial(tmp_path, {})
             raise KeyboardInterrupt
     assert "a" in Partial(tmp_path, {})
-    monkeypatch.setattr("tipsv2.evaluation.partial.SECONDS", -1)
+    monkeypatch.setattr("tipsv2.evaluation.shared.partial.SECONDS", -1)
     partial.add("b", x=np.zeros(1))
     assert "b" in Partial(tmp_path, {})
 

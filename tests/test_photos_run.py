@@ -10,18 +10,19 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from tipsv2.dense import features_after
-from tipsv2.weights import read_model
-from train import run as runs
+from tipsv2.checkpoints.weights import read_model
+from tipsv2.network.dense import features_after
 from train.__main__ import main
-from train.averages import Averages
-from train.kept import sources, speed
-from train.kept.batches import KeptBatches
-from train.kept.prepare import prepare_kept
-from train.kept.sets import open_sets
-from train.kept.words import FRAMES, Listed, compose
-from train.overrides import override
-from train.text.targets import open_bridge
+from train.data.kept import sources
+from train.data.kept.batches import KeptBatches
+from train.data.kept.sets import open_sets
+from train.data.kept.words import FRAMES, Listed, compose
+from train.data.sentence_vectors import open_bridge
+from train.objectives.averages import Averages
+from train.recipe.overrides import override
+from train.run import start as runs
+from train.run.kept import prepare_kept
+from train.tools import kept_speed
 
 
 @pytest.fixture(scope="module")
@@ -253,20 +254,20 @@ def test_an_earlier_run_teaches_one_that_starts_again(folders, source, whole, tm
 
 def test_the_benchmark_takes_the_same_steps_three_ways(monkeypatch):
     monkeypatch.setattr(sources, "STYLES", ("noto",))
-    monkeypatch.setattr(speed, "STYLES", ("noto",))
+    monkeypatch.setattr(kept_speed, "STYLES", ("noto",))
     tower = {"width": 48, "vision_layers": 3, "heads": 2, "table": 56}
-    small = {"TOWER": replace(speed.TOWER, **tower), "BLOCKS": 2, "SIZE": 56, "CROPS": 2, "KEPT": 2}
+    small = {"TOWER": replace(kept_speed.TOWER, **tower), "BLOCKS": 2, "SIZE": 56, "CROPS": 2, "KEPT": 2}
     for name, value in small.items():
-        monkeypatch.setattr(speed, name, value)
+        monkeypatch.setattr(kept_speed, name, value)
     took = iter([9.0, 9.0, 9.0, 0.5, 1.0, 4.0])
 
     def timed(step):
         step()
         return next(took)
 
-    monkeypatch.setattr(speed, "timed", timed)
-    found = speed.images_per_second(1)
-    assert [found[way] for way in speed.WAYS] == [4, 2, 0.5]
+    monkeypatch.setattr(kept_speed, "timed", timed)
+    found = kept_speed.images_per_second(1)
+    assert [found[way] for way in kept_speed.WAYS] == [4, 2, 0.5]
     assert found["faster than frozen blocks each step"] == 2 and found["faster than all blocks learn"] == 8
 
 

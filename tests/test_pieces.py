@@ -1,4 +1,4 @@
-"""tipsv2.pieces against sentencepiece itself, on small models trained here.
+"""tipsv2.checkpoints.sentencepiece_files against sentencepiece itself, on small models trained here.
 
 python -m pytest tests/test_pieces.py
 """
@@ -11,11 +11,11 @@ from conftest import DATA
 from transformers import AutoTokenizer
 
 from tipsv2 import scenes
-from tipsv2.catalogue import ModelError
-from tipsv2.convert import to_folder
-from tipsv2.encoder import load
-from tipsv2.official import read_npz, write_npz
-from tipsv2.pieces import read_sentencepiece
+from tipsv2.checkpoints.catalogue import ModelError
+from tipsv2.checkpoints.official import read_npz, write_npz
+from tipsv2.checkpoints.sentencepiece_files import read_sentencepiece
+from tipsv2.network.encoder import load
+from tipsv2.sharing.convert import to_folder
 
 TEXTS = [
     "a photo of a banana.",

@@ -1,14 +1,16 @@
-"""tipsv2.evaluation.probing: what a linear layer can learn it learns, what it cannot stays chance; nothing is lost."""
+"""tipsv2.evaluation.probing.probes: what a linear layer can learn it learns, what it cannot stays chance; nothing is
+lost.
+"""
 
 import numpy as np
 import pytest
 import torch
 
-from tipsv2.evaluation import probing
 from tipsv2.evaluation.layouts import Sample
-from tipsv2.evaluation.partial import Partial
-from tipsv2.evaluation.probing import Recipe, enlarge, inputs, nearest
-from tipsv2.evaluation.segmentation_probe import loss
+from tipsv2.evaluation.probing import probes as probing
+from tipsv2.evaluation.probing.probes import Recipe, enlarge, inputs, nearest
+from tipsv2.evaluation.segmentation.linear import loss
+from tipsv2.evaluation.shared.partial import Partial
 
 CLASSES, WIDTH = 4, 16
 RECIPE = Recipe(CLASSES, loss, lambda truth: truth >= 0, batch_norm=True)

@@ -1,4 +1,5 @@
-"""tipsv2.projection and the features command: against numpy's SVD, scikit-learn, closed forms and known answers.
+"""tipsv2.analysis.projection and the features command: against numpy's SVD, scikit-learn, closed forms and known
+answers.
 
 python -m pytest tests/test_projection.py
 """
@@ -13,7 +14,16 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 
 from tipsv2.__main__ import main
-from tipsv2.projection import align, components_as_rgb, foreground, joint_map, kmeans, patch_norms, pca, project
+from tipsv2.analysis.projection import (
+    align,
+    components_as_rgb,
+    foreground,
+    joint_map,
+    kmeans,
+    patch_norms,
+    pca,
+    project,
+)
 
 
 @pytest.fixture

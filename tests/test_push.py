@@ -1,4 +1,4 @@
-"""tipsv2.push: what is sent to the Hub and what the card says. The Hub is a stubbed transport.
+"""tipsv2.sharing.push: what is sent to the Hub and what the card says. The Hub is a stubbed transport.
 
 python -m pytest tests/test_push.py
 """
@@ -14,9 +14,9 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from tipsv2.__main__ import main
-from tipsv2.catalogue import ModelError
-from tipsv2.model_card import public, scores
-from tipsv2.push import prepare, push
+from tipsv2.checkpoints.catalogue import ModelError
+from tipsv2.sharing.model_card import public, scores
+from tipsv2.sharing.push import prepare, push
 
 TOKEN = "hf_" + "SecretSecretSecret"
 RECORD = {

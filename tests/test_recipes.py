@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from train.overrides import override
-from train.recipes import RECIPES, get
-from train.settings import Recipe, from_dict, to_dict
+from train.recipe.overrides import override
+from train.recipe.recipes import RECIPES, get
+from train.recipe.settings import Recipe, from_dict, to_dict
 
 
 @pytest.mark.parametrize("name", RECIPES)

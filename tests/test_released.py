@@ -18,18 +18,19 @@ from test_catalogue import SHA, hub, hub_cache, lay_out, sentence, serve  # noqa
 from test_pieces import train
 from transformers import AutoModel, Tipsv2Model
 
-from demos.loading import Loading
-from demos.studio import Studio
-from tipsv2 import bundled, verify
+from demos.backend.studio import Studio
+from demos.ui.loading import Loading
 from tipsv2.__main__ import main
-from tipsv2.catalogue import ModelError, find, is_cached
-from tipsv2.convert import to_folder, to_official
-from tipsv2.dpt import load_dpt
-from tipsv2.encoder import load
+from tipsv2.analysis.depth import load_dpt
+from tipsv2.checkpoints import bundled
+from tipsv2.checkpoints.catalogue import ModelError, find, is_cached
+from tipsv2.checkpoints.weights import read_model, read_tokenizer
+from tipsv2.evaluation import verify
 from tipsv2.images import open_image, to_tensor
-from tipsv2.push import prepare
-from tipsv2.weights import read_model, read_tokenizer
-from train import checkpoint
+from tipsv2.network.encoder import load
+from tipsv2.sharing.convert import to_folder, to_official
+from tipsv2.sharing.push import prepare
+from train.run import checkpoint
 
 ROOT = Path(__file__).parent.parent
 CODE = {"AutoConfig": "configuration_tips.TIPSv2Config", "AutoModel": "modeling_tips.TIPSv2Model"}
@@ -236,7 +237,7 @@ def test_absurd_configurations_are_refused_before_anything_is_made(
 
 def test_released_configurations_are_not_absurd():
     """g/14 and So400m as transformers' defaults and the papers give them."""
-    from tipsv2.model_files import _check_sizes
+    from tipsv2.checkpoints.model_files import _check_sizes
 
     for width, layers, heads, ratio in ((768, 12, 12, 4), (1152, 27, 16, 4304 / 1152), (1536, 40, 24, 4)):
         vision = dict(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, mlp_ratio=ratio)

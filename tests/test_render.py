@@ -1,4 +1,4 @@
-"""tipsv2.render: colours, blending, the palette's promises, legends.
+"""tipsv2.analysis.render: colours, blending, the palette's promises, legends.
 
 python -m pytest tests/test_render.py
 """
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from tipsv2.render import (
+from tipsv2.analysis.render import (
     COLORMAPS,
     PALETTE,
     beside,

@@ -13,10 +13,13 @@ import pytest
 
 import tipsv2
 from tipsv2 import scenes
-from tipsv2.evaluation import classification, retrieval, segmentation
-from train import bounds, claims, reproduce, tables
+from tipsv2.evaluation.segmentation import zero_shot as segmentation
+from tipsv2.evaluation.tasks import classification, retrieval
 from train.__main__ import main
-from train.settings import to_dict
+from train.recipe import bounds
+from train.recipe.settings import to_dict
+from train.reproduce import claims, tables
+from train.reproduce import runner as reproduce
 
 
 def flat(values, prefix=""):
@@ -123,7 +126,7 @@ def small(monkeypatch):
     rows = tuple(claims.Row(**{**row.__dict__, "fields": (*row.fields, *tiny)}) for row in rows)
     monkeypatch.setattr(reproduce, "ROWS", rows)
     monkeypatch.setattr(reproduce, "SPLITS", {"claim": {}})
-    monkeypatch.setattr("train.run.TOKENIZER_PAIRS", 50)
+    monkeypatch.setattr("train.run.start.TOKENIZER_PAIRS", 50)
     return rows
 
 

@@ -16,13 +16,15 @@ import unimodal
 from safetensors.torch import load_file
 from small import save_teacher, small
 
-from train import checkpoint, monitor, recipes, run
 from train.__main__ import main
 from train.objectives import Objective
-from train.overrides import override
-from train.recipes import RECIPES
-from train.resume import command_line, recorded
-from train.settings import Tower, as_given, to_dict
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.recipe.recipes import RECIPES
+from train.recipe.settings import Tower, as_given, to_dict
+from train.run import checkpoint, monitor
+from train.run import start as run
+from train.run.resume import command_line, recorded
 
 CASES = {name: (name, []) for name in RECIPES if name != "photos"} | {  # which tests/test_photos_run.py resumes
     f"finetune {part}": ("finetune", [f"tuning.part={part}", "tuning.layers=1"]) for part in ("last", "lora")

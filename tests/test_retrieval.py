@@ -16,7 +16,8 @@ from PIL import Image
 
 from tipsv2 import load, scenes
 from tipsv2.__main__ import main
-from tipsv2.evaluation.retrieval import (
+from tipsv2.analysis.metrics import chance_recall_at_k
+from tipsv2.evaluation.tasks.retrieval import (
     all_languages,
     by_chance,
     evaluate,
@@ -26,7 +27,6 @@ from tipsv2.evaluation.retrieval import (
     same,
     things,
 )
-from tipsv2.metrics import chance_recall_at_k
 
 
 def recall_by_loop(scores, texts, k):

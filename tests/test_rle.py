@@ -6,7 +6,7 @@ python -m pytest tests/test_rle.py
 import numpy as np
 import pytest
 
-from tipsv2.rle import bounding_box, compress, decode, decompress, encode, run_lengths
+from tipsv2.analysis.rle import bounding_box, compress, decode, decompress, encode, run_lengths
 
 DISC = "g27<2N2N2O000000000001N2N2Nn7"
 

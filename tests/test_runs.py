@@ -14,25 +14,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from train import checkpoint, recipes
 from train.data.batches import Batches, BatchStream
-from train.loop import StopFlag, fit
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
 from train.objectives import Objective
-from train.objectives.towers import build
-from train.overrides import override
-from train.run import prepare
-from train.tokenizer import train_tokenizer
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run import checkpoint
+from train.run.loop import StopFlag, fit
+from train.run.start import prepare
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
 DRIVER = """
 import resource, sys, torch
 from pathlib import Path
-from train import recipes
-from train.loop import Stopped, fit
+from train.recipe import recipes
+from train.run.loop import Stopped, fit
 from train.objectives import Objective
-from train.objectives.towers import build
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.network.towers import build
+from train.recipe.overrides import override
+from train.network.tokenizer import train_tokenizer
 run, resume, limit, fields = Path(sys.argv[1]), sys.argv[2] == "resume", int(sys.argv[3]), sys.argv[4:]
 torch.set_num_threads(1)
 recipe = override(recipes.get("smoke"), fields)

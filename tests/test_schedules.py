@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from train.masking import random_mask
-from train.schedules import cosine, warmup_cosine
+from train.data.masking import random_mask
+from train.objectives.schedules import cosine, warmup_cosine
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from demos import scratch
+from demos.backend import scratch
 
 ROOT = Path(__file__).resolve().parents[1]
 LIVING = (
-    "import os, tempfile, time; from pathlib import Path; from demos.scratch import own_folder\n"
+    "import os, tempfile, time; from pathlib import Path; from demos.backend.scratch import own_folder\n"
     "own_folder(); place = Path(os.environ['GRADIO_TEMP_DIR']); (place / 'upload').touch()\n"
     "tempfile.mkdtemp(prefix='tips-zip-'); print(place, flush=True); time.sleep(60)"
 )

@@ -11,12 +11,12 @@ import pytest
 import torch.nn.functional as F
 from PIL import Image
 
-from tipsv2 import search as module
 from tipsv2.__main__ import main
-from tipsv2.embed import embed
-from tipsv2.embeddings import read_embeddings
-from tipsv2.render import contact_sheet
-from tipsv2.search import draw, search
+from tipsv2.analysis.render import contact_sheet
+from tipsv2.collections import search as module
+from tipsv2.collections.embed import embed
+from tipsv2.collections.search import draw, search
+from tipsv2.collections.store import read_embeddings
 
 
 @pytest.fixture(autouse=True)

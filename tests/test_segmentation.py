@@ -1,4 +1,4 @@
-"""tipsv2.segmentation against a per-pixel loop, and on features with a known answer.
+"""tipsv2.analysis.segmentation against a per-pixel loop, and on features with a known answer.
 
 python -m pytest tests/test_segmentation.py
 """
@@ -11,10 +11,10 @@ import pytest
 import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from tipsv2 import segmentation
-from tipsv2.heatmap import to_pixels
-from tipsv2.render import PALETTE, WIDE_PALETTE
-from tipsv2.segmentation import BACKGROUND, class_table, divide, label_map, segment
+from tipsv2.analysis import segmentation
+from tipsv2.analysis.heatmap import to_pixels
+from tipsv2.analysis.render import PALETTE, WIDE_PALETTE
+from tipsv2.analysis.segmentation import BACKGROUND, class_table, divide, label_map, segment
 
 AXES = {"red": 0, "green": 1, "blue": 2, "wall": 3}
 

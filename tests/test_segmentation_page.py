@@ -18,7 +18,7 @@ def picture(tmp_path):
 
 @pytest.fixture(scope="module")
 def url(serving, tiny_folder):
-    yield from serving(["segmentation"], tiny_folder)
+    yield from serving(["segment"], tiny_folder)
 
 
 @pytest.fixture(scope="module")

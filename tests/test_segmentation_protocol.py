@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
-from tipsv2.dense import layer_features
-from tipsv2.encoder import load
-from tipsv2.evaluation.record import bootstrap
-from tipsv2.evaluation.segmentation_pictures import confusion_plot, iou_bars, triple, write
-from tipsv2.evaluation.segmentation_protocol import Protocol, Words, cosines_of, guess, look, mean_shares, resized
-from tipsv2.evaluation.segmentation_scores import Tables, class_table, pack
-from tipsv2.metrics import confusion_matrix, mean_iou
+from tipsv2.analysis.metrics import confusion_matrix, mean_iou
+from tipsv2.evaluation.segmentation.pictures import confusion_plot, iou_bars, triple, write
+from tipsv2.evaluation.segmentation.protocol import Protocol, Words, cosines_of, guess, look, mean_shares, resized
+from tipsv2.evaluation.segmentation.scores import Tables, class_table, pack
+from tipsv2.network.dense import layer_features
+from tipsv2.network.encoder import load
+from tipsv2.records import bootstrap
 
 
 def picture(width, height, seed=0):

@@ -15,18 +15,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import belongings, segmentation_controls, segmentation_truth, segmentation_views
-from demos.examples import Example, examples
-from demos.segmentation import Segmentations
-from demos.segmentation_api import Endpoints
-from demos.segmentation_controls import OWN_NAMES, presets
-from demos.segmentation_export import take
-from demos.segmentation_truth import Truth, placed
-from demos.segmentation_work import MAX_CLASSES, ask, legend, rows, split
-from demos.studio import Studio
-from tipsv2.bundled import DRAWINGS
-from tipsv2.label_maps import BACKGROUND, IGNORED, agreement, resize_labels
-from tipsv2.segmentation import segment
+from demos.backend import belongings
+from demos.backend.studio import Studio
+from demos.segment import controls, views
+from demos.segment import truth as segmentation_truth
+from demos.segment.api import Endpoints
+from demos.segment.controls import OWN_NAMES, presets
+from demos.segment.export import take
+from demos.segment.tab import Segmentations
+from demos.segment.truth import Truth, placed
+from demos.segment.work import MAX_CLASSES, ask, legend, rows, split
+from demos.ui.examples import Example, examples
+from tipsv2.analysis.label_maps import BACKGROUND, IGNORED, agreement, resize_labels
+from tipsv2.analysis.segmentation import segment
+from tipsv2.checkpoints.bundled import DRAWINGS
 
 NAMES = "image model truth classes templates features layer windows background threshold words resolution".split()
 USUAL = dict(model=None, truth=None, templates="none", features="values", layer=0, windows=False, background="none")
@@ -139,9 +141,9 @@ def test_two_hundred_classes_have_two_hundred_colours(tab, picture):
 
 def test_run_lengths_are_the_map_again():
     labels = np.random.default_rng(0).integers(-1, 3, (7, 11))
-    runs = segmentation_views.run_lengths(labels)
+    runs = views.run_lengths(labels)
     np.testing.assert_array_equal(unpack(runs, (7, 11)), labels)
-    assert segmentation_views.run_lengths(np.zeros((5, 6), int)) == [0, 30]
+    assert views.run_lengths(np.zeros((5, 6), int)) == [0, 30]
 
 
 def test_the_same_question_is_answered_from_memory(tab, picture, truth, monkeypatch):
@@ -329,12 +331,12 @@ def test_a_whole_truth_can_be_mended_by_hand(picture, truth):
 
 
 def test_what_can_be_drawn_follows_the_list(picture):
-    offered = segmentation_controls.choices("dog, cat", "dog")
+    offered = controls.choices("dog, cat", "dog")
     assert [value for _, value in offered["choices"]] == ["", "dog", "cat"] and offered["value"] == "dog"
-    assert segmentation_controls.choices("cat", "dog")["value"] == ""
-    assert segmentation_controls.begin(picture, None, "dog", "dog, cat")["visible"]
+    assert controls.choices("cat", "dog")["value"] == ""
+    assert controls.begin(picture, None, "dog", "dog, cat")["visible"]
     for image, marked in ((None, "dog"), (picture, ""), (picture, "sky")):
-        assert not segmentation_controls.begin(image, None, marked, "dog, cat")["visible"]
+        assert not controls.begin(image, None, marked, "dog, cat")["visible"]
 
 
 def test_empty_pages_say_what_to_do(tab, picture):
@@ -413,7 +415,7 @@ def test_the_code_makes_the_picture(tab, picture, tmp_path, monkeypatch):
         scope = {"ENCODER": tab.studio.encoder()}
         exec(code, scope)  # what a visitor would run
         for name, values in np.load("segmentation.npz").items():
-            # layers below the last are kept in float16 (demos/layer_memory.py)
+            # layers below the last are kept in float16 (demos/backend/layers.py)
             np.testing.assert_allclose(values, taken.arrays[name], atol=1e-4 if "layer" in changes else 1e-5)
         np.testing.assert_array_equal(np.asarray(Image.open("segmentation.png")), taken.pictures["overlay"])
         assert bool(taken.command) == (number == 0)

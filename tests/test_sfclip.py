@@ -14,12 +14,13 @@ import unimodal
 from safetensors.torch import load_file
 from unimodal import setting
 
-from train import checkpoint, losses
 from train.__main__ import main
 from train.data.batches import Batches
-from train.loop import Stopped, fit
-from train.masking import random_words
-from train.overrides import override
+from train.data.masking import random_words
+from train.objectives import losses
+from train.recipe.overrides import override
+from train.run import checkpoint
+from train.run.loop import Stopped, fit
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 
-from train import checkpoint, loop, monitor, recipes, sharded_checkpoint, shown
-from train.loop import _optimizer, fit
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
 from train.objectives import Objective
-from train.objectives.towers import build
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run import checkpoint, loop, monitor, sharded_checkpoint, shown
+from train.run.loop import _optimizer, fit
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
 FIELDS = [
@@ -69,7 +70,7 @@ def worker(rank, folder):
     (folder / f"agreed-{rank}.json").write_text(json.dumps(flags))
     torch.distributed.destroy_process_group()
 
-    from train.sharding import Shards
+    from train.parallel.sharding import Shards
 
     meet(rank, folder / "held")
     _, objective = setting(CASES["full"])

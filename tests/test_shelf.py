@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from demos import shelf
-from demos.studio import Studio
-from tipsv2.bundled import NANO
-from tipsv2.catalogue import HUB, ModelError, find, num_parameters
+from demos.backend import shelf
+from demos.backend.studio import Studio
+from tipsv2.checkpoints.bundled import NANO
+from tipsv2.checkpoints.catalogue import HUB, ModelError, find, num_parameters
 
 
 def weights(folder):
@@ -22,7 +22,7 @@ def weights(folder):
 @pytest.fixture
 def three(tiny_folder, tmp_path, monkeypatch):
     """Three folders with the same encoder, in float32."""
-    monkeypatch.setattr("tipsv2.encoder.native_bf16", lambda device: False)
+    monkeypatch.setattr("tipsv2.network.encoder.native_bf16", lambda device: False)
     return [str(tiny_folder)] + [str(shutil.copytree(tiny_folder, tmp_path / name)) for name in ("two", "three")]
 
 
@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_said_before_it_is_read(three, monkeypatch):
     assert in_memory(studio) == ["tiny"]
     nano = weights(find(NANO).location)
     poor = Studio(["tipsv2-g14", three[0]], device="cpu", memory=nano // 2)
-    monkeypatch.setattr("tipsv2.encoder.load", lambda *given, **rest: pytest.fail("it was read"))
+    monkeypatch.setattr("tipsv2.network.encoder.load", lambda *given, **rest: pytest.fail("it was read"))
     with pytest.raises(
         ModelError, match=r"g/14 needs 6\.1 GB of memory, \d+ MB are free for it: choose tiny, or start"
     ):
@@ -91,7 +91,7 @@ def test_without_a_budget_it_is_a_share_of_what_is_free(three, monkeypatch):
 def test_bfloat16_takes_half(three, monkeypatch):
     full = shelf.weight_bytes(find(three[0]), "cpu")
     assert full == weights(three[0]) == Studio(three, device="cpu").encoder().nbytes
-    monkeypatch.setattr("tipsv2.encoder.native_bf16", lambda device: True)
+    monkeypatch.setattr("tipsv2.network.encoder.native_bf16", lambda device: True)
     assert shelf.weight_bytes(find(three[0]), "cpu") * 2 == full
     assert shelf.weight_bytes(HUB["tipsv2-g14"], "cpu") == pytest.approx(3.05e9, rel=0.01)
 

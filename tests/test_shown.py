@@ -5,11 +5,11 @@ import photos
 import pytest
 
 from tipsv2 import scenes
-from train import recipes
 from train.data.samples import CaptionedImages, DrawnScenes
-from train.monitor import MONITOR_SEED
-from train.overrides import override
-from train.shown import IMAGES, LARGEST, queries_of, shown_images
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run.monitor import MONITOR_SEED
+from train.run.shown import IMAGES, LARGEST, queries_of, shown_images
 
 
 def own(path):

@@ -11,9 +11,9 @@ import types
 import pytest
 import torch
 
-from demos import space
-from demos.settings import ARGUMENTS
-from demos.studio import Studio
+from demos.backend import space
+from demos.backend.settings import ARGUMENTS
+from demos.backend.studio import Studio
 from tipsv2 import load
 
 
@@ -108,7 +108,8 @@ def test_elsewhere_nothing_is_wrapped(tiny_folder, monkeypatch):
 
 @pytest.mark.parametrize("on_space", [False, True])
 def test_a_space_loads_its_models_first_and_trains_nothing(tiny_folder, monkeypatch, on_space):
-    from demos import launch, page
+    from demos import launch
+    from demos.ui import page
 
     monkeypatch.delenv("SPACE_ID", raising=False)
     if on_space:
@@ -134,11 +135,11 @@ def test_a_space_loads_its_models_first_and_trains_nothing(tiny_folder, monkeypa
 def test_no_name_that_somebody_types_is_read_as_a_path(tiny_folder, picture, monkeypatch, tmp_path):
     import shutil
 
-    from tipsv2.catalogue import ModelError
+    from tipsv2.checkpoints.catalogue import ModelError
 
     secret = shutil.copytree(tiny_folder, tmp_path / "secret")
     studio = Studio(str(tiny_folder), device="cpu")
-    monkeypatch.setattr("tipsv2.encoder.load", lambda *given, **rest: pytest.fail("a path was read"))
+    monkeypatch.setattr("tipsv2.network.encoder.load", lambda *given, **rest: pytest.fail("a path was read"))
     for name in (str(secret), f"{secret}@1", "../secret", "someone/else"):
         with pytest.raises(ModelError, match="not on offer"):
             studio.encoder(name)

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 
 import tipsv2
-from train import checkpoint, losses, recipes
 from train.data.batches import Batches
-from train.objectives import Objective
-from train.objectives.towers import build
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
+from train.objectives import Objective, losses
 from train.objectives.view import look, read
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run import checkpoint
 
 TAU = 0.3
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20

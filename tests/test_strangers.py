@@ -15,12 +15,13 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from demos import belongings, train_process
-from demos.page import build
-from demos.settings import Settings
+from demos.backend import belongings
+from demos.backend.settings import Settings
+from demos.train import process as train_process
+from demos.ui.page import build
 from tests.strangers import Stranger, handlers, usual
 
-TABS = ("heatmap", "segmentation", "inside", "compare", "depth", "train")
+TABS = ("ask", "segment", "inside", "compare", "depth", "train")
 
 
 def picture(color="red", size=(60, 40)) -> bytes:
@@ -212,7 +213,7 @@ def test_a_server_knows_its_names(served, come, host, status):
 
 
 def test_names_that_are_given_and_those_of_a_link_and_a_space(monkeypatch):
-    from demos.doorway import known_host, own_names
+    from demos.server.doorway import known_host, own_names
 
     assert not known_host("", set()) and not known_host(None, set())
     names = own_names("box.lan", share=True, given=["Explorer.example.org"])
@@ -233,7 +234,7 @@ def test_a_visitor_fills_neither_the_disk_nor_the_line(served, come, monkeypatch
     refused = visitor.http.post(f"{visitor.url}/gradio_api/upload", files={"files": ("b.png", os.urandom(2000))})
     assert refused.status_code == 413 and "take" in refused.text
     assert other.upload("b.png", content)
-    from demos import waiting
+    from demos.server import waiting
 
     monkeypatch.setattr(waiting, "MOST_OF_A_PAGE", 3)
     (load,) = [each for each in page.fns.values() if each.api_name == "load"]
@@ -243,7 +244,7 @@ def test_a_visitor_fills_neither_the_disk_nor_the_line(served, come, monkeypatch
 
 
 def test_a_picture_has_twenty_megabytes_whatever_training_allows(served, come, monkeypatch):
-    from demos import gate
+    from demos.server import gate
 
     page, _ = served
     visitor = come()

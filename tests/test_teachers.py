@@ -13,10 +13,10 @@ from unimodal import CAPTIONS, DEVIATION, MEAN, TINY, VISION, setting
 
 import tipsv2
 from train.data.batches import Batches
-from train.loop import fit
-from train.teachers import TextTeacher, VisionTeacher
-from train.tokenizer import train_tokenizer
-from train.words import pieces_matrix
+from train.network.inherited_words import pieces_matrix
+from train.network.teachers import TextTeacher, VisionTeacher
+from train.network.tokenizer import train_tokenizer
+from train.run.loop import fit
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""tipsv2.text_cache: class lists come back from the disk, and only for the model, templates and texts they are of."""
+"""tipsv2.network.text_cache: class lists come back from the disk, and only for the model, templates and texts they are
+of.
+"""
 
 import os
 
@@ -6,8 +8,8 @@ import pytest
 import torch
 from conftest import make_model
 
-from tipsv2 import text_cache
-from tipsv2.encoder import load
+from tipsv2.network import text_cache
+from tipsv2.network.encoder import load
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_other_texts_templates_types_and_weights_are_others(folder, tiny_folder,
     shutil.copytree(tiny_folder, other)
     make_model(300, seed=1).save_pretrained(tmp_path / "weights")
     shutil.copyfile(tmp_path / "weights" / "model.safetensors", other / "model.safetensors")
-    from tipsv2.catalogue import find
+    from tipsv2.checkpoints.catalogue import find
 
     keys = [
         text_cache.key_of(info, torch.float32, frames, ["dog", "cat"]),
@@ -59,7 +61,7 @@ def test_other_texts_templates_types_and_weights_are_others(folder, tiny_folder,
 def test_weights_written_over_are_others(folder, tiny_folder, tmp_path):
     import shutil
 
-    from tipsv2.catalogue import find
+    from tipsv2.checkpoints.catalogue import find
 
     run = tmp_path / "run"
     shutil.copytree(tiny_folder, run)

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tipsv2.prompts import TEMPLATES
+from train.data.phrase_batches import Batches
 from train.foundations.wordnet import noun_table, read_nouns
 from train.text import phrases, vocabulary
-from train.text.batches import Batches
 
 WORDNET = (
     "  1 This software and database is being provided to you\n"

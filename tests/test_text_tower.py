@@ -19,11 +19,12 @@ from transformers import AutoTokenizer, BertConfig, BertModel, Tipsv2Config, Tip
 from unimodal import randomise
 
 import tipsv2
-from train import losses
 from train.__main__ import main
-from train.loop import Stopped
-from train.teachers import TextTeacher
-from train.text import distill, targets
+from train.data import sentence_vectors
+from train.network.teachers import TextTeacher
+from train.objectives import losses
+from train.run.loop import Stopped
+from train.text import distill
 
 TEXTS = ["a photo of a dog", "cat", "the red car and the truck on the grass", "a kitten"]
 
@@ -61,7 +62,7 @@ def read_alone(places, text):
 
 def test_a_sentence_is_the_mean_of_its_tokens_whatever_stands_beside_it(places, tmp_path):
     teacher = TextTeacher(str(places / "teacher"), "--teacher")
-    vectors = targets.teach(teacher, TEXTS, tmp_path, show=False)
+    vectors = sentence_vectors.teach(teacher, TEXTS, tmp_path, show=False)
     assert vectors.dtype == np.float16 and vectors.shape == (4, 64)
     for text, row in zip(TEXTS, vectors, strict=True):
         np.testing.assert_allclose(row, read_alone(places, text), atol=1e-3)
@@ -69,23 +70,23 @@ def test_a_sentence_is_the_mean_of_its_tokens_whatever_stands_beside_it(places, 
 
 def test_what_was_read_is_not_read_again(places, tmp_path, monkeypatch):
     teacher = TextTeacher(str(places / "teacher"), "--teacher")
-    whole = np.array(targets.teach(teacher, TEXTS, tmp_path / "a", show=False))
+    whole = np.array(sentence_vectors.teach(teacher, TEXTS, tmp_path / "a", show=False))
     asked = []
-    real = targets.sentence_vectors
-    monkeypatch.setattr(targets, "sentence_vectors", lambda t, ids: asked.extend(ids) or real(t, ids))
-    assert (targets.teach(teacher, TEXTS, tmp_path / "a", show=False) == whole).all() and not asked
+    real = sentence_vectors.sentence_vectors
+    monkeypatch.setattr(sentence_vectors, "sentence_vectors", lambda t, ids: asked.extend(ids) or real(t, ids))
+    assert (sentence_vectors.teach(teacher, TEXTS, tmp_path / "a", show=False) == whole).all() and not asked
     stopped = np.load(tmp_path / "a" / "vectors.npy", mmap_mode="r+")
     stopped[2] = np.nan  # as a reading that was stopped leaves it
     stopped.flush()
-    again = targets.teach(teacher, TEXTS, tmp_path / "a", show=False)
+    again = sentence_vectors.teach(teacher, TEXTS, tmp_path / "a", show=False)
     assert np.allclose(again, whole, atol=2e-3) and len(asked) == 1  # read alone, it may differ in float16's last digit
     more = ["truck", *TEXTS]
-    grown = targets.teach(teacher, more, tmp_path / "b", tmp_path / "a", show=False)
+    grown = sentence_vectors.teach(teacher, more, tmp_path / "b", tmp_path / "a", show=False)
     assert len(asked) == 2 and np.allclose(grown[1:], whole, atol=2e-3) and not np.isnan(grown).any()
     other = TextTeacher(str(places / "teacher"), "--teacher")
     with torch.no_grad():
         other.model.embeddings.word_embeddings.weight.add_(1)
-    targets.teach(other, TEXTS, tmp_path / "c", tmp_path / "a", show=False)
+    sentence_vectors.teach(other, TEXTS, tmp_path / "c", tmp_path / "a", show=False)
     assert len(asked) == 6  # another teacher's vectors are no use
 
 
@@ -98,21 +99,21 @@ def test_a_bridge_is_two_layers_with_gelu_between(tmp_path, monkeypatch):
     hidden = v @ state["0.weight"].T + state["0.bias"]
     hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
     expected = hidden @ state["2.weight"].T + state["2.bias"]
-    found = targets.open_bridge(tmp_path / "bridge.safetensors", 3)(v)
+    found = sentence_vectors.open_bridge(tmp_path / "bridge.safetensors", 3)(v)
     torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True))
     for wrong in ({}, {k: v for k, v in state.items() if k != "2.bias"}, state | {"4.bias": torch.ones(2)}):
         save_file(wrong, tmp_path / "wrong.safetensors")
         with pytest.raises(ValueError, match="--bridge .* cannot be used"):
-            targets.open_bridge(tmp_path / "wrong.safetensors", 3)
+            sentence_vectors.open_bridge(tmp_path / "wrong.safetensors", 3)
     (tmp_path / "empty.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="--bridge .*empty.safetensors cannot be used"):
-        targets.open_bridge(tmp_path / "empty.safetensors", 3)
-    monkeypatch.setattr(targets, "load_file", Mock(side_effect=OSError()))  # an error without a word
+        sentence_vectors.open_bridge(tmp_path / "empty.safetensors", 3)
+    monkeypatch.setattr(sentence_vectors, "load_file", Mock(side_effect=OSError()))  # an error without a word
     with pytest.raises(ValueError, match=r"cannot be used \(OSError\)"):
-        targets.open_bridge(tmp_path / "bridge.safetensors", 3)
+        sentence_vectors.open_bridge(tmp_path / "bridge.safetensors", 3)
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"0.weight \[H, 4\]"):
-        targets.open_bridge(tmp_path / "bridge.safetensors", 4)
+        sentence_vectors.open_bridge(tmp_path / "bridge.safetensors", 4)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +206,7 @@ def test_a_tower_goes_on_to_what_a_bridge_makes_of_its_targets(places, trained, 
     generator = torch.Generator().manual_seed(2)
     state = {"0.weight": torch.randn(96, 64, generator=generator), "2.weight": torch.randn(64, 96, generator=generator)}
     save_file(state | {"0.bias": torch.zeros(96), "2.bias": torch.zeros(64)}, tmp_path / "bridge.safetensors")
-    monkeypatch.setattr(targets, "sentence_vectors", None)  # the base has read them all
+    monkeypatch.setattr(sentence_vectors, "sentence_vectors", None)  # the base has read them all
     bridged = settings(places, base=str(trained[0]), bridge=str(tmp_path / "bridge.safetensors"))
     before = distill.run(replace(bridged, steps=0), tmp_path / "before", show=False)
     after = distill.run(bridged, tmp_path / "after", show=False)

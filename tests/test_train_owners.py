@@ -13,10 +13,11 @@ import pytest
 from run_folders import SLEEPER, logged, run_folder, short, wait
 from visiting import NEAR, Visitor
 
-from demos import train_process, train_state
-from demos.settings import Settings
-from demos.train import PARTS
-from demos.train_owners import MACHINE, RECORD, Asker, asker_of, at_machine, owner_of, write_owner
+from demos.backend.owners import MACHINE, RECORD, Asker, asker_of, at_machine, owner_of, write_owner
+from demos.backend.settings import Settings
+from demos.train import process as train_process
+from demos.train import state as train_state
+from demos.train.tab import PARTS
 
 KEYS = {name: f"{name}-only-{name}-knows-this" for name in ("ann", "bob")}
 FORM = {"Learn from": "scenes", "Steps": 4, "Batch": 2}
@@ -130,7 +131,7 @@ def test_a_request_that_gradio_did_not_give_is_nobody():
 def test_every_handler_of_the_page_that_asks_for_the_request_gets_it(tiny_folder, runs):
     """Gradio fills parameters by their place and stops at `*rest`: what stands behind it never comes."""
     from app import TABS
-    from demos.page import build
+    from demos.ui.page import build
 
     asking = []
     for handler in filter(lambda each: each.fn, build(TABS, str(tiny_folder), "cpu", Settings(runs=runs)).fns.values()):
@@ -285,7 +286,7 @@ class TestWithALogin:
     @pytest.fixture(scope="class")
     def url(self, tiny_folder, runs):
         from demos.launch import launch
-        from demos.page import build
+        from demos.ui.page import build
 
         page = build(["train"], str(tiny_folder), "cpu", Settings(runs=runs, public=True))
         people = [("ann", "a:b c"), ("bob", "pass")]

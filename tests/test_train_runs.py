@@ -15,15 +15,17 @@ from run_folders import SLEEPER, logged, pack, pairs, run_folder, shapes_zip, sh
 from shapes import write
 from visiting import NEAR
 
-from demos import train_form, train_process, train_state
-from demos.settings import Settings
-from demos.studio import Studio
-from demos.train import TrainHandlers
-from demos.train_form import SCRATCH, RunRequest
-from demos.train_owners import MACHINE, Asker
-from demos.train_process import Jobs
-from train import recipes
-from train.overrides import override
+from demos.backend.owners import MACHINE, Asker
+from demos.backend.settings import Settings
+from demos.backend.studio import Studio
+from demos.train import form as train_form
+from demos.train import process as train_process
+from demos.train import state as train_state
+from demos.train.form import SCRATCH, RunRequest
+from demos.train.process import Jobs
+from demos.train.tab import TrainHandlers
+from train.recipe import recipes
+from train.recipe.overrides import override
 
 ASKER = """\
 import sys

@@ -23,14 +23,17 @@ from PIL import Image
 from run_folders import logged, pack, pairs, run_folder, shapes_zip, short, wait
 from visiting import NEAR
 
-from demos import train_charts, train_check, train_state, train_views
-from demos.settings import Settings
-from demos.studio import Studio
-from demos.train import PARTS, TrainHandlers
-from demos.train_form import RunRequest
-from demos.train_owners import MACHINE
-from demos.train_process import Jobs
-from train.overrides import override
+from demos.backend.owners import MACHINE
+from demos.backend.settings import Settings
+from demos.backend.studio import Studio
+from demos.train import charts as train_charts
+from demos.train import check as train_check
+from demos.train import state as train_state
+from demos.train import views as train_views
+from demos.train.form import RunRequest
+from demos.train.process import Jobs
+from demos.train.tab import PARTS, TrainHandlers
+from train.recipe.overrides import override
 
 KEY = "0123456789abcdef"
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +92,7 @@ def test_the_film_is_cut_from_the_samples(tmp_path):
 
 @pytest.mark.parametrize("data, kind", [("scenes", "Scene"), ("photos", "Image")])
 def test_the_film_says_what_it_shows(tmp_path, tab, data, kind):
-    """As train/monitor.py writes it: fewer images than four, and each row of squares under a row of titles."""
+    """As train/run/monitor.py writes it: fewer images than four, and each row of squares under a row of titles."""
     recipe = override(short(), [f"data.source={data}", "tuning.base=tiny"])
     scored = [{"step": 0, "miou_values": 0.5}, *logged(4), {"step": 4, "miou_values": 0.25}]
     folder = run_folder(tab.jobs.folder, "a", recipe, scored)
@@ -296,7 +299,7 @@ def test_a_run_from_a_zip_outlives_its_app_and_opens_in_compare(browser, tiny_fo
         app.wait()
         if process := train_state.process(runs / "shapes-1"):
             process.kill()
-    from tipsv2.encoder import load
+    from tipsv2.network.encoder import load
 
     made, base = load(runs / "shapes-1", device="cpu"), load(tiny_folder, device="cpu")
     words = ["a red circle"]

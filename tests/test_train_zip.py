@@ -12,11 +12,12 @@ import datasets
 import pytest
 from run_folders import pack, pairs, picture, shapes_zip
 
-from demos import train_form, train_zip
-from demos.train_form import RunRequest
-from train import recipes
+from demos.train import form as train_form
+from demos.train import zips as train_zip
+from demos.train.form import RunRequest
 from train.data.samples import open_data
-from train.overrides import override
+from train.recipe import recipes
+from train.recipe.overrides import override
 
 
 @pytest.fixture

@@ -14,16 +14,18 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Tipsv2Model
 
 from tipsv2 import scenes
-from train import checkpoint, curves, recipes
 from train.__main__ import main
 from train.data.batches import Batches
 from train.data.views import local_crops
-from train.loop import Stopped, _optimizer, fit
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
 from train.objectives import Objective
-from train.objectives.towers import build
 from train.objectives.view import caption_keys
-from train.overrides import override
-from train.tokenizer import train_tokenizer
+from train.recipe import recipes
+from train.recipe.overrides import override
+from train.run import checkpoint
+from train.run.loop import Stopped, _optimizer, fit
+from train.tools import curves
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
 

@@ -13,9 +13,9 @@ import weakref
 import pytest
 import torch
 
-from demos import turns
-from demos.asking import ASKER, Asker
-from demos.turns import HALF_LIFE, Gone, Ledger, Turns, share
+from demos.backend import turns
+from demos.backend.asking import ASKER, Asker
+from demos.backend.turns import HALF_LIFE, Gone, Ledger, Turns, share
 
 
 class Clock:
@@ -148,7 +148,7 @@ def test_others_are_let_through_between_slices(monkeypatch):
 
 
 def test_an_encoder_of_the_app_takes_turns(tiny_folder, tiny_encoder, monkeypatch):
-    from demos.studio import Studio
+    from demos.backend.studio import Studio
 
     encoder = Studio(str(tiny_folder), "cpu").encoder()
     ((held, _),) = turns.TURNS.ledger.used(turns.NOBODY)

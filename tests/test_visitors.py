@@ -15,7 +15,7 @@ from demos.visitors import Round, Visitor, crowd, growth, judge, main, table
 
 @pytest.fixture(scope="module")
 def url(serving, tiny_folder):
-    yield from serving(["heatmap"], tiny_folder)
+    yield from serving(["ask"], tiny_folder)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from demos import waiting
-from demos.asking import Asker
-from demos.gate import Guarded
-from demos.presence import SILENCE, Presence
-from demos.turns import Ledger
+from demos.backend.asking import Asker
+from demos.backend.turns import Ledger
+from demos.server import waiting
+from demos.server.gate import Guarded
+from demos.server.presence import SILENCE, Presence
 
 
 def asked(page: Guarded, session: str, address: str = "1", kind: str = "model", age: float = 0):

@@ -1,4 +1,4 @@
-"""tipsv2.windows against windows cut, encoded and averaged one by one.
+"""tipsv2.network.windows against windows cut, encoded and averaged one by one.
 
 python -m pytest tests/test_windows.py
 """
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tipsv2.heatmap import similarity
+from tipsv2.analysis.heatmap import similarity
 from tipsv2.images import to_tensor
-from tipsv2.windows import count_windows, encode_windows, window_sizes
+from tipsv2.network.windows import count_windows, encode_windows, window_sizes
 
 
 @pytest.fixture

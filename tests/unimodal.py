@@ -9,13 +9,13 @@ from conftest import make_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from train import recipes
+from train.network.inherited_words import inherit
+from train.network.teachers import open_teachers
+from train.network.tokenizer import train_tokenizer
+from train.network.towers import build
 from train.objectives import Objective
-from train.objectives.towers import build
-from train.overrides import override
-from train.teachers import open_teachers
-from train.tokenizer import train_tokenizer
-from train.words import inherit
+from train.recipe import recipes
+from train.recipe.overrides import override
 
 MEAN, DEVIATION = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
 TINY = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -94,7 +94,7 @@ def save(top, tiny_folder):
 
 
 def setting(folders, *fields, words="teacher"):
-    """Recipe, objective, tokenizer and teachers of a smoke-sized run, as train.run puts them together."""
+    """Recipe, objective, tokenizer and teachers of a smoke-sized run, as train.run.start puts them together."""
     given = [f"sfclip.vision_teacher={folders['dinov2']}", f"sfclip.text_teacher={folders['words']}"]
     weights = ["sfclip.vision_weight=1", "sfclip.text_weight=1", "sfclip.share=0.5", f"sfclip.words={words}"]
     recipe = override(recipes.get("smoke"), [*SMOKE, *PLAIN, *given, *weights, *fields])

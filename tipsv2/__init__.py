@@ -12,17 +12,17 @@ Names are resolved when first used, so that importing the package stays light.
 from importlib import import_module
 
 _HOMES = {
-    "load": "encoder",
-    "Encoder": "encoder",
-    "ImageFeatures": "encoder",
-    "find": "catalogue",
-    "available": "catalogue",
-    "ModelInfo": "catalogue",
-    "ModelError": "catalogue",
+    "load": "network.encoder",
+    "Encoder": "network.encoder",
+    "ImageFeatures": "network.encoder",
+    "find": "checkpoints.catalogue",
+    "available": "checkpoints.catalogue",
+    "ModelInfo": "checkpoints.catalogue",
+    "ModelError": "checkpoints.catalogue",
     "open_image": "images",
     "ImageError": "images",
-    "segment": "segmentation",
-    "Segmentation": "segmentation",
+    "segment": "analysis.segmentation",
+    "Segmentation": "analysis.segmentation",
 }
 __all__ = list(_HOMES)
 

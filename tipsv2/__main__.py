@@ -24,25 +24,24 @@ import re
 import sys
 from pathlib import Path
 
-from tipsv2 import (
-    benchmark,
-    convert,
-    dpt_picture,
-    embed_command,
-    export,
-    feature_picture,
-    push,
-    search,
-    side_by_side,
-    verify,
-)
+from tipsv2.analysis import depth_picture, feature_picture
+from tipsv2.benchmark import inference as benchmark
+from tipsv2.collections import embed_command, search
 from tipsv2.evaluation import command as evaluation
+from tipsv2.evaluation import side_by_side, verify
 from tipsv2.prompts import TEMPLATES
+from tipsv2.sharing import convert, export, push
+
+PROGRAM = "tipsv2" if Path(sys.argv[0]).name in ("tipsv2", "tipsv2.exe") else "python -m tipsv2"  # as it was called
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a sub-command; 0 if it worked, 2 with one sentence on stderr if it did not."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return 0
+    options = parser.parse_args(arguments)
     try:
         options.run(options)
     except (ValueError, OSError) as error:  # ImageError and ModelError are ValueErrors; OSError: nowhere to write
@@ -56,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tipsv2", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROGRAM,
+        description=__doc__.replace("python -m tipsv2", PROGRAM),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary,
-            epilog=f"example:\n  python -m tipsv2 {example}",
+            epilog=f"example:\n  {PROGRAM} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=run)
@@ -101,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_picture(cut, templates="tips9")
 
     side_by_side.add_command(command)
-    dpt_picture.add_command(command)
+    depth_picture.add_command(command)
     feature_picture.add_command(command)
     benchmark.add_command(command)
     evaluation.add_command(command)
@@ -117,9 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
 def run_heatmap(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from tipsv2.heatmap import heatmap
+    from tipsv2.analysis.heatmap import heatmap
+    from tipsv2.analysis.render import overlay
     from tipsv2.images import open_image
-    from tipsv2.render import overlay
 
     image = open_image(options.image)  # before the model: a wrong path should not cost its loading
     encoder = _load(options)
@@ -151,9 +152,9 @@ def run_segment(options: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
+    from tipsv2.analysis.render import PALETTE, legend, paint_labels
+    from tipsv2.analysis.segmentation import background_rule, segment
     from tipsv2.images import open_image
-    from tipsv2.render import PALETTE, legend, paint_labels
-    from tipsv2.segmentation import background_rule, segment
 
     image = open_image(options.image)
     classes = _split(options.classes)
@@ -207,7 +208,7 @@ def _add_picture(parser: argparse.ArgumentParser, templates: str) -> None:
 
 
 def _load(options: argparse.Namespace):
-    from tipsv2.encoder import load
+    from tipsv2.network.encoder import load
 
     encoder = load(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)

@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = None
     try:
-        from train.arguments import parse  # here: Ctrl-C in the first moment is to end in a sentence, too
+        from train.cli.arguments import parse  # here: Ctrl-C in the first moment is to end in a sentence, too
 
-        options = parse(sys.argv[1:] if arguments is None else arguments, __doc__)
+        options = parse((sys.argv[1:] if arguments is None else arguments) or ["--help"], __doc__)
         return _do(options)
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"{error}", file=sys.stderr)
@@ -54,7 +54,7 @@ def _do(options: argparse.Namespace) -> int:
         paths = write_shards(options.out, options.count, options.size, options.seed, options.styles.split(","))
         print(f"{options.count} scenes of {options.size} px in {options.out}, shards: {len(paths)}")
     elif options.command == "textteacher":
-        from train.multilingual import train_teacher
+        from train.text.multilingual import train_teacher
 
         for name, share in train_teacher(options.out, options.steps, options.seed).items():
             print(f"{name}: {share:.3f} of the translations are nearest to their own English name")
@@ -63,7 +63,7 @@ def _do(options: argparse.Namespace) -> int:
     elif options.command == "text":
         return _text(options)
     elif options.command == "assemble":
-        from train.assemble import assemble
+        from train.tools.assemble import assemble
 
         given = {key: value for key, value in vars(options).items() if key != "command"}
         print(assemble(**given))
@@ -73,11 +73,11 @@ def _do(options: argparse.Namespace) -> int:
         for path in build(options.out, options.packages, options.classifier):
             print(path)
     elif options.command == "curves":
-        from train.curves import plot
+        from train.tools.curves import plot
 
         print(plot(options.runs, options.out, options.chain))
     elif options.command == "benchmark":
-        from train import benchmark as measure
+        from train.tools import benchmark as measure
 
         found = measure.run()
         print(json.dumps(found) if options.json else json.dumps(found, indent=2))
@@ -103,14 +103,15 @@ def _going_on(options: argparse.Namespace | None) -> str:
         return "what is finished stands, go on with the same command"
     out = getattr(options, "out", None)
     if out and any(out.glob("**/recipe.json")):  # without a checkpoint --resume starts from the beginning
-        from train.resume import command_line
+        from train.run.resume import command_line
 
         return f"what was saved stands, go on with: {command_line(command, out)}"
     return "nothing was saved, so start again"
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from train import reproduce, tables
+    from train.reproduce import runner as reproduce
+    from train.reproduce import tables
 
     rows = [name for name in options.rows.split(",") if name]
     if not options.table:
@@ -122,8 +123,8 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _keep(options: argparse.Namespace) -> None:
-    from train.kept.folder import open_kept
-    from train.kept.keep import Settings, keep
+    from train.data.kept.folder import open_kept
+    from train.data.kept.keep import Settings, keep
 
     given = {k: v for k, v in vars(options).items() if k not in ("command", "out", "temperature")}
     kept = open_kept(keep(Settings(**given, classifier_temperature=options.temperature), options.out))
@@ -138,7 +139,7 @@ def _kept(options: argparse.Namespace) -> list[str]:
 
 
 def _text(options: argparse.Namespace) -> int:
-    from train.loop import Stopped
+    from train.run.loop import Stopped
     from train.text import distill
 
     given = {key: value for key, value in vars(options).items() if key not in ("command", "out", "vision", "resume")}
@@ -159,8 +160,8 @@ def _text(options: argparse.Namespace) -> int:
 
 def _data(options: argparse.Namespace):
     """The fields of data, as settings.Data."""
-    from train import settings
-    from train.overrides import override
+    from train.recipe import settings
+    from train.recipe.overrides import override
 
     none = settings.Recipe(name="none", command=options.command, stages=())
     return override(none, [f"data.source={options.data}", *options.overrides]).data
@@ -168,7 +169,7 @@ def _data(options: argparse.Namespace):
 
 def _check(options: argparse.Namespace) -> None:
     data = _data(options)
-    from train.check import draw, look_through
+    from train.tools.check import draw, look_through
 
     report = look_through(data, options.limit)
     print(report)
@@ -182,7 +183,7 @@ def _caption(options: argparse.Namespace) -> None:
     data = _data(options)
     if options.out.suffix != ".jsonl":
         raise ValueError(f"--out {options.out}: the table's name must end in .jsonl.")
-    from train.caption import caption
+    from train.tools.caption import caption
 
     prompts = {role: text for role in ("short", "detailed") if (text := getattr(options, role))}
     added, problems = caption(data, options.model, options.out, prompts, options.batch_size, options.max_tokens)
@@ -203,10 +204,10 @@ def _teachers(options: argparse.Namespace) -> list[str]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from train import recipes
-    from train.arguments import TRAINING
-    from train.overrides import override
-    from train.resume import recorded
+    from train.cli.arguments import TRAINING
+    from train.recipe import recipes
+    from train.recipe.overrides import override
+    from train.run.resume import recorded
 
     flags = {"data": "data.source", "teacher": "distillation.teacher"}
     if options.command != "sfclip":
@@ -225,11 +226,11 @@ def _train(options: argparse.Namespace) -> int:
         recipe = override(recipe, given)
     # torch and transformers take seconds to import; --help and the mistakes above need neither
     if options.dry_run:
-        from train import dry_run
+        from train.run import dry_run
 
         dry_run.report(recipe, options.out, options.resume)
         return 0
-    from train import run
+    from train.run import start as run
 
     stopped = run.start(recipe, options.out, options.resume)
     return 128 + stopped if stopped else 0

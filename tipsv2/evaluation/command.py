@@ -32,20 +32,26 @@ class Task(NamedTuple):
 
 TASKS = {
     "segmentation": Task(
-        "tipsv2.evaluation.segmentation", "segmentation", "zero-shot segmentation: which class is every pixel?"
+        "tipsv2.evaluation.segmentation.zero_shot",
+        "segmentation",
+        "zero-shot segmentation: which class is every pixel?",
     ),
     "classification": Task(
-        "tipsv2.evaluation.classification", "classification", "zero-shot classification: which class is the image?"
+        "tipsv2.evaluation.tasks.classification",
+        "classification",
+        "zero-shot classification: which class is the image?",
     ),
-    "retrieval": Task("tipsv2.evaluation.retrieval", "retrieval", "image to text and text to image"),
+    "retrieval": Task("tipsv2.evaluation.tasks.retrieval", "retrieval", "image to text and text to image"),
     "segmentation_probe": Task(
-        "tipsv2.evaluation.segmentation_probe", "segmentation", "linear segmentation: a layer on frozen patches"
+        "tipsv2.evaluation.segmentation.linear", "segmentation", "linear segmentation: a layer on frozen patches"
     ),
-    "depth": Task("tipsv2.evaluation.depth", "depth", "depth in metres: a layer on frozen patches, or DPT heads"),
-    "normals": Task("tipsv2.evaluation.normals", "normals", "surface normals: a layer on frozen patches, or DPT heads"),
-    "knn": Task("tipsv2.evaluation.knn", "knn", "classification by the nearest training images"),
-    "probe": Task("tipsv2.evaluation.probe", "probe", "a linear classifier on frozen embeddings"),
-    "instances": Task("tipsv2.evaluation.instances", "instances", "find the other pictures of the same thing"),
+    "depth": Task("tipsv2.evaluation.tasks.depth", "depth", "depth in metres: a layer on frozen patches, or DPT heads"),
+    "normals": Task(
+        "tipsv2.evaluation.tasks.normals", "normals", "surface normals: a layer on frozen patches, or DPT heads"
+    ),
+    "knn": Task("tipsv2.evaluation.tasks.knn", "knn", "classification by the nearest training images"),
+    "probe": Task("tipsv2.evaluation.tasks.probe", "probe", "a linear classifier on frozen embeddings"),
+    "instances": Task("tipsv2.evaluation.tasks.instances", "instances", "find the other pictures of the same thing"),
 }
 
 
@@ -101,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
     """The evaluate command. Raises ValueError or OSError with one sentence for whoever typed it."""
     from tipsv2.evaluation import as_text
     from tipsv2.evaluation.layouts import HELD_OUT, SCENES, folder, open_data
-    from tipsv2.evaluation.own import is_own, open_own
+    from tipsv2.evaluation.shared.own_captions import is_own, open_own
 
     task = TASKS[options.task]
     module = import_module(task.module)
@@ -121,9 +127,9 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     if getattr(options, "head", None) == "dpt":
-        from tipsv2.dpt import load_dpt as load
+        from tipsv2.analysis.depth import load_dpt as load
     else:
-        from tipsv2.encoder import load
+        from tipsv2.network.encoder import load
     encoder = load(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)
     own = {name: value for name, value in vars(options).items() if name not in COMMON}
@@ -142,7 +148,7 @@ def run(options: argparse.Namespace) -> None:
             print(f"tipsv2: what is known is kept in {options.out}: the same command goes on.", file=sys.stderr)
         raise
     if options.out is not None:
-        from tipsv2.evaluation.record import identity, write_record
+        from tipsv2.records import identity, write_record
 
         write_record(options.out / RECORD, numbers, [identity(encoder)])
     print(json.dumps(numbers, ensure_ascii=False) if options.json else as_text(numbers))

@@ -4,8 +4,9 @@
     found.classes                                     # ("sky", "building", ...)
     found.read(found.pictures[0].labels)              # int64 [H, W], a class's place, -1 unlabelled
 
-The one reader of such data, for evaluation (`tipsv2.evaluation.layouts.folder`) and for training (`tipsv2.sources`).
-Opening looks at everything that can be wrong before anything long starts, see `tipsv2.labelled.check`.
+The one reader of such data, for evaluation (`tipsv2.evaluation.layouts.folder`) and for training
+(`tipsv2.collections.sources`). Opening looks at everything that can be wrong before anything long starts, see
+`tipsv2.labelled.check`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tipsv2.evaluation.layouts.label_files import pictures as pictures_in
 from tipsv2.labelled.check import Picture, survey
 from tipsv2.labelled.classes import ClassList, read_names, read_palette, read_values
 from tipsv2.labelled.legend import Legend
 from tipsv2.labelled.panoptic import read_panoptic
+from tipsv2.labelled.pictures import pictures as pictures_in
 from tipsv2.labelled.place import ALL, PARTS, Address, Place, folders_of_lists, is_labelled, places, read_address
 
 __all__ = ["ALL", "LabelledPictures", "Picture", "is_labelled", "open_labelled", "parts_of"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsv2.label_maps import color_codes
+from tipsv2.analysis.label_maps import color_codes
 
 HIGHEST = 65535  # a label map has 16 bits at most
 _RGB = r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})"
@@ -23,7 +23,9 @@ NAME_FIRST = re.compile(rf"(.*?)[\s,;]+(?:#([0-9a-fA-F]{{6}})|{_RGB})")
 
 @dataclass(frozen=True)
 class ClassList:
-    """Names, and the code of each in a label map: a number, or a colour as `tipsv2.label_maps.color_codes` has it."""
+    """Names, and the code of each in a label map: a number, or a colour as `tipsv2.analysis.label_maps.color_codes`
+    has it.
+    """
 
     names: tuple[str, ...]
     codes: tuple[int, ...]

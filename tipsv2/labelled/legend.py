@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tipsv2.label_maps import color_codes, open_colors, open_numbers, places_of
+from tipsv2.analysis.label_maps import color_codes, open_colors, open_numbers, places_of
 from tipsv2.labelled.classes import HIGHEST, ClassList, color_text
 
 UNLABELLED = -1

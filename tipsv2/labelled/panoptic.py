@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tipsv2.evaluation.layouts.annotations import read_json, take
+from tipsv2.labelled.annotations import read_json, take
 from tipsv2.labelled.classes import check_doubles
 
 

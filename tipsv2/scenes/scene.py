@@ -32,7 +32,7 @@ SPLITS = {  # styles, first seed
 }
 SPLIT_COUNT = 500
 LARGEST = 1024  # pixels, the side of a scene
-MEASURED = {  # first seed, how many: of train/monitor.py and of tipsv2/evaluation/drawings.py
+MEASURED = {  # first seed, how many: of train/run/monitor.py and of tipsv2/evaluation/shared/drawings.py
     "the monitor's scenes": (3 * 10**12, 10**3),
     "single drawings": (4 * 10**12, 10**7),
 }

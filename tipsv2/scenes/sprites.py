@@ -18,7 +18,8 @@ from PIL import Image
 
 from tipsv2.scenes.vocabulary import MASS, NOUNS
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "scenes"
+_INSTALLED = Path(__file__).resolve().with_name("assets")  # where `pip install .` puts them
+ASSETS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2] / "assets" / "scenes"
 STYLES = ("fluent", "noto", "twemoji", "flat", "openmoji")
 SEEN_STYLES = ("fluent", "noto")  # of scenes:val
 UNSEEN_STYLE = "twemoji"

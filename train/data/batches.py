@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from train.data.hidden import Hidden
 from train.data.labels import name_tokens
+from train.data.masking import random_mask
 from train.data.samples import CaptionedImages, DrawnScenes, images_before
 from train.data.views import local_crops
-from train.kept.sets import is_kept
-from train.masking import random_mask
-from train.settings import PATCH, Recipe
+from train.recipe.kept_settings import is_kept
+from train.recipe.settings import PATCH, Recipe
 
 ENOUGH = 200  # images to have seen before judging how many cannot be used
 EXIT_SECONDS = 5.0  # that a killed worker has to be seen as such after the queue to it broke
@@ -109,9 +109,9 @@ class Batches(Dataset):
 
 
 def open_batches(recipe: Recipe, tokenizer, rank: int = 0, world: int = 1) -> Dataset:
-    """The Batches of a recipe, or what stands in their place where it learns from kept crops (train/kept)."""
+    """The Batches of a recipe, or what stands in their place where it learns from kept crops (train/data/kept)."""
     if is_kept(recipe.data.source):
-        from train.kept.batches import KeptBatches
+        from train.data.kept.batches import KeptBatches
 
         return KeptBatches(recipe, rank, world)
     return Batches(recipe, tokenizer, rank, world)

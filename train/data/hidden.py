@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.masking import random_mask, random_words
-from train.settings import PATCH, Recipe, choose
-from train.teachers import MAX_LENGTH, open_tokenizer
+from train.data.masking import random_mask, random_words
+from train.network.teachers import MAX_LENGTH, open_tokenizer
+from train.recipe.settings import PATCH, Recipe, choose
 
 
 class Hidden:

@@ -16,9 +16,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from tipsv2.pairs import Pair
+from tipsv2.collections.pairs import Pair
 from train.data.views import Window
-from train.settings import PATCH
+from train.recipe.settings import PATCH
 
 UNLABELLED = -1
 

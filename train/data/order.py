@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tipsv2.pairs import Pair, Pairs
+from tipsv2.collections.pairs import Pair, Pairs
 
 Rows = Callable[[int], Pair]  # number k in 0, 1, ... -> a step's k-th pair; past the step's own, those that follow
 

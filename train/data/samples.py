@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from tipsv2 import scenes
-from tipsv2.data_state import replaced, rewritten
-from tipsv2.pairs import Pairs, open_pairs
-from tipsv2.whole import whole_file
+from tipsv2.collections.data_state import replaced, rewritten
+from tipsv2.collections.pairs import Pairs, open_pairs
+from tipsv2.files import whole_file
 from train.data.labels import patch_classes, patch_labels
 from train.data.order import StreamOrder, TableOrder, too_large
 from train.data.views import global_crop, random_window
-from train.settings import SEED_STRIDE, Data, Recipe
+from train.recipe.settings import SEED_STRIDE, Data, Recipe
 
 NAMED = 5  # unusable images a batch names
 
@@ -72,7 +72,8 @@ class DrawnScenes:
 
 
 class CaptionedImages:
-    """Images with captions (tipsv2.pairs), cropped at random; one that cannot be used gives its place to the next.
+    """Images with captions (tipsv2.collections.pairs), cropped at random; one that cannot be used gives its place to
+    the next.
 
     `size` is the number of pairs, infinite where only reading to the end would tell.
     What takes such a place is a later pair of the epoch, which has its own place too.

@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from tipsv2 import scenes
-from tipsv2.whole import whole_file
+from tipsv2.files import whole_file
 
 PER_SHARD = 1000
 
@@ -82,14 +82,12 @@ def _write_star(out: Path, size: int, styles: tuple[str, ...], job: tuple[int, r
 
 
 def _write(out: Path, size: int, styles: tuple[str, ...], shard: int, seeds: range) -> int:
-    part = out / f".scenes-{shard:05d}.part"
-    with tarfile.open(part, "w") as tar:
+    with whole_file(_path(out, shard)) as part, tarfile.open(part, "w") as tar:
         for seed in seeds:
             for name, data in _files(seed, size, styles):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    os.replace(part, _path(out, shard))
     return len(seeds)
 
 

@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
-from tipsv2.whole import whole_file, whole_folder
+from tipsv2.files import whole_file, whole_folder
 from train.foundations import packages
 from train.foundations.packages import DINOV2, LITE, MINILM, WORDNET
-from train.settings import choose
+from train.recipe.settings import choose
 
 MINILM_ARCHIVE = "all_minilm_l6_v2/model.zip"
 MINILM_FILES = (  # of that archive; the rest of the package is code
@@ -89,7 +89,7 @@ def _classifier(package: Path, short: str, folder: Path) -> None:
 
 
 def _dinov2(package: Path, folder: Path) -> None:
-    from tipsv2.weights import quiet
+    from tipsv2.checkpoints.weights import quiet
     from train.foundations import dinov2
 
     model = dinov2.read_graph(packages.zip_member(package, dinov2.MEMBER))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from train import losses
-from train.distributed import gather
-from train.objectives.towers import MIN_TEMPERATURE
+from train.network.towers import MIN_TEMPERATURE
+from train.objectives import losses
 from train.objectives.view import View
-from train.settings import Grounding, Stage, choose
+from train.parallel.distributed import gather
+from train.recipe.settings import Grounding, Stage, choose
 
 
 class Contrastive(nn.Module):

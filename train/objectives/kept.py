@@ -1,7 +1,7 @@
 """KeptObjective: the terms on kept crops. The last blocks of the vision tower, its final norm and a bridge learn.
 
 The bridge carries a sentence encoder's vectors to where the patches are; a text tower learns it afterwards. It stands
-where Objective does: `train.loop.fit` trains either.
+where Objective does: `train.run.loop.fit` trains either.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
-from tipsv2.dense import features_after
-from tipsv2.whole import whole_file
-from train.averages import Averages
-from train.kept.sets import KeptSet
-from train.kept.words import Words
+from tipsv2.files import whole_file
+from tipsv2.network.dense import features_after
+from train.data.kept.sets import KeptSet
+from train.data.kept.words import Words
+from train.network.teachers import move
+from train.network.towers import clamp_temperature
+from train.objectives.averages import Averages
 from train.objectives.kept_distillation import KeptDistilling
 from train.objectives.kept_view import KeptView, unit
 from train.objectives.named_patches import NamingPatches
 from train.objectives.presence import Presences
 from train.objectives.scales import Scales
 from train.objectives.soft_names import SoftNaming
-from train.objectives.towers import clamp_temperature
 from train.objectives.whole_names import NamingPictures
-from train.settings import Recipe, Stage
-from train.teachers import move
+from train.recipe.settings import Recipe, Stage
 
 BRIDGE = "bridge.safetensors"
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from train import losses
-from train.kept.settings import KeptDistillation
+from train.objectives import losses
 from train.objectives.kept_view import KeptView
+from train.recipe.kept_settings import KeptDistillation
 
 
 class KeptDistilling(nn.Module):

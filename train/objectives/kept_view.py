@@ -17,7 +17,7 @@ from train.objectives.scales import Scales
 
 @dataclass(frozen=True)
 class KeptView:
-    """Features and names are of unit length. `part` holds the set's other tensors, see `train.kept.batches`."""
+    """Features and names are of unit length. `part` holds the set's other tensors, see `train.data.kept.batches`."""
 
     cls: tuple[Tensor, Tensor]  # the two CLS tokens, each [B, D]
     features: dict[str, Tensor]  # "final" and, where they count, "values": [B, N, D]

@@ -3,7 +3,7 @@ chooses its patches.
 
 As `train.objectives.patch_labels`, with a scale that learns and patches weighed by how much of them shows their label;
 names come over the bridge. The second asks every name for itself, so that a cosine means the same beside any
-others: what "not here" needs (train/name_losses.py).
+others: what "not here" needs (train/objectives/name_losses.py).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train import name_losses
-from train.distributed import mean
-from train.kept.settings import NamedPatches
+from train.objectives import name_losses
 from train.objectives.kept_view import KeptView, cosines
+from train.parallel.distributed import mean
+from train.recipe.kept_settings import NamedPatches
 
 
 class NamingPatches(nn.Module):

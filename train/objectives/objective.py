@@ -8,16 +8,16 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
+from train.network.teachers import Teachers
+from train.network.towers import clamp_temperature
 from train.objectives.contrastive import Contrastive, TextGrounding
 from train.objectives.patch_distillation import PatchDistilling
 from train.objectives.patch_labels import PatchLabelling
 from train.objectives.self_distillation import SelfDistilling
 from train.objectives.sfclip import MaskedDistilling
 from train.objectives.sparc import SparseAlignment
-from train.objectives.towers import clamp_temperature
 from train.objectives.view import look, look_in_parts
-from train.settings import Recipe, Stage
-from train.teachers import Teachers
+from train.recipe.settings import Recipe, Stage
 
 
 class Objective(nn.Module):

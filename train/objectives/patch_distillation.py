@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
-from tipsv2.dense import vision_features
-from train import losses
+from tipsv2.network.dense import vision_features
+from train.network.teachers import move
+from train.objectives import losses
 from train.objectives.view import View
-from train.settings import PatchDistillation, Stage, choose
-from train.teachers import move
+from train.recipe.settings import PatchDistillation, Stage, choose
 
 
 class PatchDistilling(nn.Module):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from train import losses
-from train.distributed import total, world
+from train.objectives import losses
 from train.objectives.view import View, read
-from train.settings import PatchLabels, Stage, choose
+from train.parallel.distributed import total, world
+from train.recipe.settings import PatchLabels, Stage, choose
 
 
 class PatchLabelling(nn.Module):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from train import losses, name_losses
-from train.distributed import mean
-from train.kept.settings import Presence
+from train.objectives import losses, name_losses
 from train.objectives.kept_view import KeptView
+from train.parallel.distributed import mean
+from train.recipe.kept_settings import Presence
 
 
 class Presences(nn.Module):

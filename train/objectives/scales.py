@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from train.kept.settings import KeptCrops
+from train.recipe.kept_settings import KeptCrops
 
 
 class Scales(nn.Module):

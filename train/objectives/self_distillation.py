@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
-from train import losses, schedules
-from train.heads import Heads
+from train.objectives import losses, schedules
+from train.objectives.heads import Heads
 from train.objectives.view import View
-from train.settings import Recipe, Stage, choose
+from train.recipe.settings import Recipe, Stage, choose
 
 
 class SelfDistilling(nn.Module):

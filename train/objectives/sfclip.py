@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
-from train import distributed, losses
+from train.network.teachers import Teachers
+from train.objectives import losses
 from train.objectives.view import View
-from train.settings import Sfclip, Stage, choose
-from train.teachers import Teachers
+from train.parallel import distributed
+from train.recipe.settings import Sfclip, Stage, choose
 
 
 class MaskedDistilling(nn.Module):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from train import name_losses
-from train.distributed import mean
-from train.kept.settings import SoftNames
+from train.objectives import name_losses
 from train.objectives.kept_view import KeptView, cosines
+from train.parallel.distributed import mean
+from train.recipe.kept_settings import SoftNames
 
 
 class SoftNaming(nn.Module):

@@ -21,8 +21,8 @@ patches named right among the textures present, one third by chance, in the expo
 So there the global loss over pooled patches is what aligns; the local one harms where it is strong and collapses where
 it is alone, which tests/test_sparc.py shows in seconds.
 
-On drawn scenes, going on from an encoder whose captions were grounded in patches (train/claims.py: one seed, patch-text
-mIoU on scenes:search:30, final / values), nothing is above the contrastive terms:
+On drawn scenes, going on from an encoder whose captions were grounded in patches (train/reproduce/claims.py: one seed,
+patch-text mIoU on scenes:search:30, final / values), nothing is above the contrastive terms:
 
     contrastive terms alone                           0.228 / 0.416
     + both losses, local_weight=0.1 (the row sparc)   0.166 / 0.351
@@ -42,10 +42,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from train import distributed, losses
-from train.objectives.towers import MIN_TEMPERATURE
+from train.network.towers import MIN_TEMPERATURE
+from train.objectives import losses
 from train.objectives.view import View
-from train.settings import Sparc, Stage, choose
+from train.parallel import distributed
+from train.recipe.settings import Sparc, Stage, choose
 
 
 class SparseAlignment(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import Tipsv2Model
 
-from tipsv2.dense import before_last, caption_place, value_block
+from tipsv2.network.dense import before_last, caption_place, value_block
 
 ROLES = ("web", "synthetic")  # CLS 1 learns with the first, CLS 2 with the second
 

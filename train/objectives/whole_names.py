@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train import losses
-from train.distributed import gather
-from train.kept.settings import WholeNames
+from train.objectives import losses
 from train.objectives.kept_view import KeptView, cosines
+from train.parallel.distributed import gather
+from train.recipe.kept_settings import WholeNames
 
 ROLES = ("cls", "caption_cls")
 

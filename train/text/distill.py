@@ -29,14 +29,16 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase, Tipsv2TextModel
 
 import tipsv2
-from tipsv2.whole import whole_file
-from train import checkpoint, losses
-from train.hold import LOCK, held
-from train.loop import StopFlag, Stopped
-from train.schedules import warmup_cosine
-from train.teachers import TextTeacher
-from train.text import targets, tower
-from train.text.batches import Batches, pad
+from tipsv2.files import whole_file
+from train.data import sentence_vectors
+from train.data.phrase_batches import Batches, pad
+from train.network.teachers import TextTeacher
+from train.objectives import losses
+from train.objectives.schedules import warmup_cosine
+from train.run import checkpoint
+from train.run.hold import LOCK, held
+from train.run.loop import StopFlag, Stopped
+from train.text import tower
 from train.text.phrases import Phrases, compose, read_dictionary, read_names
 from train.text.vocabulary import cut
 
@@ -77,7 +79,7 @@ class Settings:
 
 
 class Student(nn.Module):
-    """The tower and its loss, in the shape that `train.checkpoint` keeps."""
+    """The tower and its loss, in the shape that `train.run.checkpoint` keeps."""
 
     fixed: frozenset[str] = frozenset()
 
@@ -101,7 +103,7 @@ class Parts:
     phrases: Phrases
     vectors: np.ndarray  # float16 [N, W]
     ids: list[list[int]]  # the student's tokens
-    bridge: targets.Bridge | None
+    bridge: sentence_vectors.Bridge | None
     student: Student
     tokenizer: PreTrainedTokenizerBase
 
@@ -208,7 +210,7 @@ def _prepare(settings: Settings, out: Path, resume: bool, show: bool, wide: int,
     bridge = None
     teacher = TextTeacher(settings.teacher, "--teacher")
     if settings.bridge:
-        bridge = targets.open_bridge(Path(settings.bridge), teacher.width)
+        bridge = sentence_vectors.open_bridge(Path(settings.bridge), teacher.width)
     width = bridge.map[-1].out_features if bridge else teacher.width
     if wide and wide != width:
         raise ValueError(
@@ -241,12 +243,12 @@ def _prepare(settings: Settings, out: Path, resume: bool, show: bool, wide: int,
             file=sys.stderr,
         )
     known = Path(settings.base) if settings.base else None
-    if resume and checkpoint.latest(out) and not targets.holds(teacher, phrases.all, out):
+    if resume and checkpoint.latest(out) and not sentence_vectors.holds(teacher, phrases.all, out):
         raise ValueError(f"the names or the teacher of the run in {out} are no longer what they were: begin a new run.")
     hold.enter_context(held(out))
     with whole_file(out / RECORD) as part:
         part.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
-    vectors = targets.teach(teacher, phrases.all, out, known, show)
+    vectors = sentence_vectors.teach(teacher, phrases.all, out, known, show)
     ids = tokenizer(phrases.all, truncation=True, max_length=text.config.max_position_embeddings)["input_ids"]
     return Parts(phrases, vectors, ids, bridge, Student(text), tokenizer)
 

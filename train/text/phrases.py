@@ -17,7 +17,8 @@ from pathlib import Path
 
 from tipsv2 import scenes
 from tipsv2.prompts import TEMPLATES
-from train.multilingual import sentence
+from train.data.kept.names import barring
+from train.text.multilingual import sentence
 
 ROOT = "physical entity"  # in WordNet: what can be seen is a kind of it
 ASKED = "a photo of a {}"  # what a name is asked in that is held out or excluded
@@ -155,15 +156,6 @@ def _asked(exclude: Sequence[str]) -> list[str]:
 
 def _each(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
-
-
-def barring(exclude: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a text holds an excluded word."""
-    if not exclude:
-        return lambda text: False
-    words = "|".join(re.escape(word.lower()) for word in sorted(exclude, key=len, reverse=True))
-    pattern = re.compile(rf"(?<!\w)(?:{words})(?:s|es)?(?!\w)")
-    return lambda text: bool(pattern.search(text.lower()))
 
 
 def _things(rows: Sequence[dict], place: Path) -> set[str] | None:

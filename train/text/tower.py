@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Tipsv2Model, Tipsv2TextConfig, Tipsv2TextModel
 
-from tipsv2.weights import quiet, read_tokenizer, read_whole
-from tipsv2.whole import whole_folder
-from train.checkpoint import export
-from train.from_dinov2 import assemble
-from train.teachers import MAX_LENGTH
-from train.text.batches import pad
-from train.words import embedding
+from tipsv2.checkpoints.weights import quiet, read_tokenizer, read_whole
+from tipsv2.files import whole_folder
+from train.data.phrase_batches import pad
+from train.network.from_dinov2 import assemble
+from train.network.inherited_words import embedding
+from train.network.teachers import MAX_LENGTH
+from train.run.checkpoint import export
 
 HEAD = 64  # width of an attention head, as in all released towers
 TEMPERATURE = 0.05  # of the encoder that is written; nothing here trains it. Cosines to patches differ by tenths

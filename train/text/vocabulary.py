@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from train.teachers import MAX_LENGTH
+from train.network.teachers import MAX_LENGTH
 
 
 def cut(

@@ -18,7 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-SCENES = "scenes"
+from tipsv2.scenes.splits import SCENES
+
 OWN = "folder"  # the layout of own labelled pictures
 HELD_OUT = "held-out"  # the part a probe is judged on, of a layout without parts
 LOOKED_AT = 20  # pictures by whose names a tree is recognised
@@ -111,7 +112,7 @@ def open_data(task: str, data: str, part: str | None = None) -> Split:
     """The part of a data set that `task` is measured on, by default the one its authors evaluate on.
 
     data: "LAYOUT:ROOT", or a root whose tree says which layout it is. The bundled scenes are no folder: see
-    `tipsv2.evaluation.splits`.
+    `tipsv2.evaluation.shared.splits`.
     part: as the layout calls it, or HELD_OUT: what is measured by a layer that was trained on the part "train".
     Raises ValueError with the expected tree and where to get the data if they are not there.
     """

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tipsv2.evaluation.layouts import Layout, Sample, Split
-from tipsv2.evaluation.layouts.annotations import Images, read_json, read_json_lines, take
 from tipsv2.evaluation.layouts.label_files import part_of
+from tipsv2.labelled.annotations import Images, read_json, read_json_lines, take
 
 CAPTIONS = 5  # of an image that count
 FLICKR_FOLDERS = ("flickr30k-images", "flickr30k_images", "images")  # what the archive and its copies call it

@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tipsv2.evaluation.layouts import Layout, Split
-from tipsv2.evaluation.layouts.label_files import labelled, number_table, part_of, pictures
+from tipsv2.evaluation.layouts.label_files import labelled, number_table, part_of
+from tipsv2.labelled.pictures import pictures
 from tipsv2.prompts import CLASS_LISTS
 
 STUFF = CLASS_LISTS["cocostuff171"]

@@ -19,10 +19,10 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from tipsv2.collections.sources import IMAGE_SUFFIXES
 from tipsv2.evaluation.layouts import Layout, Sample, Split
-from tipsv2.evaluation.layouts.annotations import Images, read_text
 from tipsv2.evaluation.layouts.label_files import part_of
-from tipsv2.sources import IMAGE_SUFFIXES
+from tipsv2.labelled.annotations import Images, read_text
 
 PARTS = ("val", "train", "test")
 KAGGLE = "ILSVRC/Data/CLS-LOC"

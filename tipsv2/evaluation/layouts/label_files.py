@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tipsv2.analysis.label_maps import open_labels
 from tipsv2.evaluation.layouts import Sample
-from tipsv2.label_maps import open_labels
+from tipsv2.labelled.pictures import pictures
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 OUTSIDE = -2  # a number that means nothing in a data set's label files
 
 
@@ -25,25 +25,6 @@ def number_table(meaning: Mapping[int, int], ignored: Iterable[int] = (255,)) ->
     table[list(ignored)] = -1
     table[list(meaning)] = list(meaning.values())
     return table
-
-
-def pictures(folder: Path) -> dict[str, Path]:
-    """Name without its ending -> picture, by name, of whichever format; hidden files and others are left out.
-
-    Raises ValueError where the folder is missing or two pictures have one name.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: unpack the data set again, or name another part.")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICTURES and not path.name.startswith("."):
-            if path.stem in found:
-                raise ValueError(
-                    f"{folder} holds both {found[path.stem].name} and {path.name}: take the one that is not of the "
-                    "data set away."
-                )
-            found[path.stem] = path
-    return found
 
 
 def listed(file: Path, folder: Path) -> dict[str, Path]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tipsv2.analysis.label_maps import open_labels
 from tipsv2.evaluation.layouts import Layout, Sample, Split
-from tipsv2.label_maps import open_labels
 
 PARTS = {"train": "*/multiview*", "test": "*/wild_set"}
 LARGEST = 65535 * 10  # an inverse depth of 1, in a file's steps (data_util.py, decode_depth)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tipsv2.analysis.label_maps import open_labels
 from tipsv2.evaluation.layouts import Layout, Sample, Split
-from tipsv2.label_maps import open_labels
 
 SIZE = (480, 640)
 CROP = np.s_[45:471, 41:601]  # of a picture of SIZE

@@ -15,8 +15,8 @@ import re
 from pathlib import Path
 
 from tipsv2.evaluation.layouts import Layout, Sample, Split
-from tipsv2.evaluation.layouts.annotations import Images, read_json, take
 from tipsv2.evaluation.layouts.label_files import part_of
+from tipsv2.labelled.annotations import Images, read_json, take
 
 DOMAINS = ("food2k", "cars", "sop", "inshop", "inat", "met", "gldv2", "rp2k")
 OWN_INDEX = ("cars", "food2k", "inat", "rp2k", "sop")  # the queries are what they are looked for in

@@ -1,0 +1,285 @@
+"""The Ask tab for programs: named endpoints for gradio_client, each with what it takes and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import gradio as gr
+import numpy as np
+from gradio.components import Component
+
+from demos.ask.work import MAX_VOCABULARY, Question, region
+from demos.ui import controls
+from demos.ui.controls import MODEL_WORK, answered, visitor
+
+if TYPE_CHECKING:
+    from demos.ask.tab import Heatmaps
+    from demos.ask.work import Answer
+    from demos.ui.page import Page
+
+
+class Endpoints:
+    """Handlers of the API; they hold nothing but the tab's asker, whose memory they share."""
+
+    def __init__(self, tab: Heatmaps):
+        self.asker = tab.asker
+
+    @answered
+    def heatmap(
+        self,
+        image: str,
+        queries: list[str],
+        model: str,
+        mode: str,
+        features: str,
+        templates: str,
+        temperature: float,
+        resolution: float,
+        colormap: str,
+        opacity: float,
+        distractors: list[str] = (),
+        own_templates: str = "",
+        windows: bool = False,
+        request: gr.Request = None,
+    ) -> tuple[list, list[dict]]:
+        """Where in the image is each phrase? Returns one overlay per query (PNG) and, per query, peak and mean score
+        and the scores of all patches.
+
+        image: the picture. queries: up to twelve phrases. model: an encoder on offer. mode: "cosine" (each query alone)
+        or "competing" (softmax over the queries, by temperature). features: "values", "final" or the number of a layer.
+        templates: "none", "tips9", "clip80", or "own" for own_templates, one a line with {} where the query goes.
+        resolution: short side in pixels, 0 for as trained. colormap, opacity: of the overlays. distractors: phrases
+        that compete and get no map. windows: look at a large image through windows of the size the encoder was trained
+        at.
+        """
+        if image is None or not queries:
+            raise ValueError("Give an image and at least one query.")
+        question = Question(
+            image, model=model, queries=queries, mode=mode, temperature=temperature, distractors=distractors,
+            features=features, templates=templates, own=own_templates, resolution=resolution, windows=windows,
+        )  # fmt: skip
+        return self._maps(question, colormap, opacity, visitor(request))
+
+    @answered
+    def word_maps(
+        self,
+        image: str,
+        sentence: str,
+        model: str,
+        mode: str,
+        features: str,
+        temperature: float,
+        resolution: float,
+        colormap: str,
+        opacity: float,
+        windows: bool = False,
+        request: gr.Request = None,
+    ) -> tuple[list, list[dict]]:
+        """Where in the image is each word of a sentence? Returns what /heatmap does, for each content word as what the
+        sentence would lose without it.
+
+        image: the picture. sentence: up to twelve words besides articles, prepositions and the like. The rest as in
+        /heatmap.
+        """
+        if image is None or not (sentence or "").strip():
+            raise ValueError("Give an image and a sentence.")
+        question = Question(
+            image, model=model, by="sentence", sentence=sentence, mode=mode, temperature=temperature,
+            features=features, resolution=resolution, windows=windows,
+        )  # fmt: skip
+        return self._maps(question, colormap, opacity, visitor(request))
+
+    @answered
+    def similar_patches(
+        self,
+        image: str,
+        x: float,
+        y: float,
+        other: str | None,
+        model: str,
+        features: str,
+        resolution: float,
+        colormap: str,
+        opacity: float,
+        windows: bool = False,
+        request: gr.Request = None,
+    ) -> tuple[list, dict]:
+        """What resembles the patch at a point? Returns an overlay of the image, and one of a second image if there is
+        one (PNG, on one scale), the patch, the cosines of all patches and the second image's best match.
+
+        image: the picture. x, y: the point in its pixels. other: a second picture, or null. model, features,
+        resolution, colormap, opacity, windows: as in /heatmap.
+        """
+        question = self._at(
+            image, x, y, other=other, model=model, features=features, resolution=resolution, windows=windows
+        )
+        who = visitor(request)
+        answer = self.asker.answer(question, who)
+        here, second, there = self.asker.similar(answer, question, who)
+        told = {"patch": list(answer.patch(question)), "patches": _rounded(here)}
+        found = [("image", answer.seen, here)]
+        if second is not None:
+            best = np.unravel_index(int(there.argmax()), there.shape)
+            told["other"] = {"best": [int(each) for each in best], "peak": round(there.max().item(), 6)}
+            told["other"]["patches"] = _rounded(there)
+            found.append(("second image", second, there))
+        low, high = min(each.min().item() for *_, each in found), max(each.max().item() for *_, each in found)
+        return [(painted(seen, each, colormap, opacity, low, high), name) for name, seen, each in found], told
+
+    @answered
+    def nearest_words(
+        self,
+        image: str,
+        x: float,
+        y: float,
+        vocabulary: str,
+        count: float,
+        model: str,
+        features: str,
+        resolution: float,
+        windows: bool = False,
+        request: gr.Request = None,
+    ) -> list[dict]:
+        """Which words are nearest to the patch at a point? Returns words and cosines, the nearest first.
+
+        image: the picture. x, y: the point in its pixels. vocabulary: words separated by commas, or "" for a list that
+        suits the encoder. count: how many. model, features, resolution, windows: as in /heatmap.
+        """
+        question = self._at(
+            image, x, y, vocabulary=vocabulary, model=model, features=features, resolution=resolution, windows=windows
+        )
+        if count is None or not 1 <= count <= MAX_VOCABULARY:
+            raise ValueError(f"Ask for 1 to {MAX_VOCABULARY} words, not {count}.")
+        answer = self.asker.answer(question, visitor(request))
+        found = self.asker.near(answer, question, int(count))
+        return [{"word": word, "score": round(score, 6)} for word, score in found]
+
+    @answered
+    def regions(
+        self,
+        image: str,
+        queries: list[str],
+        model: str,
+        mode: str,
+        features: str,
+        templates: str,
+        temperature: float,
+        resolution: float,
+        above: str,
+        threshold: float,
+        distractors: list[str] = (),
+        own_templates: str = "",
+        windows: bool = False,
+        request: gr.Request = None,
+    ) -> tuple[list, list[dict]]:
+        """Which part of the image is each phrase? Returns a mask per query (PNG, 255 inside) and, per query, the
+        threshold, the share of the image covered, and each connected part's box [left, top, right, bottom], area in
+        pixels and peak score, the largest first. Parts under 0.2 % of the image are left out.
+
+        above: "range" (threshold is a share of each map's range) or "score" (an absolute score). The rest as in
+        /heatmap.
+        """
+        if image is None or not queries:
+            raise ValueError("Give an image and at least one query.")
+        question = Question(
+            image, model=model, queries=queries, mode=mode, temperature=temperature, distractors=distractors,
+            features=features, templates=templates, own=own_templates, resolution=resolution, windows=windows,
+            above=above, threshold=threshold,
+        )  # fmt: skip
+        answer = self.asker.answer(question, visitor(request))
+        found = [region(question, each, answer.seen.features.size) for each in answer.maps]
+        masks = [np.where(each.mask, 255, 0).astype(np.uint8) for each in found]
+        told = [
+            {
+                "query": name,
+                "threshold": round(each.threshold, 6),
+                "share": round(each.share, 6),
+                "parts": parts_of(each),
+            }
+            for name, each in zip(answer.names, found, strict=True)
+        ]
+        return list(zip(masks, answer.names, strict=True)), told
+
+    def _at(self, image: str, x: float, y: float, **asked) -> Question:
+        if image is None or x is None or y is None:
+            raise ValueError("Give an image and a point in it, x and y in pixels.")
+        return Question(image, patch=(x, y), **asked)
+
+    def _maps(self, question: Question, colormap: str, opacity: float, who: str) -> tuple[list, list[dict]]:
+        answer = self.asker.answer(question, who)
+        overlays = [painted(answer.seen, each, colormap, opacity) for each in answer.maps]
+        return list(zip(overlays, answer.names, strict=True)), scores_of(answer)
+
+
+def painted(seen, values, colormap: str, opacity: float, low=None, high=None) -> np.ndarray:
+    """A map [h, w] over its image -> uint8 [H, W, 3]."""
+    from tipsv2.analysis.heatmap import to_pixels
+    from tipsv2.analysis.render import overlay
+
+    pixels = to_pixels(values[None], seen.features.size)[0].numpy()
+    return overlay(np.asarray(seen.image), pixels, colormap, opacity, low, high)
+
+
+def scores_of(answer: Answer) -> list[dict]:
+    """Peak, mean and patches of every map."""
+    return [
+        {
+            "query": name,
+            "peak": round(grid.max().item(), 6),
+            "mean": round(grid.mean().item(), 6),
+            "patches": _rounded(grid),
+        }
+        for name, grid in zip(answer.names, answer.maps, strict=True)
+    ]
+
+
+def parts_of(found) -> list[dict]:
+    """The parts of a Regions."""
+    return [{"box": list(part.box), "area": part.area, "peak": round(part.peak, 6)} for part in found.parts]
+
+
+def endpoints(tab: Heatmaps, page: Page, parts: Mapping[str, Component]) -> None:
+    """Register the endpoints. parts: the tab's components, whose values are the defaults."""
+    api = Endpoints(tab)
+    model, own = page.choice, gr.Textbox("", visible=False, label="own_templates")
+    features = gr.Textbox("values", visible=False, label="features")  # the page's menu lists one encoder's layers only
+    x, y = gr.Number(0, visible=False, label="x"), gr.Number(0, visible=False, label="y")
+    count = gr.Number(8, visible=False, precision=0, label="count")
+    resolution = controls.api_resolution()
+    look = [resolution, parts["colormap"], parts["opacity"]]
+    shared = [model, parts["mode"], features, parts["templates"], parts["temperature"]]
+    tail = [parts["distractors"], own, parts["windows"]]
+    seen = [model, features]
+
+    def register(handler, inputs: Sequence[Component], outputs: Sequence[Component]) -> None:
+        gr.Button(visible=False).click(
+            handler, [controls.api_image(), *inputs], [*outputs], api_name=handler.__name__, **MODEL_WORK
+        )
+
+    def gallery(label: str) -> gr.Gallery:
+        return gr.Gallery(visible=False, format="png", label=label)
+
+    def numbers(label: str) -> gr.JSON:
+        return gr.JSON(visible=False, label=label)
+
+    other = gr.File(visible=False, label="other")
+    worded = [parts["mode"], features, parts["temperature"]]
+    cut = [resolution, parts["above"], parts["threshold"]]
+    register(api.heatmap, [parts["queries"], *shared, *look, *tail], [gallery("overlays"), numbers("scores")])
+    register(
+        api.word_maps,
+        [parts["sentence"], model, *worded, *look, parts["windows"]],
+        [gallery("overlays"), numbers("scores")],
+    )
+    register(
+        api.similar_patches, [x, y, other, *seen, *look, parts["windows"]], [gallery("overlays"), numbers("patches")]
+    )
+    register(
+        api.nearest_words, [x, y, parts["vocabulary"], count, *seen, resolution, parts["windows"]], [numbers("words")]
+    )
+    register(api.regions, [parts["queries"], *shared, *cut, *tail], [gallery("masks"), numbers("regions")])
+
+
+def _rounded(values) -> list:
+    return np.round(values.double().numpy(), 5).tolist()

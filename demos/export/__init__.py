@@ -1,0 +1,1 @@
+"""A result to take along: PNG, NPZ, JSON, COCO masks, and the code that computes the same."""

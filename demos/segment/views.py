@@ -1,0 +1,143 @@
+"""What the Segment tab draws: the picture under its regions, and the table that is their legend. HTML out, no gradio.
+
+The regions travel as run lengths, which demos/ui/web/regions.js paints onto a canvas: exact, small with 200 classes,
+and one class can be shown alone without asking the server.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from demos.ui.views import photo_uri
+from tipsv2.analysis.label_maps import Agreement
+
+VIEWS = (("found", "Found"), ("truth", "Truth"), ("wrong", "Differences"))
+
+
+def run_lengths(labels: np.ndarray) -> list[int]:
+    """A label map [H, W], row after row, as label, count, label, count, ..."""
+    flat = labels.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    counts = np.diff(np.append(starts, flat.size))
+    return np.stack([flat[starts], counts], axis=1).ravel().tolist()
+
+
+def segments(
+    image: Image.Image,
+    labels: np.ndarray,
+    colors: np.ndarray,
+    table: Sequence[dict],
+    num_classes: int,
+    judged: tuple[np.ndarray, Agreement] | None = None,
+) -> str:
+    """A segmentation: the image under its regions and a table of the classes.
+
+    labels: [H, W] place in the list, negative for background.   colors: [N, 3] uint8.   table: of
+    `demos.segment.work.rows`.   judged: (true labels [H, W], the agreement), if there is a truth.
+    """
+    height, width = labels.shape
+    codes = ["#{:02x}{:02x}{:02x}".format(*map(int, color)) for color in colors]
+    names = [row["name"] for row in table[:num_classes]]
+    content = {"colors": codes, "names": names, "found": run_lengths(labels)}
+    if judged is not None:
+        content |= {"truth": run_lengths(judged[0]), "wrong": run_lengths(judged[1].wrong.astype(int))}
+    style = f"--photo:url({photo_uri(image)});--ratio:{image.width / image.height:.6f}"
+    return (
+        f'<div class="tips-segments" style="{style}"><div class="picture">{_switch() if judged else ""}'
+        f'<div class="stage" data-grid="{height}x{width}" data-content="{escape(_packed(content), quote=True)}">'
+        f'<canvas width="{width}" height="{height}" role="img" aria-label="{escape(_sentence(table), quote=True)}">'
+        f'</canvas><span class="tag"></span></div></div>{_tables(table, codes, num_classes, judged)}</div>'
+    )
+
+
+def _packed(content) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+def _switch() -> str:
+    buttons = "".join(
+        f'<button type="button" data-view="{view}" aria-pressed="{str(view == "found").lower()}">{title}</button>'
+        for view, title in VIEWS
+    )
+    return f'<div class="views" role="group" aria-label="What to show">{buttons}</div>'
+
+
+def _sentence(table: Sequence[dict]) -> str:
+    """The picture for those who do not see it."""
+    found = sorted((row for row in table if row["share"] > 0), key=lambda row: -row["share"])[:5]
+    return "Regions: " + ", ".join(f"{row['name']} {100 * row['share']:.0f} %" for row in found)
+
+
+def _tables(table: Sequence[dict], codes: Sequence[str], num_classes: int, judged) -> str:
+    keyed = [(index if index < num_classes else -1, row) for index, row in enumerate(table)]
+    found = sorted((each for each in keyed if each[1]["share"] > 0), key=lambda each: -each[1]["share"])
+    absent = sorted((each for each in keyed[:num_classes] if each[1]["share"] <= 0), key=lambda each: -each[1]["peak"])
+    scored = judged is not None
+    body = "".join(_found_row(key, row, codes, scored) for key, row in found)
+    head = _head(("Share", "of the image"), ("Mean", "mean cosine of its own pixels"), ("Peak", "its highest cosine"))
+    iou = '<th scope="col"><abbr title="intersection over union with the true mask">IoU</abbr></th>' if scored else ""
+    count = sum(key >= 0 for key, _ in found)
+    title = f"{count} of {num_classes} {'class' if num_classes == 1 else 'classes'} found"
+    found_table = f'<table><thead><tr><th scope="col">Class</th>{head}{iou}</tr></thead><tbody>{body}</tbody></table>'
+    folded = ""
+    if absent:
+        lines = "".join(_absent_row(row, scored) for _, row in absent)
+        best = _head(("Best", "its highest cosine; another class was higher there"))
+        folded = (
+            f'<details class="absent"><summary>Not found: {len(absent)}</summary><table><thead><tr>'
+            f'<th scope="col">Class</th>{best}{iou}</tr></thead><tbody>{lines}</tbody></table></details>'
+        )
+    score = _score(judged[1]) if scored else ""
+    return (
+        f'<div class="legend"><p class="sum">{title}</p>{score}'
+        f'<div class="scroll" tabindex="-1">{found_table}{folded}</div></div>'
+    )
+
+
+def _head(*columns: tuple[str, str]) -> str:
+    return "".join(f'<th scope="col"><abbr title="{long}">{short}</abbr></th>' for short, long in columns)
+
+
+def _found_row(key: int, row: dict, codes: Sequence[str], scored: bool) -> str:
+    name = escape(row["name"], quote=True)
+    color = codes[key] if key >= 0 else "transparent"
+    share = row["share"]
+    percent = f"{100 * share:.1f}&thinsp;%" if share >= 0.001 else "&lt;&thinsp;0.1&thinsp;%"
+    return (
+        f'<tr><th scope="row"><button type="button" data-class="{key}" aria-pressed="false" title="{name}">'
+        f'<i style="background:{color}"></i><span>{name}</span></button></th>'
+        f'<td class="share"><em style="width:{100 * share:.2f}%;background:{color}"></em>{percent}</td>'
+        f"<td>{_number(row['mean'])}</td><td>{_number(row['peak'])}</td>{_iou(row, scored)}</tr>"
+    )
+
+
+def _absent_row(row: dict, scored: bool) -> str:
+    name = escape(row["name"], quote=True)
+    return f'<tr><th scope="row" title="{name}">{name}</th><td>{_number(row["peak"])}</td>{_iou(row, scored)}</tr>'
+
+
+def _iou(row: dict, scored: bool) -> str:
+    return f"<td>{_number(row.get('iou', math.nan), 2)}</td>" if scored else ""
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else '<span class="none">–</span>'
+
+
+def _score(told: Agreement) -> str:
+    """The sum of it: mIoU, over how many classes, and the pixels that are right."""
+    if not math.isfinite(told.mean):
+        return '<p class="score">None of the classes is in the mask: there is nothing to compare.</p>'
+    count = int(np.isfinite(told.iou).sum()) + math.isfinite(told.background)
+    title, over = ("mIoU", f"over {count} classes") if count > 1 else ("IoU", "of one class")
+    compared = "" if told.compared > 0.9995 else f" of {100 * told.compared:.0f}&thinsp;% compared"
+    return (
+        f'<p class="score"><b>{title} {told.mean:.3f}</b> <span>{over}</span> · '
+        f"<span>{100 * told.accuracy:.1f}&thinsp;% of the pixels right{compared}</span></p>"
+    )

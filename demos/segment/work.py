@@ -1,0 +1,152 @@
+"""What the Segment tab computes: a question, the regions that answer it, and how these agree with a true label map."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from demos.backend.layers import LayerMemory
+from demos.backend.studio import Seen, Studio
+from demos.segment.truth import Truth, placed
+from demos.ui import controls, views
+from tipsv2.analysis.label_maps import Agreement, agreement
+
+MAX_CLASSES = 200
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of an image; see `ask`."""
+
+    names: tuple[str, ...]
+    others: tuple[str, ...]  # background words
+    background: str
+    threshold: float | None
+    templates: str
+    features: str
+    layer: int  # 0: the last
+    windows: bool
+    resolution: int  # short side in pixels, 0: as trained
+
+
+@dataclass(frozen=True)
+class Regions:
+    """A segmentation. labels: int16 [H, W], place in names, -1 for background."""
+
+    seen: Seen
+    question: Question
+    grid: tuple[int, int]  # rows and columns of patches
+    layer: int
+    labels: np.ndarray
+    shares: np.ndarray  # [N] parts of one
+    means: np.ndarray  # [N] mean score of a class's own pixels
+    peaks: np.ndarray  # [N] highest cosine of any patch
+    background_mean: float  # mean score of the background's pixels
+    scores: np.ndarray | None = None  # [H, W] cosine of the winner, at full size only
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.question.names
+
+    @property
+    def background(self) -> float:
+        return float((self.labels < 0).mean())
+
+    @cached_property
+    def colors(self) -> np.ndarray:
+        """[N, 3] uint8: a class keeps its colour as long as its place in the list does."""
+        return legend(len(self.names))
+
+
+def legend(count: int) -> np.ndarray:
+    """The colours of a list's classes, uint8 [count, 3]."""
+    from tipsv2.analysis.render import WIDE_PALETTE
+
+    return np.asarray(WIDE_PALETTE, dtype=np.uint8)[np.arange(count) % len(WIDE_PALETTE)]
+
+
+def split(names: str | None) -> list[str]:
+    """Names separated by commas, semicolons or lines -> a list without blanks and doubles."""
+    parts = (part.strip() for part in re.split(r"[,;\n]", names or ""))
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def ask(classes, templates, features, layer, windows, background, threshold, words, resolution) -> Question:
+    """The fields of the page as a question. Raises ValueError on one that cannot be asked."""
+    names = controls.texts(split(classes), "class name", MAX_CLASSES)
+    if not names:
+        raise ValueError("Write at least one class name.")
+    if background not in ("none", "threshold", "words"):
+        raise ValueError(f"Unknown background '{str(background)[:80]}': use none, threshold or words.")
+    if background != "none" and BACKGROUND in names:
+        raise ValueError("A class cannot be called 'background' where a background is left out: take one of them away.")
+    others = controls.texts(split(words), "background word", MAX_CLASSES) if background == "words" else []
+    others = [word for word in others if word not in names]  # what is asked for as a class is not background
+    if background == "words" and not others:
+        raise ValueError("Write at least one background word that is no class, or choose another background.")
+    limit = float(threshold) if background == "threshold" else None
+    given = dict(templates=templates, features=features, layer=int(layer or 0), windows=bool(windows))
+    return Question(tuple(names), tuple(others), background, limit, **given, resolution=int(resolution or 0))
+
+
+class Divider:
+    """Answers questions: images are the studio's, layers and the last answers are remembered here."""
+
+    def __init__(self, studio: Studio):
+        self.studio = studio
+        self.memory = LayerMemory()
+
+    def divide(self, image: str, question: Question, model: str | None, who: str, full: bool = False) -> Regions:
+        """Label every pixel, at the size drawn or (full) of the image. The same question again costs nothing."""
+        from tipsv2.analysis.heatmap import similarity
+        from tipsv2.analysis.segmentation import class_table, divide
+
+        encoder = self.studio.encoder(model)
+        layer = min(question.layer or encoder.num_layers, encoder.num_layers)
+        windows = question.windows and layer == encoder.num_layers
+        seen = self.studio.encode(who, encoder, image, question.resolution, windows)
+        key = ("regions", replace(question, layer=layer, windows=windows))
+        found = None if full else self.memory.map(who, seen, key)
+        if found is None:
+            names = question.names
+            text = encoder.encode_text([*names, *question.others], question.templates)
+            grid = self.memory.grid(who, seen, encoder, layer, question.features)
+            maps = similarity(grid, text)
+            size = seen.features.size if full else views.display_size(*seen.image.size)
+            labels, scores = divide(maps, len(names), size, question.threshold)
+            table = class_table(maps[: len(names)], labels, scores)
+            own = scores[labels < 0]
+            mean = float(own.mean()) if own.size else float("nan")
+            found = (tuple(grid.shape[:2]), layer, labels.astype(np.int16), *table, mean)
+            if full:
+                return Regions(seen, question, *found, scores)
+            self.memory.keep_map(who, seen, key, found)
+        return Regions(seen, question, *found)
+
+
+def judge(found: Regions, truth: Truth | None) -> tuple[np.ndarray, Agreement] | None:
+    """-> (the truth at the regions' size, in places of their list; how far they agree), or None without a truth."""
+    if truth is None:
+        return None
+    true = placed(truth, found.names, found.labels.shape)
+    return true, agreement(found.labels, true, len(found.names), truth.whole)
+
+
+def rows(found: Regions, told: Agreement | None) -> list[dict]:
+    """The table: a dict per class, in the order of the list, and one for the background if there is one asked for."""
+    table = [
+        {"name": name, "share": float(share), "mean": float(mean), "peak": float(peak)}
+        for name, share, mean, peak in zip(found.names, found.shares, found.means, found.peaks, strict=True)
+    ]
+    if found.question.background != "none":
+        table.append(
+            {"name": BACKGROUND, "share": found.background, "mean": found.background_mean, "peak": float("nan")}
+        )
+    if told is not None:
+        for row, iou in zip(table, [*told.iou, told.background], strict=False):
+            row["iou"] = float(iou)
+    return table

@@ -1,0 +1,66 @@
+"""One picture for the whole page: given once, it is in every tab, with the words that were asked of it.
+
+python -m pytest tests/test_workspace.py
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demos.backend import belongings
+from demos.ui import controls
+from demos.ui.examples import every_example
+from demos.ui.workspace import example_of
+
+TABS = ["ask", "segment", "inside", "compare", "depth"]
+
+
+@pytest.fixture(scope="module")
+def url(serving, tiny_folder):
+    yield from serving(TABS, tiny_folder)
+
+
+def test_a_kept_example_is_known_again_and_an_own_picture_is_none(tmp_path):
+    for example in every_example():
+        assert example_of(controls.keep(example.path)) == example
+    own = tmp_path / every_example()[0].path.name  # called as an example is
+    Image.new("RGB", (30, 20)).save(own)
+    assert example_of(controls.keep(own, "somebody")) is None and example_of(None) is None
+    assert belongings.room("somebody") in belongings.uploads().rglob("*")
+
+
+def test_one_upload_and_its_words_are_in_every_tab(visit, tmp_path):
+    """Upload, two queries, segment, inside, compare, depth: one upload, where it took one in each tab."""
+    expect = pytest.importorskip("playwright.sync_api").expect
+    picture = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(picture)
+    page = visit()
+    names = page.locator(".tips-maps:visible figcaption b")
+    expect(names.first).to_be_visible()
+    page.get_by_title("Clear", exact=True).click()
+    page.get_by_label("Remove Image").locator("visible=true").click()
+    expect(page.get_by_text("Start with an image").locator("visible=true")).to_be_visible()
+    page.locator(".tips-image:visible input[type=file]").set_input_files(picture)
+    for words in ("a dog", "grass"):
+        page.get_by_label("Look for").locator("visible=true").fill(words)
+        page.keyboard.press("Enter")
+    expect(names).to_have_text(["a dog", "grass"])
+
+    def shown():  # sizes of what the page shows now
+        return page.locator(".tips-image:visible .image-frame img").evaluate("i => [i.naturalWidth, i.naturalHeight]")
+
+    for tab in ("Segment", "Inside", "Compare", "Depth"):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        expect(page.locator(".tips-image:visible .image-frame img")).to_be_visible()
+        page.wait_for_function("""() => [...document.querySelectorAll('.tips-image .image-frame img')]
+            .some(i => i.offsetParent && i.naturalWidth === 90)""")
+        assert shown() == [90, 60], tab
+        if tab == "Segment":
+            expect(page.locator(".tips-output:visible .stage")).to_be_visible()
+            expect(page.get_by_text("mIoU").locator("visible=true")).to_have_count(0)  # the truth was the example's
+        if tab == "Compare":
+            expect(page.locator(".tips-queries:visible .token")).to_have_text(["a dog", "grass"])
+
+    page.get_by_label("Remove Image").locator("visible=true").click()  # and taken away in one, it is in none
+    page.get_by_role("tab", name="Ask", exact=True).click()
+    expect(page.get_by_text("Start with an image").locator("visible=true")).to_be_visible()

@@ -1,0 +1,1 @@
+"""Features become maps, label maps, numbers and pictures. Nothing in here loads a checkpoint of its own accord."""

@@ -1,0 +1,1 @@
+"""What inference costs on this machine, beside the straightforward path."""

@@ -1,0 +1,1 @@
+"""Linear probes on frozen patches, for segmentation, depth and normals."""

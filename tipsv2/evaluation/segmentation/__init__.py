@@ -1,0 +1,1 @@
+"""Zero-shot and linear segmentation: protocol, scores, pictures, and the comparison of two encoders."""

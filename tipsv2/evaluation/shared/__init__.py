@@ -1,0 +1,1 @@
+"""What all tasks share: splits, embeddings, rankings, records with intervals, pictures of failures."""

@@ -1,0 +1,3 @@
+"""The networks of a run: student towers, new or from a foundation model, teachers, which part learns, tokenizer and
+words.
+"""

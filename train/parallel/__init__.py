@@ -1,0 +1,1 @@
+"""Several processes: what crosses them, and encoders that do not fit one device."""

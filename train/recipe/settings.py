@@ -1,0 +1,302 @@
+"""The fields of a recipe: frozen dataclasses, and their record in a run's folder.
+
+A default is what the papers give (reference in brackets) or, where they are silent, our choice.
+A term of the loss whose weight is 0 is not built and costs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from dataclasses import dataclass, field, replace
+
+from train.recipe.kept_settings import KeptCrops, KeptDistillation, NamedPatches, Presence, SoftNames, WholeNames
+
+SEED_STRIDE = 10**9  # scenes per recipe seed; runs with different seeds see different scenes
+PATCH = 14  # pixels; the batches' masks, labels and grids count in these
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a run at one image size; TIPSv2 trains long at low resolution, then briefly at high (Sec. 4.1)."""
+
+    steps: int
+    size: int = 224  # side of the global crop, pixels; 0: the base's own (finetune)
+    batch_size: int = 128
+    learning_rate: float = 1e-3  # peak; one warm-up and cosine run over all stages; 0: by the base's width (finetune)
+    local_size: int = 98  # side of the local crops, pixels
+    local_crops: int = 6  # M [TIPSv2 Sec. 4.1]; 0 leaves the DINO term out
+    dino_weight: float = 1.0  # alpha [App. A.9]
+    patch_weight: float = 2.0  # beta [App. A.9]; 0 leaves the masked pass out
+    mask_ratio: float = 0.75  # [Table 12]
+    teacher_size: int = 0  # side at which a vision teacher looks; 0 = as the student (sfclip: for the same grid)
+    restyle: float = 0.0  # of scenes: how often a drawing gets other colours, shades and proportions
+    grounding: float = 1.0  # share of grounding.weight that counts here; 0 leaves the term out
+    grounding_temperature: float = 0.05  # of grounding's soft maximum over patches, in cosine units
+
+
+@dataclass(frozen=True)
+class Tower:
+    """Size of both towers; text width equals vision width, there is no projection (TIPS Sec. 3)."""
+
+    width: int = 192
+    vision_layers: int = 6
+    text_layers: int = 2
+    heads: int = 3
+    vocabulary: int = 2048
+    table: int = 224  # image side whose patch grid the position table has; other sizes interpolate
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on: the bundled scenes, or any collection of images with captions
+    (tipsv2/collections/pairs.py).
+    """
+
+    source: str = "scenes"  # or a folder, a table, tar shards, folder:PATH of labelled pictures, hf:owner/name
+    image: str = ""  # the column of the images; empty: found by its name
+    web: str = ""  # the columns of the captions by role, likewise
+    short: str = ""
+    detailed: str = ""
+    mask: str = ""  # the column of label masks, for patch_labels, likewise
+    split: str = "train"  # of data that have several: the Hub's, saved by datasets, folders, Karpathy's, labelled
+    subset: str = ""
+    nouns: int = 0  # of scenes: how many of the vocabulary's nouns are drawn; 0: all
+    styles: str = "fluent,noto"  # of scenes: the drawing styles, also flat and openmoji; twemoji is what tests measure
+    short_share: float = 0.5  # how often CLS 2 gets the short and not the detailed caption [uniform, Sec. 3.5]
+    crop_min: float = 0.5  # share of the picture's area that the global crop keeps, from here ...
+    crop_max: float = 1.0  # ... to here [ranges not published]; scenes are never cropped
+    flip: float = 0.0  # how often a picture is mirrored; TIPS flips, but captions may speak of left and right
+    buffer: int = 1024  # a stream is shuffled by shards, then in blocks of this many pairs per process
+    unreadable: float = 0.05  # the run stops where a larger share of the images cannot be used
+    confined: bool = False  # rows may name files in the data's own folder only: for a table from somebody else
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A trained encoder that a run goes on from, and which part of it learns (train/network/tuning.py)."""
+
+    base: str = ""  # a bundled name, a model folder or a Hub id; empty: a new encoder is trained from scratch
+    digest: str = ""  # of the base's weights; found when the run starts, so that --resume never mixes two bases
+    part: str = "full"  # or "last": the last blocks and the final norms; "lora": low-rank updates of linear layers
+    towers: str = "both"  # or "vision", "text": the other tower stays as it is
+    layers: int = 2  # of "last": how many blocks of each chosen tower
+    rank: int = 16  # of "lora" [LoRA, arXiv 2106.09685, Sec. 4.1], as the next two
+    alpha: float = 64.0  # updates are scaled by alpha / rank; 4 suits the learning rate of "full"
+    modules: str = "all"  # every linear layer of the blocks, or names with commas: "q_proj,v_proj"
+
+
+@dataclass(frozen=True)
+class SelfDistillation:
+    """DINO and iBOT++ (TIPSv2 App. A.9, Sec. 3.3, 3.4): heads, targets and the teacher that follows the student."""
+
+    ema: str = "heads"  # head-only EMA; "full" averages the backbone too, as TIPS v1 does
+    prototypes: int = 512
+    hidden: int = 384
+    bottleneck: int = 128
+    targets: str = "sinkhorn"  # or "centre" [App. A.9]
+    patches: str = "all"  # iBOT++; "masked" is iBOT, "separate" normalises the two parts apart
+    teacher_temperature: float = 0.05
+    teacher_warmup: int = 0  # steps from teacher_start linearly up to teacher_temperature
+    teacher_start: float = 0.04  # [TIPS v1]
+    student_temperature: float = 0.1
+    momentum: float = 0.994  # at the start, cosine to momentum_end [TIPS]
+    momentum_end: float = 1.0
+
+
+@dataclass(frozen=True)
+class PatchDistillation:
+    """A frozen teacher's patches for every patch of an unmasked student (TIPSv2 Sec. 3.2)."""
+
+    weight: float = 0.0
+    teacher: str = ""  # a model folder, a bundled name or a Hub id
+    digest: str = ""  # of its weights; found when the run starts, so that --resume never mixes two teachers
+    target: str = "values"  # what the student's final patches learn: the teacher's "values" or its "final" layer
+    vision: str = "random"  # or "teacher": start from the teacher's vision tower [random, Table 2]
+    text: str = "frozen"  # the teacher's text tower, frozen; "teacher" trains it on, "random" starts a new one
+    generations: int = 1  # students in a row, each the next one's teacher; above 1 each has a folder in the run's
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Every caption against every image's patches, the best counting most (ours; see losses.grounding_scores)."""
+
+    weight: float = 0.0
+    features: str = "values"  # which patches are grounded: "values", "final" or "both"
+
+
+@dataclass(frozen=True)
+class PatchLabels:
+    """Masks as supervision: every patch is told the name of what it shows (see losses.patch_labels)."""
+
+    weight: float = 0.0
+    features: str = "values"  # which patches learn: "values", "final" or "both"
+    temperature: float = 0.05  # of the softmax over names, in cosine units
+
+
+@dataclass(frozen=True)
+class Sfclip:
+    """Masked distillation from unimodal teachers, and their words, after SF-CLIP (CVPR 2024, pp. 14216-14226).
+
+    That it masks, on a part of the batch, and inherits word embeddings is in the paper's abstract; its details are not
+    public in text form, so every value here is our choice.
+    """
+
+    vision_weight: float = 0.0  # of the masked student's patches against the vision teacher's
+    vision_teacher: str = ""  # a folder or Hub id of any transformers vision model with square patches, ours too
+    vision_digest: str = ""  # of its weights, found when the run starts; as text_digest
+    text_weight: float = 0.0  # of the masked student's words against the text teacher's
+    text_teacher: str = ""  # a folder or Hub id of any transformers text model; its tokenizer and words count too
+    text_digest: str = ""
+    text_target: str = "tokens"  # what is predicted: each token's feature (words=teacher), or their mean: "sentence"
+    caption: str = "synthetic"  # whose words are masked, or "web"
+    share: float = 0.25  # of the batch that is masked and distilled; the rest costs nothing
+    patch_ratio: float = 0.5  # of an image's patches that are masked
+    word_ratio: float = 0.3  # of a caption's tokens that are masked, at least one
+    tokens: str = "masked"  # where the loss is taken: "masked" patches and tokens, or "all"
+    form: str = "cosine"  # or "smooth_l1" [arXiv 2205.14141]; see losses.masked_distillation
+    hidden: int = 384  # of the prediction heads (linear, GELU, linear); 0: one linear map
+    words: str = "own"  # "teacher": its tokenizer and embeddings; "pieces": own tokens start as means of its pieces
+    matrix: str = "frozen"  # the inherited embeddings, or "trained"; the linear map to another width always trains
+
+
+@dataclass(frozen=True)
+class Sparc:
+    """In every caption, words and the patches they pick find each other; see train/objectives/sparc.py.
+
+    References are to SPARC (arXiv 2401.09865).
+    """
+
+    weight: float = 0.0  # of the whole term
+    global_weight: float = 0.5  # lambda_g [0.5]: pairs of the batch, by the means of their patches and tokens
+    local_weight: float = 1.0  # lambda_f [swept over 0.5, 1, 5, 10; which won is not given]
+    width: int = 0  # of the adapters g_v, g_t [512], with h_v before them; 0: none, the towers' own space is aligned
+    threshold: str = "1/P"  # sigma [1/P, P patches]; "none" drops no patch [Table 8], or a number from 0 to 1
+    reduction: str = "tokens"  # every token weighs the same [Listing 1]; "captions": every caption does [Eq. 6]
+    caption: str = "synthetic"  # whose words, or "web"; the paper has one caption per image
+    features: str = "final"  # which patches: the last layer's [the paper's], or "values", which see less of each other
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on; `recipe.json` in the run's folder holds the resolved values."""
+
+    name: str
+    command: str  # python -m train <command>
+    stages: tuple[Stage, ...]
+    tower: Tower = field(default_factory=Tower)
+    tuning: Tuning = field(default_factory=Tuning)
+    data: Data = field(default_factory=Data)
+    seed: int = 0  # also of which scenes are drawn; some are refused, since evaluations measure on theirs
+    # optimiser (the papers' Adafactor settings are not public)
+    weight_decay: float = 0.05
+    beta2: float = 0.95
+    warmup: int = 500  # steps
+    clip: float = 1.0  # gradient norm
+    precision: str = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+    attention: str = "eager"  # trains faster than sdpa on a CPU at short lengths
+    # memory
+    accumulate: int = 1  # parts a process's batch goes through in; the loss is the whole batch's all the same
+    sharding: str = "none"  # or "full": every process holds a part of weights, gradients and moments (FSDP)
+    checkpointing: bool = False  # keep no activations inside the blocks: less memory, a third more time
+    # contrastive
+    temperature: float = 0.07  # start of the learned temperature
+    web_weight: float = (
+        0.5  # of CLS 1 with the alt-text; CLS 2 with the synthetic caption has what is left of 1 [App. A.9]
+    )
+    # terms
+    self_distillation: SelfDistillation = field(default_factory=SelfDistillation)
+    distillation: PatchDistillation = field(default_factory=PatchDistillation)
+    grounding: Grounding = field(default_factory=Grounding)
+    patch_labels: PatchLabels = field(default_factory=PatchLabels)
+    sfclip: Sfclip = field(default_factory=Sfclip)
+    sparc: Sparc = field(default_factory=Sparc)
+    # of kept crops
+    kept: KeptCrops = field(default_factory=KeptCrops)
+    named_patches: NamedPatches = field(default_factory=NamedPatches)
+    presence: Presence = field(default_factory=Presence)
+    soft_names: SoftNames = field(default_factory=SoftNames)
+    whole_names: WholeNames = field(default_factory=WholeNames)
+    kept_distillation: KeptDistillation = field(default_factory=KeptDistillation)
+    # bookkeeping
+    trackers: str = "tensorboard"  # beside metrics.jsonl: tensorboard, wandb, trackio, ... with commas; "" for none
+    workers: int = 1
+    save_every: int = 500  # steps
+    save_minutes: float = 0.0  # beside save_every: a step that ends so long after the last save saves, too; 0: none
+    milestones: int = 10  # encoders of earlier steps that stay in the run, beside its two newest checkpoints
+    sample_every: int = 1000  # steps between heatmaps and mIoU, see `train.run.monitor.due`; 0 for neither
+
+    def needs_values(self, stage: Stage) -> bool:
+        """Does a term of this stage look at value features, which cost a second way through the last block?"""
+        terms = (
+            (self.grounding.weight * stage.grounding, self.grounding),
+            (self.patch_labels.weight, self.patch_labels),
+            (self.sparc.weight, self.sparc),
+        )
+        return any(weight and term.features != "final" for weight, term in terms)
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def images(self) -> int:
+        return sum(stage.steps * stage.batch_size for stage in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that step (0-based) belongs to."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        raise ValueError(f"step {step + self.steps} is past the recipe's {self.steps} steps.")
+
+
+def near(name: str, known) -> str:
+    """'; did you mean ...?' with the nearest of the known names, or nothing."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def choose(field: str, value: str, *known: str) -> str:
+    """`value` if it is one of `known`, else a ValueError that lists them."""
+    if value not in known:
+        raise ValueError(f"{field}={value!r} is unknown: choose {' or '.join(known)}{near(value, known) or '.'}")
+    return value
+
+
+def to_dict(recipe: Recipe) -> dict:
+    return dataclasses.asdict(recipe)
+
+
+def from_dict(values: dict) -> Recipe:
+    """The inverse of `to_dict`, for `recipe.json`."""
+    values = dict(values)
+    for name, kind in typing.get_type_hints(Recipe).items():
+        if dataclasses.is_dataclass(kind) and name in values:  # an older record may lack a family, or fields of it
+            values[name] = kind(**values[name])
+    return Recipe(**values | {"stages": tuple(Stage(**s) for s in values["stages"])})
+
+
+def leaves(value, prefix: str = "") -> dict:
+    """Nested dictionaries and lists as one: stages.0.steps -> 20."""
+    if not isinstance(value, dict | list | tuple):
+        return {prefix: value}
+    found = {}
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        found |= leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def as_given(recipe: Recipe) -> Recipe:
+    """The recipe without what a run finds by itself: a base's sizes, and digests of weights."""
+    return replace(
+        recipe,
+        tower=Tower() if recipe.tuning.base else recipe.tower,
+        tuning=replace(recipe.tuning, digest=""),
+        distillation=replace(recipe.distillation, digest=""),
+        sfclip=replace(recipe.sfclip, vision_digest="", text_digest=""),
+        kept=replace(recipe.kept, digest=""),
+        kept_distillation=replace(recipe.kept_distillation, digest=""),
+    )

@@ -1,0 +1,1 @@
+"""The papers' claims at a size a laptop can train: rows, runner, tables."""

@@ -1,0 +1,298 @@
+"""fit(): the one training loop. Recipes differ by objective, data and schedule, never by a second loop.
+
+A run is a folder: recipe.json, metrics.jsonl, checkpoints/ (exact resume), model/ (a transformers folder), adapter/ (of
+LoRA, peft's), samples/.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
+from transformers import AutoTokenizer
+
+from tipsv2.files import whole_folder
+from tipsv2.network.encoder import native_bf16
+from train.data.batches import BatchStream, open_batches
+from train.data.samples import NAMED
+from train.network.tuning import write_adapter
+from train.objectives.schedules import warmup_cosine
+from train.parallel import distributed
+from train.recipe.settings import Recipe, choose
+from train.run import checkpoint
+from train.run.monitor import MONITOR_SEED, Monitor, due
+from train.run.resume import claimed
+from train.run.shown import shown_images
+
+# What asks a run to save and stop: Ctrl-C, a scheduler or a second command, a terminal that closes
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Stopped(Exception):
+    """Ctrl-C, SIGTERM or SIGHUP: the run saved its state and can be resumed. `number` is the signal's."""
+
+    def __init__(self, step: int, number: int):
+        super().__init__(f"stopped after step {step}")
+        self.number = number
+
+
+def fit(
+    recipe: Recipe, objective: torch.nn.Module, tokenizer, run: Path, resume: bool = False, show: bool = True
+) -> Path:
+    """Train `objective` by `recipe` into folder `run`; returns the exported model folder.
+
+    Raises:
+        ValueError: the folder is used and resume is off, or its recipe is another one.
+        FloatingPointError: a loss was not finite; the state before that step is saved and the message names the term.
+        Stopped: asked to stop; saved first.
+    """
+    with ExitStack() as hold:  # the run's folder, from the moment it is claimed
+        return _fit(recipe, objective, tokenizer, run, resume, show, hold)
+
+
+def _fit(
+    recipe: Recipe, objective: torch.nn.Module, tokenizer, run: Path, resume: bool, show: bool, hold: ExitStack
+) -> Path:
+    # stages may leave heads or the mask token out of the graph
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    precision = chosen_precision(recipe.precision)
+    sharded = choose("sharding", recipe.sharding, "none", "full") == "full"
+    if sharded and precision == "fp16":
+        raise ValueError("sharding=full trains without fp16's loss scaling: set precision to bf16 or fp32.")
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else accelerate does not join processes that have no accelerator
+        mixed_precision=precision,
+        kwargs_handlers=[unused],
+        log_with=_trackers(recipe.trackers) or None,
+        project_dir=run,
+    )
+    main = accelerator.is_main_process
+    batches = open_batches(
+        recipe, tokenizer, distributed.rank(), distributed.world()
+    )  # data may fail: before the folder is
+    torch.manual_seed(recipe.seed)
+    shards = None
+    if sharded and distributed.world() > 1:
+        from train.parallel.sharding import Shards  # torch's FSDP takes time to import, and not every build has it
+
+        shards = Shards(objective, accelerator.device)
+    optimizer = _optimizer(recipe, objective)
+    if main:
+        hold.enter_context(claimed(recipe, run, resume))
+        with whole_folder(run / "tokenizer") as part:
+            tokenizer.save_pretrained(part)
+        batches.remember(run / "data.jsonl")
+    accelerator.init_trackers("tracked")
+    accelerator.wait_for_everyone()
+    batches.tokenizer = tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")  # every process reads the same one
+    if not main:
+        batches.remember(run / "data.jsonl")
+    place = checkpoint.latest(run)
+    done = checkpoint.load(place, objective, optimizer, accelerator.scaler) if place else 0
+    if shards:  # no engine around it: what is divided averages its gradients itself; this only adds autocast
+        accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)  # a cast weight must not outlive its block
+        objective = accelerator.prepare_model(objective, device_placement=False, evaluation_mode=True)
+        optimizer = accelerator.prepare(optimizer)
+    else:
+        objective, optimizer = accelerator.prepare(objective, optimizer)
+    inner = accelerator.unwrap_model(objective)
+    stop, shown = StopFlag(), []
+    if main and recipe.sample_every:
+        shown = shown_images(batches.source, max(stage.size for stage in recipe.stages), MONITOR_SEED)
+    if main and show:
+        goes_on = f" from step {done} on" if done else ""
+        numbers = "fp32" if precision == "no" else precision
+        print(f"training on {accelerator.device} in {numbers}{goes_on}; {batches.extent()}", file=sys.stderr)
+
+    def save(step: int) -> None:
+        if main or shards:
+            checkpoint.save(run, step, inner, optimizer.optimizer, main, recipe.milestones, accelerator.scaler)
+        accelerator.wait_for_everyone()
+
+    def refuse_infinities(step: int, values: dict[str, float]) -> None:
+        if not all(map(math.isfinite, values.values())):
+            save(step)
+            bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+            raise FloatingPointError(
+                f"step {step + 1}: {bad} is not finite. The state before this step is saved in {run}; "
+                "begin a new run with a lower learning rate or precision=fp32."
+            )
+
+    minutes = SaveClock(recipe.save_minutes)
+    arriving = BatchStream(batches, done, recipe.workers)
+    with Monitor(run, recipe, done, shown, show, main) as monitor, stop, arriving:
+
+        def sample(step: int) -> None:
+            encoder = shards.encoder() if shards else inner.model  # with shards the work of all processes
+            if main and not monitor.sampled(step):
+                size = recipe.stage_at(max(0, step - 1)).size
+                accelerator.log(monitor.sample(step, encoder, tokenizer, size), step=step)
+
+        before = monitor.last.get("unreadable", (0, 0))[1]
+        unreadable, problems = 0, Counter()  # a mended, resumed run is judged anew
+        objective.train()
+        if due(recipe, done):
+            sample(done)
+        for step in range(done, recipe.steps):
+            stage = recipe.stage_at(step)
+            started = time.perf_counter()
+            arrived = next(arriving)
+            problems.update(arrived.pop("problems", ()))
+            batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in arrived.items()}
+            missed = batch.pop("unreadable", None)
+            waited = time.perf_counter() - started
+            rate = stage.learning_rate * warmup_cosine(step, recipe.steps, recipe.warmup, floor=0.02)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["lr_scale"]
+
+            loss, terms = objective(batch, stage)
+            counts = {} if missed is None else {"unreadable": missed * distributed.world()}
+            flags = [stop.asked > 0, *([minutes.over()] if recipe.save_minutes else [])]
+            values, (asked, *late) = _agree({"loss": loss, **terms, **counts}, flags)
+            refuse_infinities(step, values)
+            accelerator.backward(loss)
+            norm = shards.clip(recipe.clip) if shards else accelerator.clip_grad_norm_(inner.parameters(), recipe.clip)
+            if accelerator.scaler is None:  # fp16's scaler expects an overflow now and then and skips that step
+                refuse_infinities(step, {"gradient_norm": float(norm)})
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            inner.after_step(step)
+
+            values |= {"lr": rate, "temperature": float(inner.model.temperature.detach()), "gradient_norm": float(norm)}
+            if counts:
+                unreadable += round(values["unreadable"])
+                values["unreadable"] = before + unreadable
+            tried = batches.images_before(step + 1) - batches.images_before(done) + unreadable
+            spoilt = batches.too_many(unreadable, tried)
+            seconds = time.perf_counter() - started
+            line = monitor.step(step + 1, values | {"data_wait": waited}, stage.batch_size, seconds)
+            accelerator.log(line, step=step + 1)
+            last = step + 1 == recipe.steps
+            if asked or last or spoilt or any(late) or (step + 1) % recipe.save_every == 0:
+                save(step + 1)
+                minutes.restart()
+            if spoilt:
+                raise ValueError(
+                    f"stopped after step {step + 1}: {unreadable} of {tried} images cannot be used, more than "
+                    f"data.unreadable={recipe.data.unreadable} allows. {' '.join(list(problems)[:NAMED])} "
+                    "`train check` counts and names them. Mend them where they are, then go on with --resume."
+                )
+            if due(recipe, step + 1):
+                sample(step + 1)
+            if asked and not last:
+                raise Stopped(step + 1, stop.asked or signal.SIGTERM)  # SIGTERM: what a launcher sends the others
+        monitor.end(problems)
+    encoder = shards.encoder() if shards else inner.model
+    if main:
+        with inner.finished():
+            checkpoint.export(run / "model", encoder, tokenizer, recipe.stages[-1].size)
+            if recipe.tuning.base and recipe.tuning.part == "lora":
+                write_adapter(run / "adapter", encoder, recipe.tuning)
+            inner.write_more(run)
+    accelerator.end_training()
+    return run / "model"
+
+
+def _agree(terms: dict[str, torch.Tensor], flags: Sequence[bool]) -> tuple[dict[str, float], list[bool]]:
+    """The terms as floats, averaged over processes, and each flag if any process raised it: all act alike."""
+    raised = [terms["loss"].new_tensor(float(flag), dtype=torch.float32) for flag in flags]
+    numbers = distributed.total(torch.stack([*(t.detach().float() for t in terms.values()), *raised]))
+    means = (numbers / distributed.world()).tolist()
+    return dict(zip(terms, means, strict=False)), [flag > 0 for flag in means[len(terms) :]]
+
+
+def _trackers(names: str) -> list[str]:
+    """The experiment trackers asked for, each known to accelerate and installed."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    installed = {str(kind.value) for kind in get_available_trackers()}
+    for name in wanted:
+        choose("trackers", name, *sorted(LOGGER_TYPE_TO_CLASS))
+        if name not in installed:
+            raise ValueError(
+                f"trackers={names}: {name} is not installed; pip install {name}, or set trackers= to none."
+            )
+    return wanted
+
+
+def chosen_precision(choice: str) -> str:
+    """A recipe's `precision` in accelerate's words: "bf16", "fp16" or "no". Raises ValueError for an unknown one."""
+    if choice == "auto":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return "bf16" if native_bf16(device) else "no"
+    if choice not in ("bf16", "fp16", "fp32"):
+        raise ValueError(f"precision={choice!r} is unknown; choose auto, bf16, fp16 or fp32.")
+    return "no" if choice == "fp32" else choice
+
+
+def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
+    """AdamW; what has two dimensions or more decays, so tokens and tables do too; vectors do not. The temperature moves
+    ten times slower than weights, and an objective may say of any parameter how fast it moves.
+    """
+    groups = {("matrices", 1.0): [], ("vectors", 1.0): [], ("temperature", 1.0): []}
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            kind = "temperature" if name.endswith("temperature") else "matrices" if parameter.ndim >= 2 else "vectors"
+            groups.setdefault((kind, objective.rate(name)), []).append(parameter)
+    settings = {"matrices": (recipe.weight_decay, 1.0), "vectors": (0.0, 1.0), "temperature": (0.0, 0.1)}
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": settings[kind][0], "lr_scale": settings[kind][1] * rate}
+            for (kind, rate), parameters in groups.items()
+        ],
+        lr=1e-3,  # set before every step
+        betas=(0.9, recipe.beta2),
+        fused=True,
+    )
+
+
+class SaveClock:
+    """Whether `minutes` have passed since it was made or restarted; never where they are 0."""
+
+    def __init__(self, minutes: float):
+        self.minutes = minutes
+        self.restart()
+
+    def restart(self) -> None:
+        self.since = time.monotonic()
+
+    def over(self) -> bool:
+        return self.minutes > 0 and time.monotonic() - self.since > 60 * self.minutes
+
+
+class StopFlag:
+    """Turns Ctrl-C, SIGTERM and SIGHUP into a flag the loop reads between steps; Ctrl-C after that interrupts at once.
+    Under nohup, SIGHUP is ignored as before.
+    """
+
+    def __init__(self):
+        self.asked = 0  # the signal's number
+
+    def __enter__(self) -> StopFlag:
+        self._old = {}
+        for number in STOPPING:
+            if number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            try:
+                self._old[number] = signal.signal(number, self._ask)
+            except ValueError:  # not the main thread: the caller handles signals
+                break
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, frame) -> None:
+        if self.asked and number == signal.SIGINT:  # a scheduler may send SIGTERM twice
+            raise KeyboardInterrupt
+        self.asked = self.asked or number
