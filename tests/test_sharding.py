@@ -102,7 +102,8 @@ def read(place):
         return load_file(place / "state.safetensors")
     found = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in sharded_checkpoint.shapes(place).items()}
     sharded_checkpoint.read(place, found, alone=True)
-    found = {k: v.view(()) if "temperature" in k or k.endswith(".step") else v for k, v in found.items()}
+    numbers = [k for k in found if "temperature" in k or k.endswith((".step", ".done"))]
+    found |= {k: found[k].view(()) for k in numbers}
     return found
 
 

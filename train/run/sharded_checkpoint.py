@@ -7,6 +7,7 @@ its tensor each part lies. So nothing is put together in one process's memory, a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def read(folder: Path, tensors: Mapping[str, Tensor], alone: bool = False) -> No
     Raises whatever torch does where names or shapes are others or a file is damaged.
     """
     reader = parts.HuggingFaceStorageReader(str(folder))
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that one process is alone
         parts.load(_of_a_dimension(tensors), storage_reader=reader, no_dist=alone or distributed.world() == 1)
 
 
