@@ -372,9 +372,8 @@ def plain(out):
 @pytest.mark.parametrize("kind", ["folder", "tars"])
 def test_an_interrupted_part_goes_on_where_it_was(kind, tiny_encoder, tmp_path, monkeypatch):
     """Half of one part is kept; the rest is read alone, and all is as if nothing had happened."""
-    from tipsv2.encoder import Encoder
-
     from tipsv2.collections import embed as module
+    from tipsv2.network.encoder import Encoder
 
     data = photos.folder(tmp_path / "data", 12) if kind == "folder" else photos.shards(tmp_path / "data", 12)
     if kind == "folder":
