@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -189,7 +189,8 @@ def size_of(parts: Parts) -> str:
 def say(text: str, show: bool = True) -> None:
     """One process speaks for all."""
     if show and rank() == 0:
-        print(text, file=sys.stderr)
+        with suppress(OSError):  # the terminal that a run was stopped by closing
+            print(text, file=sys.stderr, flush=True)
 
 
 def _captions(data: Data, count: int) -> Iterator[str]:
