@@ -26,7 +26,7 @@ ROOMS = {  # room -> the rooms of its package that it may import; a file beside 
         "analysis": {"network", "checkpoints"},
         "scenes": set(),
         "labelled": {"analysis"},
-        "collections": {"analysis", "network", "labelled", "scenes"},
+        "collections": {"analysis", "network", "checkpoints", "labelled", "scenes"},
         "evaluation": {"collections", "analysis", "network", "checkpoints", "labelled", "scenes"},
         "sharing": {"network", "checkpoints"},
         "benchmark": {"evaluation", "analysis", "network", "checkpoints", "scenes"},

@@ -252,7 +252,7 @@ def test_command_writes_record_and_pictures(tmp_path, tiny_folder, capsys):
 
 
 def test_command_checks_the_data_before_the_model(tmp_path, capsys):
-    assert main(["evaluate", "segmentation", "--data", f"ade20k:{tmp_path}", "--model", "no such model"]) == 2
+    assert main(["evaluate", "segmentation", "--data", f"ade20k:{tmp_path}", "--model", "tipsv2-l14"]) == 2
     assert "lacks images/validation" in capsys.readouterr().err
 
 

@@ -315,7 +315,8 @@ def test_masks_that_patch_labels_cannot_learn_from_are_named(tmp_path):
     ("said", "hint"),
     [
         ("\nSiglipImageProcessor requires the Torchvision library but it was not found.", "requirements-caption.txt"),
-        ("QwenProcessor requires the num2words library. Install it.", "requires the num2words library"),
+        ("Package `num2words` is required to run SmolVLM processor.", "requirements-caption.txt"),
+        ("QwenProcessor requires the qwen_tools library. Install it.", "requires the qwen_tools library"),
     ],
 )
 def test_a_processor_that_wants_more_packages_names_them(monkeypatch, llava, said, hint):

@@ -4,6 +4,7 @@ python -m pytest tests/test_cli.py
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -107,8 +108,9 @@ def test_segment(picture, model, tmp_path, tiny_encoder, capsys, argument, backg
 def test_evaluate(model, capsys):
     arguments = ["evaluate", "segmentation", "--data", "scenes:style", "--limit", "2", "--templates", "none", *model]
     assert main([*arguments, "--json"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert len(lines) == 1 and "images: 100%" in printed.err
     numbers = json.loads(lines[0])
     assert (numbers["data"], numbers["images"], numbers["model"]) == ("scenes:style", 2, "tiny")
     assert main(arguments) == 0
@@ -156,6 +158,58 @@ def test_sentences(picture, model, capsys, arguments, words):
 def test_unknown_model(picture, capsys):
     assert main(["heatmap", str(picture), "dog", "--model", "tipsv2-z99"]) == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+WRONG = {  # a command -> what it says
+    "heatmap no.png dog": "no file 'no.png'",
+    "segment no.png --classes a,b": "no file 'no.png'",
+    "features no.png": "no file 'no.png'",
+    "depth no.png": "no file 'no.png'",
+    "compare no.png --models opentips-nano,opentips-nano --queries a": "no file 'no.png'",
+    "verify opentips-nano --image no.jpg": "no file 'no.jpg'",
+    "convert no.npz text.npz new": "no file 'no.npz'",
+    "embed no --out new": "no file or folder 'no'",
+    "embed no/*.tar --out new": "no file matches 'no/*.tar'",
+    "search no dog": "'no' has no readable manifest",
+    "evaluate segmentation --data folder:no": "no folder 'no'",
+    "evaluate segmentation --data ade20k:no": "'no' lacks",
+    "evaluate retrieval --data no/such/photos": "no file or folder 'no/such/photos'",
+    "evaluate knn --data no": "no data set 'no'",
+    "evaluate depth --data nyu:no": "'no' lacks",
+    "compare --models opentips-nano opentips-nano --data ade20k:no": "'no' lacks",
+    "heatmap {picture} dog --model nowhere": "no model or folder 'nowhere'",
+    "segment {picture} --classes a,b --model nowhere": "no model or folder 'nowhere'",
+    "features {picture} --model nowhere": "no model or folder 'nowhere'",
+    "depth {picture} --model nowhere": "no model or folder 'nowhere'",
+    "compare {picture} --models nowhere opentips-nano --queries a": "no model or folder 'nowhere'",
+    "evaluate normals --data scenes:val --model nowhere": "no model or folder 'nowhere'",
+    "embed scenes --out new --model nowhere": "no model or folder 'nowhere'",
+    "export nowhere new": "no model or folder 'nowhere'",
+    "convert nowhere new": "no model or folder 'nowhere'",
+    "push nowhere a/b --licence mit": "no model or folder 'nowhere'",
+    "verify nowhere": "no model or folder 'nowhere'",
+}
+
+
+def test_what_is_not_there_is_named_before_torch_is_imported(picture, tmp_path):
+    """In a process in which torch cannot be imported: it alone takes seconds."""
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from tipsv2.__main__ import main\n"
+        "for line in sys.argv[1:]:\n"
+        "    status = main(line.split())\n"
+        "    assert status == 2, line\n"
+        "    print('--', file=sys.stderr)\n"
+    )
+    lines = [line.replace("{picture}", str(picture)) for line in WRONG]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", code, *lines], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    for line, words, said in zip(lines, WRONG.values(), run.stderr.split("--\n"), strict=False):
+        assert said.startswith("tipsv2: ") and words in said, (line, said)
 
 
 def test_help_is_quick_and_shows_examples():

@@ -4,6 +4,9 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,6 +58,37 @@ def test_a_dry_run_says_what_training_will_take(capsys, tmp_path, monkeypatch):
     assert first < second and whole == pytest.approx(4 * first + 6 * second, rel=0.02)
     _, less = dry(capsys, "pretrain", "--recipe", "smoke", "precision=fp32", "accumulate=8", "checkpointing=true")
     assert amount(re.search(rf"activations {NUMBER}B", less)[1]) < activations / 2
+
+
+WRONG = {  # a command -> what it says
+    "check no": "no file or folder 'no'",
+    "check folder:no": "no folder 'no'",
+    "caption no --model m --out c.jsonl": "no file or folder 'no'",
+    "pretrain --recipe smoke --data no --out new": "no file or folder 'no'",
+    "finetune --base opentips-nano --data no/*.tar --out new": "no file matches 'no/*.tar'",
+    "finetune --base nowhere --data scenes --out new": "no model or folder 'nowhere'",
+    "distill --teacher nowhere --data scenes --out new": "no model or folder 'nowhere'",
+}
+
+
+def test_what_is_not_there_is_named_before_torch_is_imported(tmp_path):
+    """In a process in which torch cannot be imported: it alone takes seconds."""
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from train.__main__ import main\n"
+        "for line in sys.argv[1:]:\n"
+        "    assert main(line.split()) == 2, line\n"
+        "    print('--', file=sys.stderr)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run(
+        [sys.executable, "-c", code, *WRONG], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    for line, said in zip(WRONG, run.stderr.split("--\n"), strict=False):
+        assert WRONG[line] in said, (line, said)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_dry_run_knows_epochs_and_processes(capsys, tmp_path, monkeypatch):

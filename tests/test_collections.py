@@ -6,14 +6,18 @@ python -m pytest tests/test_collections.py
 import codecs
 import io
 import json
+import re
+import subprocess
 import tarfile
 import tracemalloc
+from pathlib import Path
 
 import datasets
 import numpy as np
 import photos
 import pyarrow as pa
 import pytest
+import test_pairs
 
 from tipsv2.__main__ import main as embed_or_evaluate
 from tipsv2.collections.pairs import open_pairs
@@ -148,6 +152,13 @@ def test_every_layout_gives_its_pairs_and_says_what_it_guessed(layout, tmp_path)
     assert "mask" not in pairs.mapping
 
 
+def test_the_page_has_a_row_for_every_layout():
+    """The first column of the first table of docs/data.md."""
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
+    table = page.split("\n| given |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| (.+?) \|", table, re.MULTILINE) == [*test_pairs.LAYOUTS, *LAYOUTS]
+
+
 def test_splits_are_chosen_and_said(tmp_path):
     chosen = open_pairs(karpathy(tmp_path / "k"))
     assert contents(chosen) == [(i, (f"picture number {i}", f"again {i}")) for i in (0, 1, 2)]
@@ -180,6 +191,22 @@ def test_folders_of_classes_are_names(tmp_path):
         pictures(tmp_path / "y" / numbered)
     with pytest.raises(ValueError, match="images but no captions"):
         open_pairs(tmp_path / "y")
+
+
+def test_a_tree_of_coco_is_read_by_its_captions(tmp_path):
+    """Not by the names of its folders, which say nothing of the images."""
+    coco(tmp_path / "coco")
+    pictures(tmp_path / "coco" / "val2017")
+    pairs = open_pairs(tmp_path / "coco")
+    assert contents(pairs) == EXPECTED and "captions are read from" in pairs.notes[0]
+    with pytest.raises(ValueError, match="captions_train2017.json, 0 of them for data.split=val: give one"):
+        open_pairs(tmp_path / "coco", split="val")
+    karpathy(tmp_path / "k")
+    assert [number for number, _ in contents(open_pairs(tmp_path / "k", split="test"))] == [3]
+    for folder in ("train2017", "val 2017"):
+        pictures(tmp_path / "bare" / folder)
+    with pytest.raises(ValueError, match="images but no captions"):
+        open_pairs(tmp_path / "bare")
 
 
 def test_annotations_without_their_images_say_where_to_put_them(tmp_path):
@@ -327,8 +354,11 @@ def test_captions_as_dictionaries(tmp_path):
 def test_samples_that_lie_apart_are_said_with_the_command_that_sorts_them(tmp_path):
     both = members("{}.png", "{}.txt")
     apart = tar(tmp_path / "apart.tar", both[::2] + both[1::2])
-    with pytest.raises(ValueError, match=r"lie apart, .* sort it with mkdir .* tar --sort=name -cf"):
+    with pytest.raises(ValueError, match=r"lie apart, .* sort it with mkdir .*-sorted\.tar unpacked\.$") as error:
         open_pairs(apart)
+    command = str(error.value).partition("sort it with ")[2].rstrip(".")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert contents(open_pairs(tmp_path / "apart-sorted.tar")) == EXPECTED
     long = [member for k in range(40) for member in ((f"{k}.png", photos.encoded(k)),)] * 2  # more than is peeked at
     long = [(f"{n}{name}", data) for n, (name, data) in enumerate(long)]
     late = tar(tmp_path / "late.tar", [*long, *((name[:-3] + "txt", b"x") for name, _ in long)])
@@ -360,8 +390,22 @@ def test_sparse_and_lying_members_cost_no_memory(tmp_path):
     assert photos.number_of(first.open()) == 0 and photos.number_of(last.open()) == 2
     with pytest.raises(ImageError, match=r"its \.png is 64\.4 GB, which is not read from a tar"):
         lying.open()
-    sparse = tarfile.TarInfo("0.png")
-    sparse.type = tarfile.GNUTYPE_SPARSE
-    (tmp_path / "s.tar").write_bytes(sparse.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
-    with pytest.raises(ValueError, match="sparse file|truncated or damaged|nothing in its first shard"):
-        open_pairs(tmp_path / "s.tar")
+
+
+@pytest.mark.parametrize("kind", ["gnu", "pax"])
+def test_a_sparse_member_as_tar_writes_it_costs_no_memory(tmp_path, kind):
+    folder = pictures(tmp_path / "x", ["0.png", "2.png"])
+    with (folder / "1.png").open("wb") as file:
+        file.truncate(3 * 1024**3)
+    for i in range(3):
+        (folder / f"{i}.txt").write_text(f"picture number {i}")
+    command = ["tar", "--sparse", "--sort=name", f"--format={kind}", "-cf", tmp_path / "s.tar", "-C", folder, "."]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "s.tar").stat().st_size < 50_000
+    tracemalloc.start()
+    first, sparse, last = open_pairs(tmp_path / "s.tar")
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+    assert first.open() and last.open()
+    with pytest.raises(ImageError, match=r"its \.png is a sparse file, which is not read from a tar"):
+        sparse.open()

@@ -389,3 +389,7 @@ def test_the_photo_under_the_maps_is_made_once_and_forgotten_with_its_image():
     assert views.photo_uri(image) is first and views.photo_uri(NOISE.rotate(180)) != first
     del image
     assert len(views._photos) == before
+
+
+def test_a_program_may_give_one_query_as_a_string():
+    assert controls.texts("a dog", "query", 4) == ["a dog"] == controls.texts(["a dog", " "], "query", 4)

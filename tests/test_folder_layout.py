@@ -137,7 +137,7 @@ def test_flags_in_the_place_of_data(tmp_path, tiny_folder, capsys):
     again = json.loads(command(capsys, *evaluation, "--data", numbers["data"], "--device", "cpu")[1])
     assert {**numbers, "seconds": 0} == {**again, "seconds": 0}
     assert command(capsys, *evaluation, *flags[:2])[0] == 2
-    code, _, err = command(capsys, *evaluation, "--data", f"ade20k:{root}", "--void", 3)
+    code, _, err = command(capsys, *evaluation, "--data", "scenes:val", "--void", 3)
     assert code == 2 and "--void belongs to own labelled pictures" in err
 
 
@@ -145,7 +145,7 @@ def test_values_without_a_name_are_said_once_before_the_model(tmp_path, capsys):
     root = made.numbers(tmp_path)
     text = (root / "classes.tsv").read_text()
     (root / "classes.tsv").write_text(text.replace("0\t\n", ""))
-    _, _, err = command(capsys, "evaluate", "segmentation", "--data", f"folder:{root}", "--model", "no such model")
+    _, _, err = command(capsys, "evaluate", "segmentation", "--data", f"folder:{root}", "--model", "tipsv2-l14")
     assert err.count("count as unlabelled") == 1 and "0: 11.1 %" in err
 
 

@@ -14,6 +14,7 @@ from tipsv2 import scenes
 from tipsv2.checkpoints.weights import read_model
 from tipsv2.network.dense import features_after, vision_features
 from train.__main__ import main
+from train.cli.arguments import parse
 from train.data.kept import keep as keeping
 from train.data.kept import sources
 from train.data.kept.batches import KeptBatches
@@ -218,7 +219,10 @@ def test_mistakes_are_sentences_before_anything_is_written(folders, tmp_path, ch
 def test_the_command_keeps_and_says_how_to_go_on(folders, tmp_path, capsys):
     flags = ["--vision", str(folders["base"]), "--blocks", "2", "--size", "42", "--out", str(tmp_path / "kept")]
     assert main(["keep", str(folders["named"]), *flags, "--classes", str(folders["names.jsonl"])]) == 0
-    assert "3 crops in" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 crops in" in said
+    given = parse(said.split("python -m train ")[1].split(), "")
+    assert given.kept == f"{tmp_path / 'kept'}:8" and given.base == str(folders["base"])
     (folders["named"] / "zebra.png").write_bytes((folders["named"] / "000_n0_dog.png").read_bytes())
     again = [*flags[:-1], str(tmp_path / "other")]
     assert main(["keep", str(folders["named"]), *again, "--classes", str(folders["names.jsonl"])]) == 2

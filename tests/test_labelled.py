@@ -10,6 +10,7 @@ from PIL import Image
 
 from tipsv2.labelled import open_labelled, parts_of
 from tipsv2.labelled.captions import caption, with_article
+from tipsv2.labelled.classes import read_synonyms
 from tipsv2.labelled.panoptic import plain_name
 from tipsv2.labelled.place import Address, absolute, read_address
 
@@ -276,6 +277,14 @@ def test_synonyms(tmp_path):
     (root / "synonyms.tsv").write_text("name\tword\ndog hound\n")
     with pytest.raises(ValueError, match=r"line 2, is 'dog hound': write NAME<tab>another word"):
         open_labelled(f"folder:{root}")
+    (root / "synonyms.tsv").write_bytes("dog\thündchen\n".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"synonyms\.tsv' is not text in UTF-8"):
+        open_labelled(f"folder:{root}")
+    (root / "synonyms.tsv").write_text("\ufeffdog\t a  hound\tnot read\n\nname\tword\n")
+    assert read_synonyms(root / "synonyms.tsv") == [("dog", "a hound"), ("name", "word")]  # titles stand at the top
+    (root / "synonyms.tsv").write_text("\thound\n")
+    with pytest.raises(ValueError, match="line 1, is 'hound': write NAME<tab>"):
+        read_synonyms(root / "synonyms.tsv")
 
 
 def test_captions_from_label_maps():

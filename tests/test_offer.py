@@ -136,6 +136,13 @@ def test_several_models_open_in_their_order(tiny_folder):
     assert studio.first == "tiny" and studio.opening == ("tiny", NANO)
 
 
+def test_a_released_encoder_goes_by_its_hub_id_too(tiny_folder):
+    studio = Studio([str(tiny_folder)])
+    assert studio.info("google/tipsv2-b14") == studio.info("tipsv2-b14")
+    with pytest.raises(ModelError, match="not on offer"):
+        studio.info("google/tiny2")
+
+
 class TestInABrowser:
     """Two open pages and a tab that stands for Train: it finishes runs and hands them over."""
 

@@ -192,5 +192,5 @@ def test_command_line(tiny_folder, tmp_path, capsys):
     assert "leave --captions and --data-columns out" in capsys.readouterr().err
     (tmp_path / "bare").mkdir()
     trees.paint(tmp_path / "bare" / "0.png", "red")
-    assert main(["evaluate", "retrieval", "--model", "no such model", "--data", str(tmp_path / "bare")]) == 2
+    assert main(["evaluate", "retrieval", "--model", "tipsv2-l14", "--data", str(tmp_path / "bare")]) == 2
     assert "has images but no captions" in capsys.readouterr().err  # before the model

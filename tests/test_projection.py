@@ -339,10 +339,11 @@ def test_features_command(tiny_folder, tmp_path, capsys):
     arguments = ["features", str(tmp_path / "noise.png"), "--out", str(out), "--clusters", "3", *model]
     assert main(arguments) == 0
     picture = np.asarray(Image.open(out))
-    assert picture.shape == (40, 3 * 60 + 2 * 12, 3)
-    assert (
-        len(np.unique(picture[:, :60].reshape(-1, 3), axis=0)) <= 4 * 6
-    )  # 56 pixels high: 4 x 6 patches, each a block
+    assert picture.shape == (28 + 40, 3 * 60 + 2 * 12, 3)
+    titles = [picture[:28, left : left + 60] for left in (0, 72, 144)]
+    assert all((title < 80).any() for title in titles) and not (titles[0] == titles[1]).all()
+    # 56 pixels high: 4 x 6 patches, each a block
+    assert len(np.unique(picture[28:, :60].reshape(-1, 3), axis=0)) <= 4 * 6
     printed = capsys.readouterr().out
     assert "of the variance" in printed and "outliers" in printed and printed.count("%") == 6
     first = out.read_bytes()

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,18 @@ def test_recipes_construct_and_survive_json(name):
     assert recipe.name == name and recipe.steps > 0
     assert from_dict(json.loads(json.dumps(to_dict(recipe)))) == recipe
     assert f"--recipe {name}" in RECIPES[name].__doc__  # the docstring holds the command
+
+
+def test_the_chain_on_photographs_is_the_same_in_its_recipe_and_its_page():
+    """Every command of the docstring stands in docs/training.md, in the same order."""
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text("utf-8")
+    chain = [
+        " ".join(command.split())
+        for command in RECIPES["photos"].__doc__.replace("\\\n", " ").splitlines()
+        if command.strip().startswith("python -m")
+    ]
+    places = [page.find(f"\n{command}\n") for command in chain]
+    assert len(chain) > 6 and -1 not in places and places == sorted(places), chain
 
 
 def test_override_reaches_nested_fields():

@@ -217,9 +217,13 @@ class TestInABrowser:
             ("/stop_run", dict(name="api"), "is not running"),
             ("/run_status", dict(name="../etc"), "cannot be called"),
             ("/start_run", dict(name="new", steps=10**9), "must lie between"),
+            ("/resume_run", dict(name="api"), "nothing left to resume"),
+            ("/delete_run", dict(name="nowhere"), "no run"),
         ):
             with pytest.raises(Exception, match=match):
                 client.predict(**given, api_name=endpoint)
+        assert "api" in client.predict(api_name="/list_runs")
+        assert "api" not in client.predict(name="api", api_name="/delete_run") and not (runs / "api").exists()
 
 
 def test_where_training_is_off_the_page_gives_the_command(serving, tiny_folder, browser):

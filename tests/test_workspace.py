@@ -57,6 +57,7 @@ def test_one_upload_and_its_words_are_in_every_tab(visit, tmp_path):
         assert shown() == [90, 60], tab
         if tab == "Segment":
             expect(page.locator(".tips-output:visible .stage")).to_be_visible()
+            expect(page.get_by_label("Classes")).to_have_value("a dog, grass")
             expect(page.get_by_text("mIoU").locator("visible=true")).to_have_count(0)  # the truth was the example's
         if tab == "Compare":
             expect(page.locator(".tips-queries:visible .token")).to_have_text(["a dog", "grass"])

@@ -41,8 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not (sys.argv[1:] if arguments is None else arguments):
         parser.print_help()
         return 0
-    options = parser.parse_args(arguments)
     try:
+        evaluation.look(sys.argv[1:] if arguments is None else arguments)
+        options = parser.parse_args(arguments)
         options.run(options)
     except (ValueError, OSError) as error:  # ImageError and ModelError are ValueErrors; OSError: nowhere to write
         print(f"tipsv2: {error}", file=sys.stderr)
@@ -116,13 +117,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_heatmap(options: argparse.Namespace) -> None:
+    from tipsv2.checkpoints.catalogue import find
+    from tipsv2.images import open_image
+
+    image = open_image(options.image)  # before torch and the model: a wrong path should not cost their loading
+    find(options.model)
+
     import numpy as np
 
     from tipsv2.analysis.heatmap import heatmap
     from tipsv2.analysis.render import overlay
-    from tipsv2.images import open_image
 
-    image = open_image(options.image)  # before the model: a wrong path should not cost its loading
     encoder = _load(options)
     maps = heatmap(
         encoder, image, options.queries, options.mode, options.features, options.templates, options.resolution
@@ -149,14 +154,18 @@ def run_heatmap(options: argparse.Namespace) -> None:
 
 
 def run_segment(options: argparse.Namespace) -> None:
+    from tipsv2.checkpoints.catalogue import find
+    from tipsv2.images import open_image
+
+    image = open_image(options.image)
+    find(options.model)
+
     import numpy as np
     from PIL import Image
 
     from tipsv2.analysis.render import PALETTE, legend, paint_labels
     from tipsv2.analysis.segmentation import background_rule, segment
-    from tipsv2.images import open_image
 
-    image = open_image(options.image)
     classes = _split(options.classes)
     if len(classes) > 255:
         raise ValueError(f"labels.png holds at most 255 classes, not {len(classes)}.")

@@ -27,6 +27,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from train.recipe.settings import Recipe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -128,7 +132,9 @@ def _keep(options: argparse.Namespace) -> None:
 
     given = {k: v for k, v in vars(options).items() if k not in ("command", "out", "temperature")}
     kept = open_kept(keep(Settings(**given, classifier_temperature=options.temperature), options.out))
-    print(f"{kept.rows} crops in {kept.folder}: sfclip --recipe photos --kept {kept.folder}:8")
+    teachers = "--text-teacher foundations/minilm --names foundations/names.jsonl"
+    command = f"sfclip --recipe photos --kept {kept.folder}:8 --base {options.vision} {teachers} --out runs/bridge"
+    print(f"{kept.rows} crops in {kept.folder}, to learn from: python -m train {command}")
 
 
 def _kept(options: argparse.Namespace) -> list[str]:
@@ -164,7 +170,26 @@ def _data(options: argparse.Namespace):
     from train.recipe.overrides import override
 
     none = settings.Recipe(name="none", command=options.command, stages=())
-    return override(none, [f"data.source={options.data}", *options.overrides]).data
+    recipe = override(none, [f"data.source={options.data}", *options.overrides])
+    _look(recipe)
+    return recipe.data
+
+
+def _look(recipe: Recipe) -> None:
+    """Raises ValueError where the data, the base or the teacher that a recipe names are not there: before torch, which
+    takes seconds to import.
+    """
+    from tipsv2.checkpoints.catalogue import find
+    from tipsv2.collections.sources import check_place
+    from tipsv2.scenes.splits import is_scenes
+    from train.recipe.kept_settings import PREFIX
+
+    source = recipe.data.source
+    if not (is_scenes(source) or source.startswith(PREFIX)):
+        check_place(source)
+    for name in (recipe.tuning.base, recipe.distillation.teacher):
+        if name:
+            find(name)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -224,6 +249,7 @@ def _train(options: argparse.Namespace) -> int:
         recipe = recorded(options.out, options.command, given, options.recipe or "")
     else:
         recipe = override(recipe, given)
+        _look(recipe)
     # torch and transformers take seconds to import; --help and the mistakes above need neither
     if options.dry_run:
         from train.run import dry_run

@@ -227,7 +227,7 @@ def tab(page: Page) -> None:
     sliders = "temperature features templates resolution windows cut threshold colormap shared smooth".split()
     gr.on([*changes, *(parts[name].input for name in sliders)], **drawing, **shown)
     page.workspace.share(
-        "ask", field, image, given, drawing | shown, words=queries, more=[patch], taken=lambda example: (None,)
+        "ask", field, image, given, drawing | shown, words=queries, more=[patch], taken=lambda *_: (None,)
     )
     page.on_arrival(handlers.layers, [page.model, parts["features"]], parts["features"])
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, parts["resolution"]])

@@ -51,14 +51,16 @@ class Offer:
             return [*self._infos.values(), *(info for name, info in self._private.items() if name in own)]
 
     def info(self, name: str) -> ModelInfo:
-        """name: of an encoder on offer, or "run@step" for one of its checkpoints. Raises ModelError on any other."""
+        """name: of an encoder on offer, with or without "google/" before a released one, or "run@step" for one of its
+        checkpoints. Raises ModelError on any other.
+        """
         name = bundled.current_name(name)
         run, at, step = name.rpartition("@")
         if at and step.isdecimal() and int(step) in self.checkpoints(run):
             place = self.checkpoints(run)[int(step)]
             return replace(find(place), name=name, title=name)
         with self._lock:
-            found = self._infos.get(name) or self._private.get(name)
+            found = self._infos.get(name) or self._private.get(name) or self._infos.get(name.removeprefix("google/"))
         if found is None:
             found = next((each for each in self.infos() if each.name == name), None)  # a run that has just finished
         if found is None:

@@ -310,7 +310,7 @@ def tab(page: Page) -> None:
         words=queries,
         fitting=shown_of,
         more=[mask],
-        taken=lambda _: (None,),
+        taken=lambda *_: (None,),
     )
     page.on_arrival(handlers.arrive, [page.model, image, model_b], outputs)
     page.on_arrival(handlers.draw, drawn["inputs"], [maps, note])

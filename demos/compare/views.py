@@ -46,17 +46,18 @@ def pairs(
     spans: tuple[float, float, float],
     bars: tuple[Image.Image, Image.Image],
 ) -> str:
-    """The sentence, a card per query and the table.
+    """The sentence, a row per query and the table: picture, A, B and the difference side by side, larger on a click.
 
     spans: the least and greatest value of the maps' colours, and that of the difference's, which is symmetric.
     bars: the colours of the maps and of the difference from low to high.
     """
     style = f"--photo:url({photo_uri(image)});--ratio:{image.width / image.height:.6f}"
     ranges = _ranges(UNITS[scale], spans, bars)
-    figures = "".join(_card(card, ranges) for card in cards)
+    figures = "".join(_row(card, alone=len(cards) == 1) for card in cards)
     return (
         f'<div class="tips-compare" style="{style}"><p class="verdict" role="status">{escape(sentence)}</p>'
-        f"{key(names)}{figures}{table(names, [card.scores for card in cards])}</div>"
+        f'{key(names)}<div class="rows">{figures}</div><div class="legend">{"".join(ranges)}</div>'
+        f"{table(names, cards)}</div>"
     )
 
 
@@ -69,9 +70,10 @@ def _ranges(unit: str, spans, bars) -> tuple[str, str]:
     low, high, most = spans
     maps, signed = (f'<img src="{data_uri(bar)}" alt="" draggable="false">' for bar in bars)
     return (
-        f'<div class="range"><span>{_minus(low)}</span>{maps}<span>{_minus(high)}</span></div><small>{unit}</small>',
-        f'<div class="range"><span>−{most:.2f}</span>{signed}<span>+{most:.2f}</span></div>'
-        f'<small><span class="a">A responds more</span><span class="b">B responds more</span></small>',
+        f'<div><div class="range"><span>{_minus(low)}</span>{maps}<span>{_minus(high)}</span></div>'
+        f"<small>A and B, {unit}</small></div>",
+        f'<div><div class="range"><span>−{most:.2f}</span>{signed}<span>+{most:.2f}</span></div>'
+        f'<small><span class="a">A responds more</span><span class="b">B responds more</span></small></div>',
     )
 
 
@@ -79,7 +81,8 @@ def _minus(value: float, form: str = "{:.2f}") -> str:
     return form.format(value).replace("-", "−")
 
 
-def _card(card: PairCard, ranges: tuple[str, str]) -> str:
+def _row(card: PairCard, alone: bool) -> str:
+    """One query. alone: it is the only one, and opens large."""
     name, size = escape(card.query, quote=True), card.pictures[0].size
     layers = "".join(
         f'<div class="layer {side}"><img src="{data_uri(picture)}" alt="" draggable="false">'
@@ -92,38 +95,22 @@ def _card(card: PairCard, ranges: tuple[str, str]) -> str:
         outline = f'<img class="outline" src="{data_uri(card.outline)}" alt="" draggable="false">'
     signed = f'<img src="{data_uri(card.pictures[2])}" alt="Where B responds more to {name} than A" draggable="false">'
     values = json.dumps(np.round(card.values.astype(float), 3).ravel().tolist(), separators=(",", ":"))
+    opened, expanded = (" open", "true") if alone else ("", "false")
     return (
-        f'<figure class="pair" data-grid="{"x".join(map(str, card.values.shape[1:]))}" data-values="{values}">'
-        f'<figcaption><b title="{name}">{name}</b></figcaption>'
-        f'<div class="side"><div class="stage swipe">{layers}{outline}<span class="tag a">A</span>'
+        f'<figure class="pair{opened}" data-grid="{"x".join(map(str, card.values.shape[1:]))}" data-values="{values}">'
+        f'<figcaption><b title="{name}">{name}</b><span class="here"><span class="a">A <i>–</i></span>'
+        f'<span class="b">B <i>–</i></span></span><button type="button" class="size" aria-expanded="{expanded}" '
+        f'aria-label="{name}: larger or smaller"></button></figcaption>'
+        f'<div class="stage photo"></div><div class="stage swipe">{layers}{outline}<span class="tag a">A</span>'
         f'<span class="tag b">B</span><i class="line"></i><input type="range" min="0" max="100" step="1" value="50" '
-        f'aria-label="{name}: how much of A is shown beside B"></div>{ranges[0]}</div>'
-        f'<div class="side"><div class="stage gray">{signed}{outline}<span class="tag">B − A</span></div>'
-        f"{ranges[1]}</div>"
-        f"{_numbers(card)}</figure>"
+        f'aria-label="{name}: how much of A is shown beside B"></div>'
+        f'<div class="stage gray">{signed}{outline}<span class="tag">B − A</span></div></figure>'
     )
 
 
-def _numbers(card: PairCard) -> str:
-    rows = [
-        ("peak cosine", [_minus(score.peak, "{:.3f}") for score in card.scores]),
-        ("above the mean", [f"{score.sharpness:.1f} sd" for score in card.scores]),
-    ]
-    if card.scores[0].auroc is not None:
-        rows += [
-            ("AUROC", [f"{score.auroc:.3f}" for score in card.scores]),
-            ("best IoU", [f"{score.iou:.2f}" for score in card.scores]),
-        ]
-    body = "".join(f"<tr><th>{what}</th><td>{a}</td><td>{b}</td></tr>" for what, (a, b) in rows)
-    body += '<tr class="here"><th>under the pointer</th><td>–</td><td>–</td></tr>'
-    return (
-        '<div class="numbers"><table><thead><tr><th></th><th class="a">A</th><th class="b">B</th></tr></thead>'
-        f"<tbody>{body}</tbody></table><p>The maps correlate <b>{_minus(card.agreement)}</b>.</p></div>"
-    )
-
-
-def table(names: Sequence[str], scores: Sequence[tuple[MapScore, MapScore]]) -> str:
+def table(names: Sequence[str], cards: Sequence[PairCard]) -> str:
     """A row per query, each measure for A and B with the better one bold; the mask's measures only if there is one."""
+    scores = [card.scores for card in cards]
     columns = [
         ("peak cosine", "peak", "{:.3f}", "Highest cosine; the range differs from encoder to encoder"),
         ("peak, sd", "sharpness", "{:.2f}", "How far the peak stands above the map's mean, in standard deviations"),
@@ -138,11 +125,14 @@ def table(names: Sequence[str], scores: Sequence[tuple[MapScore, MapScore]]) -> 
     heads = "".join(f'<th colspan="2" title="{escape(why, quote=True)}">{title}</th>' for title, _, _, why in columns)
     sides = '<th class="a">A</th><th class="b">B</th>' * len(columns)
     rows = "".join(
-        f'<tr><th scope="row" title="{escape(pair[0].query, quote=True)}">{escape(pair[0].query)}</th>'
-        + "".join(_cells(*(getattr(score, field) for score in pair), form, field) for _, field, form, _ in columns)
-        + "</tr>"
-        for pair in scores
+        f'<tr><th scope="row" title="{escape(card.query, quote=True)}">{escape(card.query)}</th>'
+        + "".join(
+            _cells(*(getattr(score, field) for score in card.scores), form, field) for _, field, form, _ in columns
+        )
+        + f"<td>{_minus(card.agreement)}</td></tr>"
+        for card in cards
     )
+    heads += '<th rowspan="2" title="How alike the two maps are: their correlation over all pixels">alike</th>'
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Scores per query"><table class="scores">'
         f"<caption>A is {escape(names[0])}, B is {escape(names[1])}</caption>"

@@ -110,10 +110,13 @@ class Segmentations:
         path, names = controls.keep(example.path), ", ".join(example.classes)
         return path, path, names, names, segmentation_truth.of_example(example)
 
-    def belonging(self, example: Example | None) -> tuple:
-        """What goes with a picture that comes from another tab -> (classes, the example's names, truth)."""
+    def belonging(self, example: Example | None, words: list[str], classes: str, own: str) -> tuple:
+        """What goes with a picture that comes from another tab -> (classes, the example's names, truth). An own picture
+        is cut into what was asked of it there, unless somebody has written classes here.
+        """
         if example is None:
-            return gr.skip(), "", None
+            asked = ", ".join(word.replace(",", " ") for word in words)
+            return asked if asked and classes == own else gr.skip(), "", None
         names = ", ".join(example.classes)
         return names, names, segmentation_truth.of_example(example)
 
@@ -214,7 +217,14 @@ def tab(page: Page) -> None:
     remove.click(lambda: (None, ""), None, [truth, marked], **quiet).then(**drawing, **shown)
 
     page.workspace.share(
-        "segment", field, image, pictures, drawing | shown, more=[classes, own, truth], taken=handlers.belonging
+        "segment",
+        field,
+        image,
+        pictures,
+        drawing | shown,
+        more=[classes, own, truth],
+        taken=handlers.belonging,
+        reads=[classes, own],
     )
     page.on_arrival(handlers.depth, page.model, layer)  # on its own: Gradio checks values against the range it knows
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, classes, own, truth, strip, resolution])

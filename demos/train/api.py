@@ -71,6 +71,35 @@ class Endpoints:
         self.trainer.stop(name, asker)
         return told(self.trainer.look(name, asker))
 
+    @answered
+    def list_runs(self, key: str = "", request: gr.Request = None) -> list[str]:
+        """Which runs are yours, the newest first: their names.
+
+        key: as it was given to /start_run.
+        """
+        self.trainer.refuse()
+        return self.trainer.jobs.names(self.trainer.asker(request, key))
+
+    @answered
+    def resume_run(self, name: str, key: str = "", request: gr.Request = None) -> dict:
+        """Go on with a run that stopped or failed, from its last checkpoint. Returns what /run_status does.
+
+        name: of the run. key: as it was given to /start_run.
+        """
+        asker = self.trainer.asker(request, key)
+        self.trainer.resume(name, asker)
+        return told(self.trainer.look(name, asker))
+
+    @answered
+    def delete_run(self, name: str, key: str = "", request: gr.Request = None) -> list[str]:
+        """Delete a run with its data and its encoder, for good. Returns what /list_runs does.
+
+        name: of the run. key: as it was given to /start_run.
+        """
+        asker = self.trainer.asker(request, key)
+        self.trainer.delete(name, asker)
+        return self.trainer.jobs.names(asker)
+
 
 def told(look: Look) -> dict:
     """A run as JSON."""
@@ -107,5 +136,7 @@ def endpoints(trainer: Trainer) -> None:
         gr.Textbox("contrastive", label="loss", **hidden),
         key,
     ]
-    for handler, given in ((api.start_run, inputs), (api.run_status, [name, key]), (api.stop_run, [name, key])):
+    handlers = [(api.start_run, inputs), (api.list_runs, [key])]
+    handlers += [(handler, [name, key]) for handler in (api.run_status, api.stop_run, api.resume_run, api.delete_run)]
+    for handler, given in handlers:
         gr.Button(visible=False).click(handler, given, gr.JSON(visible=False, label="run"), api_name=handler.__name__)

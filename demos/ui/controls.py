@@ -98,7 +98,10 @@ def visitor(request: gr.Request | None) -> str:
 
 
 def texts(given: Sequence[str] | None, what: str, limit: int) -> list[str]:
-    """Cleaned words of the kind `what`: stripped, blanks and doubles left out. Raises ValueError naming the bad one."""
+    """Cleaned words of the kind `what`: stripped, no blanks, no doubles; a string is one of them. Raises ValueError
+    naming the bad one.
+    """
+    given = [given] if isinstance(given, str) else given
     found = list(dict.fromkeys(text for text in (str(text).strip() for text in given or ()) if text))
     for text in found:
         if len(text) > MAX_TEXT:

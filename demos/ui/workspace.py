@@ -50,14 +50,15 @@ class Workspace:
         words: gr.Dropdown | None = None,
         fitting: Callable[[list[str], Example | None], list[str]] = lambda words, example: words,
         more: Sequence = (),
-        taken: Callable[[Example | None], tuple] = lambda example: (),
+        taken: Callable[..., tuple] = lambda example, words: (),
+        reads: Sequence = (),
     ) -> None:
         """Have this tab of the page follow its picture, and its words where it asks for some.
 
         given: the events by which a visitor gives this tab a picture or takes it away; not the example that it shows
         at first.   draw: the events that draw anew, one after the other.   fitting: which of the page's words this tab
-        asks for.   more: further outputs when another picture comes, whose values `taken(example)` gives; example:
-        which of the page's examples the picture is.
+        asks for.   more: further outputs when another picture comes, which `taken(example, words, *reads)` gives;
+        example: which of the page's examples the picture is.
         """
         drawn_for = gr.State(0)
         for event in given:
@@ -69,13 +70,15 @@ class Workspace:
             new = picture is not None and picture != (held or "")
             picture = picture or None
             example = example_of(picture if new else held)
-            outputs = [picture, picture, count + 1, *taken(example)] if new else [gr.skip()] * (3 + len(more))
+            outputs = [gr.skip()] * (3 + len(more))
+            if new:
+                outputs = [picture, picture, count + 1, *taken(example, wanted or [], *asked[: len(reads)])]
             if words is not None:
                 wanted = fitting(wanted or [], example)
-                outputs.append(wanted if wanted and wanted != asked[0] else gr.skip())
+                outputs.append(wanted if wanted and wanted != asked[-1] else gr.skip())
             return outputs
 
-        inputs = [self.picture, self.words, image, drawn_for]
+        inputs = [self.picture, self.words, image, drawn_for, *reads]
         outputs = [field, image, drawn_for, *more]
         if words is not None:
             inputs, outputs = [*inputs, words], [*outputs, words]

@@ -98,10 +98,14 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from tipsv2.analysis.depth import load_dpt
+    from tipsv2.checkpoints.catalogue import find
     from tipsv2.images import open_image
 
-    image = open_image(options.image)  # before the model: a wrong path should not cost its loading
+    image = open_image(options.image)  # before torch and the model: a wrong path should not cost their loading
+    find(options.model)
+
+    from tipsv2.analysis.depth import load_dpt
+
     model = load_dpt(options.model, options.device, options.dtype)
     print(model, file=sys.stderr)
     found = model.predict(image, options.resolution)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 LONGEST = 720  # pixels of a panel's longer side; larger images are shown smaller
+TITLES = {
+    "pca": "principal components 1 to 3 as red, green, blue",
+    "clusters": "clusters of patches",
+    "norms": "norms of patches, outliers red",
+}
 
 
 def shown_at(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -91,15 +96,19 @@ def run(options: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
-    from tipsv2.analysis.heatmap import pick_features
-    from tipsv2.analysis.render import beside
+    from tipsv2.analysis.render import beside, headed
+    from tipsv2.checkpoints.catalogue import find
     from tipsv2.images import open_image
-    from tipsv2.network.encoder import load
 
     out = Path(options.out)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ValueError(f"--out is a picture to write: call it something like features.png, not '{options.out}'.")
-    image = open_image(options.image)  # before the model: a wrong path should not cost its loading
+    image = open_image(options.image)  # before torch and the model: a wrong path should not cost their loading
+    find(options.model)
+
+    from tipsv2.analysis.heatmap import pick_features
+    from tipsv2.network.encoder import load
+
     encoder = load(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)
     layer = encoder.num_layers if options.layer is None else options.layer
@@ -108,7 +117,7 @@ def run(options: argparse.Namespace) -> None:
     image.thumbnail((LONGEST, LONGEST))
     made, words, numbers = panels(np.asarray(image), patches, options.clusters, options.seed, options.opacity)
     out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(beside(list(made.values()))).save(out)
+    Image.fromarray(beside([headed(picture, TITLES[name]) for name, picture in made.items()])).save(out)
     print("\n".join(words))
     if options.arrays:
         Path(options.arrays).parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tipsv2.collections.embed import BATCH_SIZE, SHARD_SIZE, SHARD_SIZE_PATCHES, embed
 from tipsv2.collections.parts import COLUMNS, named_columns
+from tipsv2.collections.sources import check_place
 
 if TYPE_CHECKING:
     import argparse
@@ -68,11 +69,18 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """The embed command. Raises ValueError or OSError with one sentence for whoever typed it."""
-    from tipsv2.network.encoder import load
+    from tipsv2.checkpoints.catalogue import find
+    from tipsv2.scenes.splits import is_scenes
 
     columns, worker = named_columns(options.data_columns), _worker(options.part)
     if options.features and not options.patches:
         raise ValueError("--features says which patches are kept: give --patches, too, or leave it out.")
+    if not is_scenes(options.data):
+        check_place(options.data)
+    find(options.model)
+
+    from tipsv2.network.encoder import load  # after what can be wrong: it takes seconds
+
     encoder = load(options.model, _device(options.device), options.dtype)
     print(encoder, file=sys.stderr)
     try:

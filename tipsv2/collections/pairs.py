@@ -8,8 +8,8 @@
 
 A folder with a metadata.csv or metadata.jsonl (column file_name), with tars or with parquet files is read as those.
 Captions have a role: "web" (as found beside the image), "short" and "detailed" (written for it); a role may hold
-several captions. Columns of these names win; else the first of NAMES that is there. A role that is missing falls back
-(FALLBACK), so one caption an image is enough.
+several captions; `tipsv2.collections.columns` finds its column. A role that is missing falls back (FALLBACK), so one
+caption an image is enough.
 """
 
 from __future__ import annotations
@@ -24,34 +24,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tipsv2.collections.columns import ROLES, find_columns, is_web
 from tipsv2.collections.data_state import state_of_files, state_of_rows
 from tipsv2.collections.repeated_rows import RepeatedRows
 from tipsv2.collections.sources import IMAGE_SUFFIXES, PROBLEM, WRITTEN, Source, open_source
 from tipsv2.collections.text_files import listed
 from tipsv2.images import ImageError, open_image
 
-ROLES = ("web", "short", "detailed")
 FALLBACK = {
     "web": ("web", "short", "detailed"),
     "short": ("short", "detailed", "web"),
     "detailed": ("detailed", "short", "web"),
 }
-NAMES = {  # field -> columns it is looked for in, first found wins; compared in lower case
-    "image": (
-        "image", *IMAGE_SUFFIXES, "img", "file_name", "filename", "file", "image_path", "filepath", "path", "picture",
-    ),
-    "web": (
-        "web", "caption", "captions", "text", "texts", "txt", "alt", "alt_text", "title", "sentence", "sentences",
-        WRITTEN,
-    ),
-    "short": ("short", "short_caption", "short_captions", "caption_short"),
-    "detailed": (
-        "detailed", "detailed_caption", "detailed_captions", "long_caption", "long_captions", "caption_long",
-        "recaption", "synthetic_caption", "description",
-    ),
-    "mask": ("mask", "label", "seg.png", "mask.png", "png"),
-}  # fmt: skip
-ENDINGS = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
 PROBED = 20  # rows looked at to learn the columns
 
 
@@ -61,7 +45,7 @@ class Pair:
 
     name: str
     captions: dict[str, tuple[str, ...]]
-    image: Path | bytes | str | None = field(repr=False)  # str: an address that fsspec opens
+    image: Path | bytes | str | None = field(repr=False)  # str: an address of the web, or of the Hub as fsspec opens it
     mask: Path | bytes | str | None = field(default=None, repr=False)  # a picture of label numbers
     problem: str = ""
     labels: Callable[[], np.ndarray] | None = field(default=None, repr=False)  # the mask where its source reads it
@@ -80,8 +64,9 @@ class Pair:
         """The picture as `tipsv2.images` opens it: RGB, upright. Raises ImageError naming this pair."""
         if self.image is None:
             raise ImageError(f"{self.name}: {self.problem or 'it has no image'}.")
+        image = self.read() if isinstance(self.image, str) else self.image
         try:
-            return open_image(self.read() if isinstance(self.image, str) else self.image)
+            return open_image(image)
         except ImageError as error:
             text = str(error).replace("The uploaded data", "it", 1).replace(f"'{Path(self.name).name}'", "it", 1)
             raise ImageError(f"{self.name}: {text}") from error
@@ -92,11 +77,15 @@ class Pair:
             return self.image
         import fsspec
 
+        from tipsv2.collections.public_web import fetch
+
         try:
+            if is_web(self.image):
+                return fetch(self.image)
             with fsspec.open(str(self.image), "rb") as file:
                 return file.read()
         except Exception as error:  # each file system raises its own
-            raise ImageError(f"{self.name}: it cannot be fetched ({error}).") from error
+            raise ImageError(f"{self.name}: it cannot be fetched ({str(error).rstrip('.')}).") from error
 
 
 class Pairs:
@@ -131,7 +120,7 @@ class Pairs:
             seen |= {k: v for k, v in row.items() if seen.get(k) is None}
         seen = {k: v for k, v in seen.items() if not k.startswith("__")}
         self.columns = tuple(seen)
-        self.mapping = _mapping(self.name, seen, given, captions)
+        self.mapping = find_columns(self.name, seen, given, captions)
         self._endings = self.images = (self.mapping["image"],)
         if "__key__" in rows[0] and "image" not in given:  # a tar's samples may hold different kinds
             first = [column for column in self.images if column not in IMAGE_SUFFIXES]
@@ -150,6 +139,11 @@ class Pairs:
             self.notes.append(
                 f"{self.name}: {len(self._data):,} rows name {len(self._groups):,} images; the rows of an image are one"
                 " pair with all their captions."
+            )
+        if any(is_web(row.get(self.mapping["image"])) for row in rows):
+            self.notes.append(
+                f"{self.name}: its images are fetched from the web (column {self.mapping['image']}) whenever one is "
+                "read, and from public addresses only: to read them more than once, download them first."
             )
 
     def __len__(self) -> int:
@@ -216,6 +210,8 @@ class Pairs:
         problem = row.get(PROBLEM) or ""
         if image is None and row.get(column) and self._within is not None:
             problem = "it names no file in the folder of these data, and no other file is read"
+        elif image is None and row.get(column) and not self.local:
+            problem = "it is read from the data set itself, the Hub or the web (https, http), and is named elsewhere"
         captions = {role: _texts(row.get(self.mapping.get(role))) for role in ROLES}
         if not any(captions.values()):  # where other rows have a json, a txt is still a caption
             captions["web"] = _texts(row.get("txt")) or _texts(row.get(WRITTEN))
@@ -238,6 +234,8 @@ class Pairs:
             return None
         if isinstance(value, str):
             if self._source.base is not None:
+                if self._within is None and is_web(value):
+                    return value
                 path = self._source.base / value
                 return path if self._within is None or _lies_in(path, self._within) else None
             return _address(self._source.name, value)
@@ -270,35 +268,6 @@ def _lies_in(path: Path, folder: Path) -> bool:
         return False
 
 
-def _mapping(name: str, seen: dict[str, object], given: Mapping[str, str], captions: bool) -> dict[str, str]:
-    """field -> column. `seen` maps every column to one of its values."""
-    found = ", ".join(seen)
-    for key, column in given.items():
-        if column not in seen:
-            raise ValueError(f"{name} has no column {column!r} (data.{key}); its columns are {found}.")
-    mapping, free = dict(given), {k: v for k, v in seen.items() if k not in given.values()}
-    for key, names in NAMES.items():
-        if key not in mapping:
-            fits = _is_text if key in ROLES else _is_image
-            lower = {column.lower().replace(" ", "_").replace("-", "_"): column for column in reversed(free)}
-            choice = [lower[n] for n in names if n in lower and (free[lower[n]] is None or fits(free[lower[n]]))]
-            if key == "web":  # a tar's X.what.txt
-                choice += [column for column, value in free.items() if column.endswith(".txt") and _is_text(value)]
-            if key == "image":  # whatever its name
-                choice += [column for column, value in free.items() if _is_image(value)]
-            if choice:
-                mapping[key] = choice[0]
-                del free[choice[0]]
-    if "image" not in mapping:
-        raise ValueError(f"{name} has no column of images; its columns are {found}. Name it: data.image=COLUMN.")
-    if captions and not any(role in mapping for role in ROLES):
-        raise ValueError(
-            f"{name} has images but no captions; its columns are {found}. Name the column (data.web=COLUMN), put "
-            "NAME.txt beside NAME.jpg, or write captions with python -m train caption."
-        )
-    return mapping
-
-
 def _address(name: str, value: str) -> str | None:
     """Where a row of the Hub's data set `name` says its image is: there or on the web. What a stranger has written is
     never a file of this machine (fsspec opens those, too): None.
@@ -306,8 +275,9 @@ def _address(name: str, value: str) -> str | None:
     *packed, last = value.split("::")  # zip://inside.png::hf://datasets/owner/name/images.zip
     if not packed and "://" not in value:
         return f"hf://datasets/{name}/{value.lstrip('/')}"
-    remote = last.startswith(("hf://", "https://", "http://"))
-    return value if remote and all(each.startswith(("zip://", "tar://")) for each in packed) else None
+    if is_web(value):
+        return value
+    return value if last.startswith("hf://") and all(each.startswith(("zip://", "tar://")) for each in packed) else None
 
 
 def _joined(pair: Pair, more: Sequence[Pair]) -> Pair:
@@ -320,16 +290,6 @@ def _joined(pair: Pair, more: Sequence[Pair]) -> Pair:
     }
     mask = next((each.mask for each in together if each.mask is not None), None)
     return replace(pair, captions={role: texts for role, texts in captions.items() if texts}, mask=mask)
-
-
-def _is_image(value) -> bool:
-    if isinstance(value, dict):
-        return "bytes" in value
-    return isinstance(value, bytes) or (isinstance(value, str) and value.lower().endswith(ENDINGS))
-
-
-def _is_text(value) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str | dict) for v in value))
 
 
 def _texts(value) -> tuple[str, ...]:

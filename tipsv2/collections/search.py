@@ -124,7 +124,6 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> None:
     """The search command. Raises ValueError or OSError with one sentence for whoever typed it."""
     from PIL import Image
-    from torch.nn.functional import normalize
 
     from tipsv2.images import open_image
 
@@ -136,6 +135,9 @@ def run(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.folder)
     if gap := lacking(options.folder):
         print(f"only what is there is searched: {gap}", file=sys.stderr)
+
+    from torch.nn.functional import normalize  # after what can be wrong: it takes seconds
+
     encoder = load_same(options.folder, options.model, options.device)
     if image is None:
         query = encoder.encode_text([options.text])[0]

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from tipsv2.collections.tar_samples import IMAGE_SUFFIXES, PROBLEM, read_samples
 from tipsv2.collections.text_files import NAMES, SEPARATORS, decode, file_encoding, separator_of
 from tipsv2.files import whole_file
-from tipsv2.labelled.place import is_labelled, read_address
+from tipsv2.labelled.place import is_labelled, places, read_address
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,8 @@ TABLES = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".parquet": "parquet"}
 SPLITS = ("train", "val", "valid", "validation", "dev", "test")  # folders that `datasets` takes for these
 TARS = (".tar", ".tar.gz", ".tgz")
 WRITTEN = "written"  # the column of captions that label maps gave
+ANNOTATIONS = r"captions_(?P<split>train|val|test)\d*\.json|dataset_(coco|flickr8k|flickr30k)\.json"
+HUB_NAME = r"[\w.-]*\w/[\w.-]+"  # owner/name
 HUB_TIMEOUT = 10  # seconds
 
 
@@ -63,6 +65,7 @@ def open_source(data: str | Path, split: str = "train", subset: str = "") -> Sou
     none.
     """
     name = str(data)
+    check_place(name)
     if name.startswith("hf:"):
         return _hub(name.removeprefix("hf:"), split, subset)
     if is_labelled(name):
@@ -73,26 +76,44 @@ def open_source(data: str | Path, split: str = "train", subset: str = "") -> Sou
     if path.is_file():
         return _files(name, [path], split)
     if glob.has_magic(name):
-        paths = [Path(p) for p in sorted(glob.glob(os.path.expanduser(name), recursive=True))]
-        if not paths:
-            raise ValueError(f"no file matches {name!r}: check the pattern, and quote it so that the shell leaves it.")
-        return _files(name, paths, split)
-    if re.fullmatch(r"[\w.-]*\w/[\w.-]+", name):
-        return _hub(name, split, subset)
-    raise ValueError(f"there is no file or folder {name!r}: check the path, or write hf:owner/name for the Hub.")
+        paths = sorted(glob.glob(os.path.expanduser(name), recursive=True))
+        return _files(name, [Path(p) for p in paths], split)
+    return _hub(name, split, subset)
+
+
+def check_place(data: str | Path) -> None:
+    """Raises ValueError, one sentence, where `data` names nothing on this machine and can be no data set of the Hub.
+    Nothing is read: for commands that would first load an encoder.
+    """
+    name = str(data)
+    if is_labelled(name):
+        places(read_address(name))
+    elif not (name.startswith("hf:") or os.path.exists(os.path.expanduser(name))):
+        if glob.has_magic(name):
+            if next(glob.iglob(os.path.expanduser(name), recursive=True), None) is None:
+                raise ValueError(
+                    f"no file matches {name!r}: check the pattern, and quote it so that the shell leaves it."
+                )
+        elif not re.fullmatch(HUB_NAME, name):
+            raise ValueError(
+                f"there is no file or folder {name!r}: check the path, or write hf:owner/name for the Hub."
+            )
 
 
 def _folder(name: str, path: Path, split: str) -> Source:
-    """What a folder is, in this order: saved by `datasets`; a metadata table with its images; parts called train, test
-    and so on, of which `split` is read; tar shards; parquet files; images, with their captions beside them or, where
-    there is none at all, with the names of their folders. img2dataset's records beside its folders of files are passed
-    over.
+    """What a folder is, in this order: saved by `datasets`; a metadata table with its images; COCO's tree; parts called
+    train, test and so on, of which `split` is read; tar shards; parquet files; images, with their captions beside them
+    or, where there is none at all, with the names of their folders. img2dataset's records beside its folders of files
+    are passed over.
     """
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved(name, path, split)
     for kind in ("csv", "jsonl", "parquet"):  # the ImageFolder convention of `datasets`
         if (path / f"metadata.{kind}").is_file():
             return _files(name, [path / f"metadata.{kind}"], split)
+    if annotations := _annotations_in(path, split):
+        found = _annotations(name, annotations, split)
+        return replace(found, notes=(f"{name}: its captions are read from {annotations}.", *found.notes))
     if (there := sorted(p.name for p in path.iterdir() if p.is_dir())) and set(there) <= {*SPLITS}:
         if split not in there:
             raise ValueError(f"{name} has no folder {split}; it has {', '.join(there)}: set data.split to one of them.")
@@ -137,6 +158,24 @@ def _saved(name: str, path: Path, split: str) -> Source:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name} cannot be read as a saved data set ({reason[:300]}).") from error
     return Source(name, data, path, label_names=_label_names(path))
+
+
+def _annotations_in(path: Path, split: str) -> Path | None:
+    """The file of captions in a folder that COCO or Karpathy packed; None where there is none. Raises ValueError where
+    there are some, but none or several for the split.
+    """
+    there = sorted(
+        file
+        for folder in (path, path / "annotations")
+        for file in (folder.iterdir() if folder.is_dir() else ())
+        if re.fullmatch(ANNOTATIONS, file.name)
+    )
+    kinds = {file: re.fullmatch(ANNOTATIONS, file.name)["split"] or split for file in there}
+    fitting = [file for file, kind in kinds.items() if kind == split]
+    if there and len(fitting) != 1:
+        names = ", ".join(str(file) for file in there)
+        raise ValueError(f"{path} has captions in {names}, {len(fitting)} of them for data.split={split}: give one.")
+    return fitting[0] if fitting else None
 
 
 def _annotations(name: str, path: Path, split: str) -> Source:
@@ -269,7 +308,8 @@ def _class_names(images: list[str]) -> list[str] | None:
     """For every image the name of its folder, in words; None where the folders are not named in words."""
     names = [os.path.basename(os.path.dirname(image)) for image in images]
     words = [re.sub(r"[_\W]+", " ", name).strip() for name in names]
-    numbers = re.compile(r"[\d ]*|n\d{8}")  # img2dataset's parts; WordNet's ids
+    # img2dataset's parts, WordNet's ids, and what says where images lie and not what they show
+    numbers = re.compile(r"[\d ]*|n\d{8}|(train|val|valid|validation|dev|test|images?|pictures|photos)[ \d]*", re.I)
     return words if len(set(words)) > 1 and not any(map(numbers.fullmatch, set(words))) else None
 
 

@@ -6,11 +6,13 @@ a.b (beside a.b.txt): the first members of a shard tell.
 
 from __future__ import annotations
 
+import shlex
 import tarfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
+from pathlib import Path
 
 PROBLEM = "__problem__"  # a row that cannot be used says why in this column
 IMAGE_SUFFIXES = tuple("jpg jpeg webp avif png bmp tif tiff gif jp2 ppm".split())  # of one stem, the first is the image
@@ -19,7 +21,7 @@ MASKS = ("mask", "label", "seg")  # X.mask.png belongs to X, whatever else dots 
 PEEKED = 64  # members that a shard's way of naming is told from
 APART = (
     "the files of its samples lie apart, and a tar is read from front to back: sort it with mkdir unpacked && tar -xf "
-    "TAR -C unpacked && tar --sort=name -cf SORTED.tar -C unpacked ."
+    "{tar} -C unpacked && tar --sort=name -cf {sorted} unpacked"
 )
 MOST_BYTES = 512 * 1024**2  # of a sample
 
@@ -67,6 +69,12 @@ class _Apart(Exception):
     """The files of a sample lie apart."""
 
 
+def _sorting(shard: str) -> str:
+    """APART with the names of this tar: the sorted one lies in the folder where the command runs."""
+    stem = Path(shard).name.partition(".")[0]
+    return APART.format(tar=shlex.quote(shard), sorted=shlex.quote(f"{stem}-sorted.tar"))
+
+
 def _named(member: tarfile.TarInfo, dotted: bool) -> tuple[str, str] | None:
     """(key of the sample, ending in lower case) of a member; None for what is no file of a sample."""
     folder, _, file = member.name.rpartition("/")
@@ -108,7 +116,7 @@ def _peek(shard: str) -> bool:
         )
         runs = [key for key, _ in groupby(_named(member, dotted)[0] for member in first)]
         if len(runs) > len(set(runs)):
-            raise _Apart(APART)
+            raise _Apart(_sorting(shard))
         kinds = {_named(member, dotted)[1].rpartition(".")[2] for member in first}
         if len(first) < 2 or not (kinds <= set(IMAGE_SUFFIXES) or kinds <= set(TEXT_SUFFIXES)):
             return dotted
@@ -117,5 +125,5 @@ def _peek(shard: str) -> bool:
             key, ending = _named(member, dotted)
             suffix = ending.rpartition(".")[2]
             if key in keys and (suffix in TEXT_SUFFIXES) != (kinds <= set(TEXT_SUFFIXES)):
-                raise _Apart(APART)
+                raise _Apart(_sorting(shard))
     return dotted

@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 RECORD = "record.json"
+DATA = "scenes:val"
+HELP = {"-h", "--help"}
 COMMON = ("run", "task", "data", "model", "device", "dtype", "limit", "resolution", "out", "json")
 
 
@@ -83,7 +85,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         added.set_defaults(task=name)
         added.add_argument(
             "--data",
-            default="scenes:val",
+            default=DATA,
             help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER; folder:FOLDER is your own labelled pictures, "
             "and retrieval takes your own captioned images (default: %(default)s)",
         )
@@ -100,7 +102,34 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
             "--out", type=Path, metavar="DIR",
             help=f"write {RECORD} and pictures here, and keep what is known: after a stop the same command goes on",
         )  # fmt: skip
-        added.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
+        added.add_argument("--json", action="store_true", help="print one line of JSON; the rest goes to stderr")
+
+
+def look(arguments: Sequence[str]) -> None:
+    """Raises ValueError where an evaluate command names data or an encoder that are not there. A task's code, which
+    knows its flags, takes seconds to import: a wrong path should not cost them.
+    """
+    if len(arguments) < 2 or arguments[0] != "evaluate" or arguments[1] not in TASKS or HELP & set(arguments):
+        return
+    from tipsv2.checkpoints.catalogue import find
+    from tipsv2.collections.sources import check_place
+    from tipsv2.evaluation.layouts import OWN, SCENES, recognise
+    from tipsv2.evaluation.shared.own_captions import is_own
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--data", default=DATA)
+    parser.add_argument("--model", default="auto")
+    parser.add_argument("--images")
+    try:
+        given, _ = parser.parse_known_args(arguments[2:])
+    except argparse.ArgumentError:  # the task's own parser says what is wrong
+        return
+    task = TASKS[arguments[1]].data
+    if is_own(task, given.data) or (given.data.partition(":")[0] == OWN and not given.images):
+        check_place(given.data)
+    elif given.data.partition(":")[0] != SCENES and not given.images:
+        recognise(task, given.data)
+    find(given.model)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -140,7 +169,7 @@ def run(options: argparse.Namespace) -> None:
             resolution=options.resolution,
             limit=options.limit,
             out=options.out,
-            progress=not options.json,
+            progress=True,  # on stderr: with --json, too, hours are not to pass in silence
             **own,
         )
     except KeyboardInterrupt:

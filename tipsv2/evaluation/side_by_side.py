@@ -116,9 +116,9 @@ def run(options: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
-    from tipsv2.analysis.alignment import compare
+    from tipsv2.checkpoints.catalogue import find
+    from tipsv2.evaluation.layouts import SCENES, recognise
     from tipsv2.images import open_image
-    from tipsv2.network.encoder import load
 
     models, kinds = _split(",".join(options.models)), _split(options.features or "")
     if len(models) != 2:
@@ -129,6 +129,10 @@ def run(options: argparse.Namespace) -> None:
         if options.image is not None or options.queries is not None:
             raise ValueError("compare takes a picture with --queries, or --data: leave one of them out.")
         _refuse(options, ("masks", "arrays", "scale"), "a picture", "leave it out with --data")
+        if options.data.partition(":")[0] != SCENES:
+            recognise("segmentation", options.data)  # before torch: wrong data should not cost its loading
+        for name in models:
+            find(name)
         from tipsv2.evaluation.segmentation import comparison
 
         return comparison.run(options, models, (kinds[0], kinds[-1]) if kinds else (None, None))
@@ -141,6 +145,12 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--out is a picture to write: call it something like compare.png, not '{options.out}'.")
     image = open_image(options.image)  # before the models: a wrong path should not cost their loading
     masks = [None if name == "none" else _read_mask(name) for name in _split(options.masks)] if options.masks else None
+    for name in models:
+        find(name)
+
+    from tipsv2.analysis.alignment import compare
+    from tipsv2.network.encoder import load
+
     encoders = []
     for name in models:
         encoders.append(load(name, options.device, options.dtype))

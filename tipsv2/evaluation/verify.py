@@ -117,9 +117,10 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """The verify command. Raises ValueError or OSError with one sentence, also where the numbers differ."""
+    from tipsv2.checkpoints.catalogue import find
     from tipsv2.images import open_image
-    from tipsv2.network.encoder import load
 
+    find(options.model)  # before the picture is fetched and torch loaded
     image = open_image(Path(options.image) if options.image else fetch_picture())
     if image.size != PICTURE_SIZE:
         width, height = PICTURE_SIZE
@@ -127,6 +128,8 @@ def run(options: argparse.Namespace) -> None:
             f"'{options.image or PICTURE}' is not the picture that the numbers are of, which has {width} x {height} "
             "pixels: give 000000039769.jpg of COCO val2017 as it was published."
         )
+    from tipsv2.network.encoder import load
+
     verdict = verify(load(options.model, options.device, "float32"), image)
     if not verdict.agrees:
         raise ModelError(f"{options.model} {verdict}")

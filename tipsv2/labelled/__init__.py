@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tipsv2.labelled.check import Picture, survey
-from tipsv2.labelled.classes import ClassList, read_names, read_palette, read_values
+from tipsv2.labelled.classes import ClassList, read_names, read_palette, read_synonyms, read_values
 from tipsv2.labelled.legend import Legend
 from tipsv2.labelled.panoptic import read_panoptic
 from tipsv2.labelled.pictures import pictures as pictures_in
@@ -150,18 +150,9 @@ def _synonyms(address: Address, names: Sequence[str]) -> tuple[tuple[tuple[int, 
     if file is None:
         return (), ()
     place = {name.casefold(): k for k, name in enumerate(names)}
-    rows, others = [], []
-    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), 1):
-        name, tab, word = (" ".join(text.split()) for text in line.partition("\t"))
-        if not line.strip() or (number == 1 and name.casefold() == "name" and name.casefold() not in place):
-            continue
-        word = word.split("\t")[0]
-        if not word:
-            raise ValueError(f"'{file}', line {number}, is '{line.strip()[:60]}': write NAME<tab>another word for it.")
-        if name.casefold() in place:
-            rows.append((place[name.casefold()], word))
-        else:
-            others.append(name)
+    synonyms = read_synonyms(file)
+    rows = [(place[name.casefold()], word) for name, word in synonyms if name.casefold() in place]
+    others = [name for name, _ in synonyms if name.casefold() not in place]
     if not others:
         return tuple(rows), ()
     shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")

@@ -3,6 +3,7 @@
 read_values("classes.tsv")                 # VALUE<tab>NAME a line
 read_names("names.txt", first=1)           # a name a line, numbered from 1
 read_palette("palette.tsv")                # 64 128 64 Animal, or #408040 Animal, or Animal,64,128,64
+read_synonyms("synonyms.tsv")              # NAME<tab>another word for it a line
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from tipsv2.analysis.label_maps import color_codes
 
+TITLES = ("word", "words", "synonym", "synonyms")  # of the second column of other words for names
 HIGHEST = 65535  # a label map has 16 bits at most
 _RGB = r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})"
 COLOR_FIRST = re.compile(rf"(?:#([0-9a-fA-F]{{6}})|{_RGB})(?:[\s,;]+(.*))?")
@@ -102,6 +104,22 @@ def read_palette(file: Path) -> ClassList:
         else:
             ignored.add(code)
     return _class_list(file, rows, ignored, "colour", color_text, colors=True)
+
+
+def read_synonyms(file: Path) -> list[tuple[str, str]]:
+    """NAME<tab>another word for it a line, after a line of titles or none -> (name, word) in order.
+
+    Raises ValueError naming the file and the line that is something else.
+    """
+    rows = []
+    for number, line in _lines(file):
+        name, word = (" ".join(text.split()) for text in [*line.split("\t"), ""][:2])
+        if number == 1 and name.casefold() == "name" and word.casefold() in TITLES:
+            continue
+        if not name or not word:
+            raise ValueError(f"'{file}', line {number}, is '{line.strip()[:60]}': write NAME<tab>another word for it.")
+        rows.append((name, word))
+    return rows
 
 
 def color_text(code: int) -> str:

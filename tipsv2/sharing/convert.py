@@ -56,12 +56,14 @@ def from_official(
     """The official pair as a transformers model in evaluation mode, float32. Raises ModelError unless it fits
     exactly.
     """
+    from tipsv2.checkpoints.official import config_of, read_npz, state_dict
+
+    vision, text = read_npz(vision_path), read_npz(text_path)  # before torch: a wrong path should not cost its loading
+
     from transformers import Tipsv2Model
 
-    from tipsv2.checkpoints.official import config_of, read_npz, state_dict
     from tipsv2.checkpoints.weights import quiet
 
-    vision, text = read_npz(vision_path), read_npz(text_path)
     config, state = config_of(vision, text, heads, text_heads), state_dict(vision, text)
     check_fit(state, config, f"'{Path(vision_path).name}' and '{Path(text_path).name}'")
     # A third of an array is a view of it, but a file of safetensors takes only tensors with a storage of their own.
@@ -109,7 +111,6 @@ def to_folder(
     Raises ModelError, and OSError where `out` cannot be written or holds something already.
     """
     from tipsv2.checkpoints.official import official
-    from tipsv2.checkpoints.weights import quiet
     from tipsv2.files import whole_folder
     from tipsv2.images import preprocessor_settings
 
@@ -117,6 +118,9 @@ def to_folder(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OSError(f"'{out}' exists already: give the name of a new folder.")
     model = from_official(vision_path, text_path, heads, text_heads)
+
+    from tipsv2.checkpoints.weights import quiet
+
     files, words = [], None
     if tokenizer is not None:
         files, words = _tokenizer(Path(tokenizer), model.config.text_config.vocab_size)
@@ -221,7 +225,11 @@ def run(options: argparse.Namespace) -> None:
     elif len(source) == 1 and not files:
         if options.tokenizer or options.heads or options.text_heads:
             raise ValueError("--tokenizer and --heads belong to .npz files as the source: leave them out.")
+        from tipsv2.checkpoints.catalogue import find
         from tipsv2.checkpoints.official import HEADS
+
+        find(source[0])
+
         from tipsv2.network.encoder import load
 
         model = load(source[0], "cpu", "float32", fast=False).model

@@ -281,14 +281,17 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """The export command. Raises ValueError or OSError with one sentence for whoever typed it."""
-    from tipsv2.network.encoder import load
+    from tipsv2.checkpoints.catalogue import find
 
+    find(options.model)  # before torch: a wrong name should not cost its loading
     size = None
     if options.size:
         sides = options.size.lower().split("x")
         if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
             raise ValueError(f"--size is a side or HxW in pixels, as 448 or 336x448, not '{options.size}'.")
         size = int(sides[0]), int(sides[-1])
+    from tipsv2.network.encoder import load
+
     about = export(load(options.model, "cpu", "float32", fast=False), options.out, options.format, size)
     for name, difference in about["difference"].items():
         print(f"{name:<12} differs from the encoder by at most {difference:.1e}")

@@ -33,8 +33,6 @@ def prepare(
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-    from tipsv2.network.encoder import load
-
     try:
         validate_repo_id(repo)
     except HFValidationError:
@@ -48,6 +46,9 @@ def prepare(
     if licence is None and info.source != "bundled":
         raise ModelError("Say under which licence others may use it: --licence apache-2.0, mit, cc-by-4.0, ...")
     folder = Path(info.location)
+
+    from tipsv2.network.encoder import load
+
     load(model, "cpu", "float32", fast=False)  # every weight and the tokenizer, or one sentence
     found = [read_record(path, info.name) for path in records]
     recipe = None

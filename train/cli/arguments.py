@@ -294,7 +294,8 @@ def _plain_commands(commands) -> None:
         epilog=(
             "examples:\n"
             "  python -m train assemble --vision foundations/dinov2-s14 --text foundations/minilm --out runs/start\n"
-            "  python -m train assemble --vision runs/photos/model --text runs/words --size 448 --dtype float16 --out m"
+            "  python -m train assemble --vision runs/photos/model --text runs/words --size 448 --dtype float16 "
+            "--out runs/s14"
         ),
     )
     assemble.add_argument("--vision", required=True, help="folder or Hub id of a DINOv2, or the name of an encoder")

@@ -36,6 +36,7 @@ PROMPTS = {
 }
 LONGEST = 512  # side in pixels an image is shrunk to; captions need no more, and memory does
 NAMED = 5
+EXTRA = ("torchvision", "num2words")  # packages of requirements-caption.txt
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def load_captioner(model: str) -> Captioner:
     try:
         processor = AutoProcessor.from_pretrained(model, local_files_only=here)
         network = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, local_files_only=here)
-    except ImportError as error:  # some image processors exist only on torchvision, which nothing else here needs
-        package = "torchvision" if "torchvision" in str(error).lower() else "more packages"
-        install = "pip install -r requirements-caption.txt" if package == "torchvision" else str(error).strip()
+    except ImportError as error:  # some processors take packages that nothing else here needs
+        package = next((name for name in EXTRA if name in str(error).lower()), "more packages")
+        install = "pip install -r requirements-caption.txt" if package in EXTRA else str(error).strip()
         raise ValueError(f"--model {model} needs {package}, not installed here: {install.splitlines()[0]}") from error
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -116,13 +116,26 @@ def open_data(task: str, data: str, part: str | None = None) -> Split:
     part: as the layout calls it, or HELD_OUT: what is measured by a layer that was trained on the part "train".
     Raises ValueError with the expected tree and where to get the data if they are not there.
     """
+    layout, root = recognise(task, data)
+    if part is None or (part == HELD_OUT and not layout.held_out):
+        part = layout.part
+    found = layout.open(task, root, part)
+    if not len(found.samples):
+        raise ValueError(f"'{root}' holds no sample of {layout.title} ({found.part}): the split is empty.")
+    return replace(found, root=root)
+
+
+def recognise(task: str, data: str) -> tuple[Layout, Path]:
+    """The layout of `data`, as of `open_data`, and its root, where what the layout is known by is there; no list of
+    samples is read. Raises ValueError as `open_data` does.
+    """
     layouts = _of(task)
     name, colon, rest = data.partition(":")
     if colon and name in all_layouts():
         if name not in layouts:
             serves = ", ".join(all_layouts()[name].tasks)
             raise ValueError(f"{name} has no {task}: it is for {serves}. For {task} choose {_listed(layouts)}.")
-        return _opened(layouts[name], task, Path(rest).expanduser(), part)
+        return _marked(layouts[name], Path(rest).expanduser())
     root = Path(data).expanduser()
     if not root.is_dir():
         near = difflib.get_close_matches(name, [*layouts, SCENES], 1) if colon else []
@@ -135,7 +148,7 @@ def open_data(task: str, data: str, part: str | None = None) -> Split:
         if alike:
             what = f"has the folders of {alike[0].title}, but files of other names"
         raise ValueError(f"'{data}' {what}: say which as LAYOUT:ROOT, of {_listed(layouts)}.")
-    return _opened(fitting[0], task, root, part)
+    return _marked(fitting[0], root)
 
 
 def is_known(task: str, data: str) -> bool:
@@ -165,19 +178,14 @@ def _called(root: Path, pattern: str, names: str) -> bool:
     return all(re.fullmatch(names, name) for name in files)
 
 
-def _opened(layout: Layout, task: str, root: Path, part: str | None) -> Split:
+def _marked(layout: Layout, root: Path) -> tuple[Layout, Path]:
     lost = next((mark for mark in layout.marks if not (root / mark).exists()), None)
     if lost is not None:
         raise ValueError(
             f"'{root}' lacks {lost}, which {layout.title} has. Expected below it:\n{layout.tree.rstrip()}\n"
             f"Get it from {layout.source}"
         )
-    if part is None or (part == HELD_OUT and not layout.held_out):
-        part = layout.part
-    found = layout.open(task, root, part)
-    if not len(found.samples):
-        raise ValueError(f"'{root}' holds no sample of {layout.title} ({found.part}): the split is empty.")
-    return replace(found, root=root)
+    return layout, root
 
 
 def _listed(layouts: dict[str, Layout]) -> str:

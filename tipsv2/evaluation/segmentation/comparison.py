@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[s
                 templates=options.templates or "tips9",
                 limit=options.limit,
                 out=out and out / side,
-                progress=not options.json,
+                progress=True,
                 protocol=protocol,
                 features=kind,
                 background=background_rule(options.background),

@@ -120,17 +120,6 @@ def _objects(place: Path) -> Iterator[dict]:
         raise ValueError(f"'{place}' is no table of names: every line must be an object.") from error
 
 
-def read_words(place: Path) -> dict[str, list[str]]:
-    """NAME<tab>another word for it a line -> name in lower case -> words. Raises ValueError for another line."""
-    found: dict[str, list[str]] = {}
-    for number, line in enumerate(_lines(place), 1):
-        name, tab, word = (part.strip() for part in line.partition("\t"))
-        if not tab or not name or not word:
-            raise ValueError(f"'{place}', line {number}, is '{line.strip()[:60]}': write NAME<tab>another word for it.")
-        found.setdefault(name.casefold(), []).append(word.split("\t")[0].strip())
-    return found
-
-
 def read_excluded(place: Path) -> list[str]:
     """The last column of every line but a line of titles: words that no phrase may hold."""
     lines = [line.split("\t")[-1].strip() for line in _lines(place)]

@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tipsv2.labelled.classes import read_synonyms
 from train.data import sentence_vectors
 from train.data.kept.folder import Kept
-from train.data.kept.names import Table, read_excluded, read_table, read_words, said
+from train.data.kept.names import Table, read_excluded, read_table, said
 from train.network.teachers import TextTeacher
 from train.recipe.kept_settings import KeptCrops
 
@@ -76,7 +77,9 @@ def compose(sets: Sequence[Kept], settings: KeptCrops, captions: bool) -> Words:
     Raises ValueError where soft names are kept and there is no table of names, or a file of words cannot be read.
     """
     table = read_table(Path(settings.names)) if settings.names else Table()
-    more = read_words(Path(settings.phrases)) if settings.phrases else {}
+    more: dict[str, list[str]] = {}
+    for name, word in read_synonyms(Path(settings.phrases)) if settings.phrases else ():
+        more.setdefault(name.casefold(), []).append(word)
     excluded = read_excluded(Path(settings.exclude)) if settings.exclude else []
     phrases: dict[str, int] = {}
 
