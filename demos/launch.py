@@ -99,6 +99,7 @@ def launch(page: gr.Blocks, **options) -> tuple:
         max_file_size=MAX_UPLOAD,
         state_session_capacity=200,
         ssr_mode=False,  # one process, no Node: the same page here and in a Space
+        _frontend=False,  # else Gradio looks at the page itself, and gives up after three seconds
         show_error=False,  # an unforeseen error stays in the console, visitors see "Error" without its insides
     )
     page.watch()

@@ -3,12 +3,14 @@ take, does the server's memory stay where it was? Talks to a running explorer th
 
 python -m demos.visitors --visitors 20 --queries 10 --rounds 3                    starts an app of its own
 python -m demos.visitors --rounds 1 --hostile                  and again with one who sends 12,000 phrases at a time
+python -m demos.visitors --rounds 0 --requests 1000            one after the other: does the memory stay flat?
 python -m demos.visitors --url http://127.0.0.1:7860 --model opentips-nano --pid 4242
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import socket
 import subprocess
@@ -33,6 +35,7 @@ START = 180  # seconds an app may take to answer first
 PATIENCE = 120  # seconds; a client's own five are a busy machine's blink
 PHRASES = (150, "clip80")  # names that nobody knows yet, and templates: as much as one question may hold
 SLOWER = 3  # times as long an answer may take while somebody is hostile, of 95 in 100
+FLAT = 0.05  # part of the memory in the first tenth of the requests that the last tenth may differ by, in the mean
 REST = 20  # seconds after a round: the server sees within fifteen that a client has gone, and forgets what it left
 
 
@@ -107,7 +110,7 @@ def judge(everyone: Sequence[Visitor], who: int, query: str, answer: np.ndarray)
 
 def visit(url: str, everyone: Sequence[Visitor], who: int, start: threading.Barrier) -> Round:
     """Open a session, wait for all the others, ask every question, write down what comes back."""
-    from gradio_client import Client, handle_file
+    from gradio_client import Client
 
     visitor, client, own = everyone[who], None, Round()
     try:
@@ -116,21 +119,47 @@ def visit(url: str, everyone: Sequence[Visitor], who: int, start: threading.Barr
         own.errors.append(f"no session: {error}")
     start.wait()
     for query in visitor.queries if client else ():
-        given = dict(mode="cosine", features="values", templates="none")
-        begun = time.monotonic()
-        try:
-            result = client.predict(image=handle_file(visitor.image), queries=[query], **given, api_name="/heatmap")
-        except Exception as error:
-            own.errors.append(f"{type(error).__name__}: {error}")
-            continue
-        own.seconds.append(time.monotonic() - begun)
-        (scores,) = result[1]
-        verdict = judge(everyone, who, query, np.array(scores["patches"], np.float32))
-        own.crossed += verdict == "crossed" or scores["query"] != query
-        own.wrong += verdict == "wrong"
+        question(client, everyone, who, query, own)
     if client:
         client.close()
     return own
+
+
+def question(client, everyone: Sequence[Visitor], who: int, query: str, own: Round) -> None:
+    """Ask one question of visitor `who`, and write down what comes back."""
+    from gradio_client import handle_file
+
+    given = dict(mode="cosine", features="values", templates="none")
+    begun = time.monotonic()
+    try:
+        result = client.predict(image=handle_file(everyone[who].image), queries=[query], **given, api_name="/heatmap")
+    except Exception as error:
+        own.errors.append(f"{type(error).__name__}: {error}")
+        return
+    own.seconds.append(time.monotonic() - begun)
+    (scores,) = result[1]
+    verdict = judge(everyone, who, query, np.array(scores["patches"], np.float32))
+    own.crossed += verdict == "crossed" or scores["query"] != query
+    own.wrong += verdict == "wrong"
+
+
+def soak(url: str, everyone: Sequence[Visitor], pid: int, count: int) -> tuple[Round, np.ndarray]:
+    """`count` questions one after the other, every visitor's in a session of their own, then all again in new ones
+    -> (what came back, the memory of process `pid` after each question, megabytes).
+    """
+    from gradio_client import Client
+
+    own, sizes = Round(), []
+    turns = itertools.cycle(range(len(everyone)))
+    while len(sizes) < count:
+        who = next(turns)
+        client = Client(url, verbose=False, download_files=False, httpx_kwargs={"timeout": PATIENCE})
+        for query in list(everyone[who].queries)[: count - len(sizes)]:
+            question(client, everyone, who, query, own)
+            sizes.append(resident(pid))
+        client.close()
+    own.megabytes = sizes[-1]
+    return own, np.array(sizes)
 
 
 def harass(url: str, image: Path, over: threading.Event) -> None:
@@ -223,6 +252,12 @@ def late(rounds: Sequence[Round]) -> float:
     return float(np.quantile([seconds for each in rounds for seconds in each.seconds], 0.95))
 
 
+def drift(sizes: np.ndarray) -> float:
+    """Mean of the last tenth against the mean of the first tenth, 0 where they are equal."""
+    tenth = max(1, len(sizes) // 10)
+    return float(sizes[-tenth:].mean() / sizes[:tenth].mean() - 1) if len(sizes) else 0.0
+
+
 def growth(rounds: Sequence[Round]) -> float:
     """The farthest a round's memory is from the first's, as a part of it; 0 where nobody could look."""
     sizes = [each.megabytes for each in rounds if each.megabytes]
@@ -230,7 +265,7 @@ def growth(rounds: Sequence[Round]) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 if every answer was right, memory stayed within a tenth and nobody hostile made others wait, else 1."""
+    """0 if every answer was right, memory stayed where it was and nobody hostile made others wait, else 1."""
     flags = argparse.ArgumentParser(prog="python -m demos.visitors", description=__doc__.partition("\n\n")[0])
     flags.add_argument("--url", help="an explorer that is running (default: start one)")
     flags.add_argument("--pid", type=int, help="with --url: its process, to watch its memory")
@@ -239,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in (("visitors", 20), ("queries", 10), ("rounds", 3)):
         flags.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
     flags.add_argument("--hostile", action="store_true", help="then as many rounds again with one hostile visitor")
+    flags.add_argument("--requests", type=int, default=0, help="then so many one after the other, memory after each")
     flags.add_argument("--rest", type=float, default=REST, help="seconds between rounds (default: %(default)s)")
     given = flags.parse_args(argv)
     with ExitStack() as stack:
@@ -250,19 +286,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             over = threading.Event()
             hostile = threading.Thread(target=harass, args=(url, everyone[0].image, over))
             hostile.start()
-            harassed = [crowd(url, everyone, pid, given.rest) for _ in range(given.rounds)]
+            harassed = [crowd(url, everyone, None) for _ in range(given.rounds)]
             over.set()
             hostile.join()
+            time.sleep(given.rest)
+            harassed[-1].megabytes = resident(pid) if pid else None  # of what it asked for, nothing stays
             slower = late(harassed) / late(rounds)
             print(f"one hostile visitor: 95 of 100 answers within {slower:.1f} times the seconds without")
             rounds += harassed
+        together, sizes = list(rounds), np.zeros(0)
+        if given.requests and pid:
+            alone, sizes = soak(url, everyone, pid, given.requests)
+            rounds.append(alone)
+            grown = f"{100 * drift(sizes):+.1f} %"
+            print(f"{given.requests} requests: the last tenth's memory is the first's {grown}; now {sizes[-1]:.0f} MB")
     print(table(rounds))
-    print(f"memory stays within {100 * growth(rounds):.1f} % of the first round's")
+    print(f"memory stays within {100 * growth(together):.1f} % of the first round's")
     for error in dict.fromkeys(error for each in rounds for error in each.errors):
         print(f"error: {error}", file=sys.stderr)
-    complete = all(len(each.seconds) == given.visitors * given.queries for each in rounds)
+    complete = all(len(each.seconds) == given.visitors * given.queries for each in together)
     wrong = sum(len(each.errors) + each.crossed + each.wrong for each in rounds)
-    return int(bool(wrong) or not complete or growth(rounds) > STEADY or slower > SLOWER)
+    return int(bool(wrong) or not complete or growth(together) > STEADY or slower > SLOWER or abs(drift(sizes)) > FLAT)
 
 
 if __name__ == "__main__":

@@ -112,15 +112,6 @@ def _serve(tabs, model, *settings):
     page.close(verbose=False)
 
 
-def pytest_collection_modifyitems(items):
-    """About one page in a hundred waits for an answer that never comes, on a busy machine: not yet understood. A test
-    in the browser is tried once more; what fails twice is a fault.
-    """
-    for item in items:
-        if "browser" in item.fixturenames:
-            item.add_marker(pytest.mark.flaky(reruns=1))
-
-
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -358,3 +358,89 @@ def test_pictures_of_one_size_go_together_and_few_wait():
         kept += which
         assert len(given) - len(kept) < OPEN_BATCHES * 2
     assert sorted(kept) == list(range(300))
+
+
+def plain(out):
+    """ids, vectors, captions and patch grids of a folder, and what was left out."""
+    ids, arrays = read_embeddings(out)
+    captions, vectors = read_captions(out)
+    grids = [read_patches(out, row) for row in open_table(out)]
+    lost = [json.loads(x) for file in sorted((out / "unreadable").glob("*")) for x in file.read_text().splitlines()]
+    return ids, [*arrays.values(), vectors, *grids], captions, sorted(lost, key=lambda x: (x["row"], x["what"]))
+
+
+@pytest.mark.parametrize("kind", ["folder", "tars"])
+def test_an_interrupted_part_goes_on_where_it_was(kind, tiny_encoder, tmp_path, monkeypatch):
+    """Half of one part is kept; the rest is read alone, and all is as if nothing had happened."""
+    from tipsv2.collections import embed as module
+    from tipsv2.network.encoder import Encoder
+
+    data = photos.folder(tmp_path / "data", 12) if kind == "folder" else photos.shards(tmp_path / "data", 12)
+    if kind == "folder":
+        for number, size in enumerate([(40, 30), (30, 40), (64, 64)] * 4):
+            photos.picture(number, size).save(data / f"{number:03}.png")
+        (data / "002.png").write_bytes(b"not a picture")
+        (data / "003.txt").unlink()
+    settings = dict(patches="values", captions=True, batch_size=2, progress=False)
+    embed(tiny_encoder, data, tmp_path / "whole", **settings)
+    real, seen, stop = Encoder.encode_pixels, [], [4]
+
+    def stopping(self, pixels, **options):
+        if len(seen) == stop[0]:
+            raise KeyboardInterrupt
+        seen.append(len(pixels))
+        return real(self, pixels, **options)
+
+    monkeypatch.setattr(Encoder, "encode_pixels", stopping)
+    monkeypatch.setattr(module, "KEEP_SECONDS", -1.0)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        embed(tiny_encoder, data, out, **settings)
+    assert not (out / "images").exists() and len(list((out / "pieces").iterdir())) >= 4
+    first = sum(seen)
+    (out / "pieces" / "000000-000000.elsewhere-7-0.safetensors").write_bytes(b"torn")
+    stop[0] = 100
+    embed(tiny_encoder, data, out, **settings)
+    assert sum(seen) == (11 if kind == "folder" else 12) and first >= 7 and not (out / "pieces").exists()
+    whole, again = plain(tmp_path / "whole"), plain(out)
+    assert (again[0], again[2], again[3]) == (whole[0], whole[2], whole[3])
+    assert all(np.allclose(a, b, atol=1e-5, rtol=1e-3) for a, b in zip(again[1], whole[1], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["images", "captions", "patches"])
+def test_a_torn_part_is_named_and_made_again(kind, tiny_encoder, tmp_path, capsys):
+    data, out = photos.folder(tmp_path / "data", 6), tmp_path / "out"
+    settings = dict(patches="values", captions=True, shard_size=2)
+    embed(tiny_encoder, data, out, **settings, progress=False)
+    whole = plain(out)
+    file = next((out / kind).glob("000000-000001.*"))
+    others = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if "000001" not in path.name}
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=f"{file.name}' is torn .*: the command that made it mends it: "):
+        read_embeddings(out)
+    assert embed(tiny_encoder, data, out, **settings)["complete"]
+    assert f"{file} is torn (" in capsys.readouterr().err
+    again = plain(out)
+    assert again[0] == whole[0] and all(np.array_equal(a, b) for a, b in zip(again[1], whole[1], strict=True))
+    assert others == {path: path.stat().st_mtime_ns for path in others}
+
+
+def test_data_that_was_replaced_is_not_mixed(tiny_encoder, tmp_path, capsys):
+    data, out = photos.folder(tmp_path / "data", 6), tmp_path / "out"
+    embed(tiny_encoder, data, out, progress=False)
+    (data / "001.txt").write_text("other words")
+    embed(tiny_encoder, data, out, progress=False)  # made without captions
+    (data / "001.png").touch()
+    embed(tiny_encoder, data, out)
+    assert "files were written anew since this was begun" in capsys.readouterr().err
+    (data / "001.png").write_bytes(photos.encoded(7))
+    with pytest.raises(ValueError, match="as it was, and its pictures are others now: restore them, or choose"):
+        embed(tiny_encoder, data, out, progress=False)
+    embed(tiny_encoder, data, out.with_name("two"), captions=True, progress=False)
+    (data / "001.txt").write_text("other words again")
+    with pytest.raises(ValueError, match="its captions are others now"):
+        embed(tiny_encoder, data, out.with_name("two"), captions=True, progress=False)
+    made = json.loads((out / "manifest.json").read_text())
+    del made["data_state"]  # of an older folder
+    (out / "manifest.json").write_text(json.dumps(made))
+    assert embed(tiny_encoder, data, out, progress=False)["complete"]

@@ -82,6 +82,7 @@ def learns(part, towers, name):
 def test_what_learns_changes_and_all_else_keeps_its_bits(tiny_folder, tmp_path, part, towers):
     fields = [f"tuning.part={part}", f"tuning.towers={towers}", "tuning.layers=1", "stages.0.learning_rate=1e-2"]
     folder = run(quick(tiny_folder, *fields), tmp_path / "run")
+    assert (folder.parent / "adapter").exists() == (part == "lora")
     before, after = weights(tiny_folder), weights(folder)
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -115,6 +116,29 @@ def test_lora_is_merged_into_a_plain_folder(tiny_folder, tmp_path):
     assert (seen - base).abs().max() > 0.1
     found = tipsv2.load(folder, device="cpu").encode_image(scenes.draw(0, 56).image)
     assert found.patches.shape == (4, 4, 48)
+
+
+def test_lora_is_also_left_as_pefts_adapter(tiny_folder, tmp_path):
+    """peft puts it beside a plain base, and there it answers as the merged model does."""
+    from peft import AutoPeftModel, PeftModel
+
+    fields = ["tuning.part=lora", "tuning.rank=3", "tuning.modules=q_proj,fc1", "stages.0.learning_rate=1e-2"]
+    merged = Tipsv2Model.from_pretrained(run(quick(tiny_folder, *fields), tmp_path / "run"))
+    place = tmp_path / "run" / "adapter"
+    assert {path.name for path in place.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    plain = Tipsv2Model.from_pretrained(tiny_folder)
+    before = plain.vision_model(torch.ones(1, 3, 56, 56)).last_hidden_state.detach()
+    adapted = PeftModel.from_pretrained(plain, place)
+    assert adapted.peft_config["default"].r == 3
+    with torch.no_grad():
+        for tower, given in (("vision_model", torch.ones(1, 3, 56, 56)), ("text_model", torch.tensor([[5, 9, 30]]))):
+            expected = getattr(merged.eval(), tower)(given).last_hidden_state
+            found = getattr(adapted.eval().base_model.model, tower)(given).last_hidden_state
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+            assert tower == "text_model" or (found - before).abs().max() > 0.01
+    alone = AutoPeftModel.from_pretrained(place).merge_and_unload().state_dict()  # finds the base by itself
+    for name, value in merged.state_dict().items():
+        torch.testing.assert_close(alone[name], value, atol=1e-6, rtol=1e-5)
 
 
 def test_a_base_in_half_precision_learns_in_whole_and_at_its_own_size(tiny_folder, tmp_path):

@@ -11,15 +11,20 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
+from run_folders import wait
 
 from demos.backend import layers as layer_memory
+from demos.backend.asking import ASKER, Asker
 from demos.backend.studio import Studio
+from demos.backend.turns import Gone, Ledger, Turns
 from demos.inside import views as inside_views
 from demos.inside import work as inside_work
 from demos.inside.api import Endpoints
@@ -58,7 +63,7 @@ def maps(monkeypatch):
     """Calls of `joint_map`, which is replaced by the first two numbers of each row: UMAP takes seconds to compile."""
     calls = []
 
-    def drawn(patches, words, neighbors=15, min_dist=0.1, gap="bridge", seed=0):
+    def drawn(patches, words, neighbors=15, min_dist=0.1, gap="bridge", seed=0, tick=None):
         calls.append((tuple(patches.shape), len(words), neighbors, gap))
         return np.asarray(patches)[..., :2], np.asarray(words)[:, :2]
 
@@ -274,6 +279,46 @@ def test_umap_lays_out_patches_and_words_once_compiled(tab, picture):
     assert tab.mapper.ready and "Compiling" in heard[0]["desc"] and "20 patches" in heard[-1]["desc"]
     page, _ = draw(tab, picture, view="map", words=["dog"], ask=True)
     assert page.count('class="word"') == 1
+
+
+def test_a_large_map_lets_a_small_one_through_and_ends_when_nobody_waits(monkeypatch):
+    mapper, running, steps, order = inside_work.Mapper(Turns(Ledger())), threading.Lock(), [], []
+
+    def drawn(patches, words, neighbors=15, gap="bridge", tick=lambda: None):
+        for _ in range(len(patches)):
+            assert running.acquire(blocking=False)  # UMAP's compiled code must not run twice at once
+            time.sleep(0.02)
+            running.release()
+            steps.append(len(patches))
+            tick()
+        return np.zeros((*np.shape(patches)[:2], 2)), np.zeros((0, 2))
+
+    def draw(size, waits=lambda: True):
+        ASKER.set(Asker(str(size), "", waits))
+        try:
+            mapper.draw(np.zeros((size, 1, 4)), np.zeros((0, 4)), 5, "bridge")
+            order.append(size)
+        except Gone:
+            order.append("gone")
+
+    def drawing(*given):
+        begun = threading.Thread(target=draw, args=given)
+        begun.start()
+        return begun
+
+    monkeypatch.setattr(projection, "joint_map", drawn)
+    large = drawing(200)
+    wait(lambda: 200 in steps)
+    assert not mapper.quick(1)
+    small = drawing(3)
+    large.join(60), small.join(60)
+    assert order == [3, 200] and mapper.quick(1)
+    left = threading.Event()
+    large = drawing(400, lambda: not left.is_set())
+    wait(lambda: 400 in steps)
+    left.set()
+    large.join(60)
+    assert order[-1] == "gone" and steps.count(400) < 400 and mapper.quick(1)
 
 
 # ---- in a browser

@@ -205,6 +205,9 @@ def test_scenes_are_kept_whole(folders, tmp_path, monkeypatch):
         ({"classifier_temperature": 0.0}, "--temperature 0.0: it must be above 0"),
         ({"classifier": "nowhere/at/all"}, "cannot be opened"),
         ({"source": "/no/such/folder"}, "there is no folder"),
+        ({"source": "scenes", "leave_out": "2::5"}, "--leave-out: scenes are drawn, none of them is left out"),
+        ({"source": "scenes", "classes": "names.jsonl"}, "number in a file's name is, and those of scenes are not"),
+        ({"classes": "names.jsonl"}, "number in a file's name is, and those of folder:.* are not read: leave it out"),
     ],
 )
 def test_mistakes_are_sentences_before_anything_is_written(folders, tmp_path, changes, sentence):

@@ -273,6 +273,9 @@ def test_the_benchmark_takes_the_same_steps_three_ways(monkeypatch):
 
 # mistakes
 
+TERMS = [f"named_patches.{kind}" for kind in ("weight", "binary", "places")]
+TERMS += ["presence.weight", "soft_names.weight", "soft_names.groups", "whole_names.weight", "whole_names.captions"]
+
 
 @pytest.mark.parametrize(
     "fields, sentence",
@@ -288,6 +291,7 @@ def test_the_benchmark_takes_the_same_steps_three_ways(monkeypatch):
         (["sfclip.text_teacher="], "--text-teacher is missing"),
         (["kept_distillation.weight=1"], "kept_distillation.teacher is missing"),
         (["accumulate=2"], "accumulate=1 and sharding=none"),
+        ([f"{term}=0" for term in TERMS], "every term on kept crops has weight 0"),
     ],
 )
 def test_mistakes_are_sentences(folders, source, tmp_path, fields, sentence):
@@ -312,6 +316,8 @@ def test_the_command_line_names_what_a_run_needs(folders, source, tmp_path, caps
     flags = ["sfclip", "--recipe", "photos", "--text-teacher", str(folders["sentences"])]
     assert main([*flags, "--out", str(tmp_path / "run")]) == 2
     assert "name them, --kept" in capsys.readouterr().err
+    assert main([*flags, "--out", str(tmp_path / "run"), "--data", "photos", "--kept", "kept/a:2"]) == 2
+    assert "--data photos and --kept kept/a:2 both say what to train on" in capsys.readouterr().err
     more = ["--kept", source.removeprefix("kept:"), "--base", str(folders["base"]), *kept_trees.SMALL]
     assert main([*flags, *more, "--names", str(folders["names.jsonl"]), "--dry-run"]) == 0
     said = capsys.readouterr()

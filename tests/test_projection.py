@@ -262,6 +262,11 @@ def test_map_keeps_clusters_apart_and_words_with_theirs():
     assert (labels[nearest] == np.arange(3)).all()
     again = joint_map(torch.from_numpy(patches), torch.from_numpy(words), seed=1)
     assert (again[0] == points).all() and (again[1] == at).all()
+    ticks = []
+    ticking = joint_map(patches, words, seed=1, tick=lambda: ticks.append(1))
+    assert ticks and (ticking[0] == points).all()
+    with pytest.raises(ZeroDivisionError):
+        joint_map(patches, words, seed=1, tick=lambda: 1 / 0)
     alone, nothing = joint_map(patches, words[:0], seed=1)
     assert nothing.shape == (0, 2) and silhouette_score(alone.reshape(-1, 2), labels) > 0.7
 

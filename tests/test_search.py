@@ -124,3 +124,20 @@ def test_contact_sheet_places_pictures_and_cuts_titles():
     rows, columns = np.nonzero(found[1])
     assert columns.min() > sheet.shape[1] // 2 and rows.max() < sheet.shape[0] // 2  # second of the first row
     assert (sheet[:, -7:] == 255).all()  # no title runs out of its column
+
+
+def test_parts_that_are_missing_are_told(made, tiny_folder, capsys):
+    out = made[1]
+    command = ["search", str(out), "a dog", "--model", str(tiny_folder)]
+    assert main(command) == 0
+    assert "only what is there" not in capsys.readouterr().err
+    gone = sorted((out / "images").iterdir())[1]
+    content = gone.read_bytes()
+    gone.unlink()
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    what = "1 of 3 parts" if made[0].name == "data" and (made[0] / "000.png").exists() else "parts of 1 of 2 shards"
+    assert f"only what is there is searched: '{out}' lacks {what}; the command that made it goes on: " in said
+    gone.write_bytes(content[:-5])
+    assert main(command) == 2
+    assert f"'{gone}' is torn (" in capsys.readouterr().err.strip().splitlines()[-1]

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 import torch.multiprocessing as mp
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 
 from train.network.tokenizer import train_tokenizer
@@ -15,7 +15,7 @@ from train.network.towers import build
 from train.objectives import Objective
 from train.recipe import recipes
 from train.recipe.overrides import override
-from train.run import checkpoint, monitor, shown
+from train.run import checkpoint, loop, monitor, sharded_checkpoint, shown
 from train.run.loop import _optimizer, fit
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
@@ -56,12 +56,19 @@ def worker(rank, folder):
         for sharding in ("none", "full"):
             meet(rank, folder / name / sharding)
             train(folder / name / sharding, [*fields, f"sharding={sharding}"])
-    again = folder / "full" / "again"  # as if it had been killed after its third step
-    if rank == 0:
-        shutil.copytree(folder / "full" / "full", again)
-        shutil.rmtree(again / "checkpoints" / "step-0000006")
-    meet(rank, again)
-    train(again, [*CASES["full"], "sharding=full"], seed=9, resume=True)
+    for name in ("again", "older"):  # as if it had been killed after its third step
+        again = folder / "full" / name
+        if rank == 0:
+            shutil.copytree(folder / "full" / "full", again)
+            shutil.rmtree(again / "checkpoints" / "step-0000006")
+        if rank == 0 and name == "older":  # when one file held all
+            as_one_file(again / "checkpoints" / "step-0000003")
+        meet(rank, again)
+        train(again, [*CASES["full"], "sharding=full"], seed=9, resume=True)
+    meet(rank, folder / "agreed")
+    _, flags = loop._agree({"loss": torch.ones(())}, [False, rank == 1])  # the second one's clock
+    (folder / f"agreed-{rank}.json").write_text(json.dumps(flags))
+    torch.distributed.destroy_process_group()
 
     from train.parallel.sharding import Shards
 
@@ -86,7 +93,26 @@ def runs(tmp_path_factory):
 
 
 def state(run):
-    return load_file(checkpoint.latest(run) / "state.safetensors")
+    return read(checkpoint.latest(run))
+
+
+def read(place):
+    """Every tensor of a checkpoint; of one in parts put together, numbers as numbers."""
+    if (place / "state.safetensors").exists():
+        return load_file(place / "state.safetensors")
+    found = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in sharded_checkpoint.shapes(place).items()}
+    sharded_checkpoint.read(place, found, alone=True)
+    numbers = [k for k in found if "temperature" in k or k.endswith((".step", ".done"))]
+    found |= {k: found[k].view(()) for k in numbers}
+    return found
+
+
+def as_one_file(place):
+    whole = read(place)
+    for path in place.glob("*.safetensors"):
+        path.unlink()
+    save_file(whole, place / "state.safetensors")
+    (place / "trainer.json").write_text('{"step": 3}')
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,11 +133,57 @@ def test_sharded_training_is_training(runs, case):
             assert difference.max() <= 2e-5 * value.double().abs().max() + 1e-8, name
 
 
-def test_a_resumed_sharded_run_is_bit_for_bit_the_uninterrupted_one(runs):
-    whole, again = state(runs / "full" / "full"), state(runs / "full" / "again")
+def test_all_processes_follow_the_one_whose_clock_says_so(runs):
+    assert [json.loads((runs / f"agreed-{rank}.json").read_text()) for rank in (0, 1)] == [[False, True]] * 2
+
+
+def test_every_process_writes_its_parts(runs):
+    place = checkpoint.latest(runs / "heads" / "full")
+    names = {path.name for path in place.iterdir()}
+    assert "state.safetensors" not in names and {"trainer.json", "rng.safetensors"} < names
+    sizes = list(sharded_checkpoint.files(place).values())
+    assert len(sizes) == 2 and max(sizes) < 0.6 * sum(sizes)
+    first, second = (load_file(path) for path in sorted(place.glob("shard-*")))
+    divided = "objective.model.vision_model.encoder.layer.0.mlp.fc1.weight"
+    assert torch.equal(torch.cat([first[divided], second[divided]]), state(runs / "heads" / "full")[divided])
+
+
+def test_of_an_older_checkpoint_in_parts_the_encoder_stays(runs, tmp_path):
+    shutil.copytree(checkpoint.latest(runs / "full" / "full"), tmp_path / "checkpoints" / "step-0000001")
+    recipe, objective = setting(CASES["full"], seed=9)
+    kept = read(tmp_path / "checkpoints" / "step-0000001")
+    for step in (2, 3):
+        checkpoint.save(tmp_path, step, objective, _optimizer(recipe, objective), milestones=3)
+    place = tmp_path / "checkpoints" / "step-0000001"
+    assert [path.name for path in place.iterdir()] == ["state.safetensors"]
+    found = load_file(place / "state.safetensors")
+    assert found.keys() == {k for k in kept if k.startswith("objective.model.")}
+    assert all(torch.equal(value, kept[key]) and value.shape == kept[key].shape for key, value in found.items())
+
+
+def test_a_checkpoint_in_parts_that_is_not_whole_is_named(runs, tmp_path):
+    place = tmp_path / "checkpoints" / "step-0000003"
+    shutil.copytree(checkpoint.latest(runs / "heads" / "full"), place)
+    recipe, objective = setting(["tower.width=96", "tower.heads=3"])
+    with pytest.raises(ValueError, match="belongs to another recipe: "):
+        checkpoint.load(place, objective, _optimizer(recipe, objective))
+    recipe, objective = setting([])
+    before = {k: v.clone() for k, v in objective.state_dict().items()}
+    second = sorted(place.glob("shard-*"))[1]
+    content = second.read_bytes()
+    for damage in (content[:-9], b"\x08" * len(content), None):
+        second.write_bytes(damage) if damage else second.unlink()
+        with pytest.raises(ValueError, match=r"step-0000003 is damaged .*: delete that folder, and --resume goes on"):
+            checkpoint.load(place, objective, _optimizer(recipe, objective))
+    assert all(torch.equal(v, before[k]) for k, v in objective.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["again", "older"])
+def test_a_resumed_sharded_run_is_bit_for_bit_the_uninterrupted_one(runs, name):
+    whole, again = state(runs / "full" / "full"), state(runs / "full" / name)
     assert whole.keys() == again.keys()
     assert all(torch.equal(again[k], v) for k, v in whole.items())
-    logs = [(runs / "full" / name / "metrics.jsonl").read_text().splitlines() for name in ("full", "again")]
+    logs = [(runs / "full" / name / "metrics.jsonl").read_text().splitlines() for name in ("full", name)]
     losses = [[(x["step"], x["loss"], x["gradient_norm"]) for x in map(json.loads, log) if "loss" in x] for log in logs]
     assert len(losses[0]) == 6 and losses[0] == losses[1]
 
@@ -129,6 +201,9 @@ def test_checkpoint_and_export_are_those_of_any_run(runs):
     assert checkpoint.load(checkpoint.latest(runs / "heads" / "full"), objective, optimizer) == 3
     kept = state(runs / "heads" / "full")
     moved = {n: p for n, p in objective.named_parameters() if p in optimizer.state}
+    for name, parameter in moved.items():
+        for key, value in optimizer.state[parameter].items():
+            assert torch.equal(value, kept[f"optimizer.{name}.{key}"]), (name, key)
     assert {k for k in kept if k.startswith("optimizer.")} == {
         f"optimizer.{name}.{key}" for name in moved for key in ("step", "exp_avg", "exp_avg_sq")
     }

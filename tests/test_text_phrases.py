@@ -84,14 +84,24 @@ def test_files_of_names(tmp_path):
     (tmp_path / "d.tsv").write_text("value\tlabel\n1\tdog\n")
     (tmp_path / "e.txt").write_text("\n")
     (tmp_path / "f.jsonl").write_text("[1]\n")
+    (tmp_path / "h.jsonl").write_text('{"name": 3}\n')
     for name, hint in (
         ("d.tsv", "is no list"),
         ("e.txt", "holds no names"),
         ("f.jsonl", "is no list"),
+        ("h.jsonl", "is no list"),
         ("g", "No such"),
     ):
         with pytest.raises(ValueError, match=hint):
             phrases.read_names(tmp_path / name)
+
+
+@pytest.mark.parametrize("row", [{"lemmas": ["dog"], "key": "b"}, {"lemmas": ["dog"], "hypernyms": ["a"]}])
+def test_a_wordnet_that_does_not_say_what_is_a_kind_of_what_is_named(tmp_path, row):
+    root = {"lemmas": ["physical entity"], "key": "a", "hypernyms": []}
+    (tmp_path / "nouns.jsonl").write_text("\n".join(map(json.dumps, [root, row])))
+    with pytest.raises(ValueError, match=r"nouns.jsonl: row 2 lacks `key` or `hypernyms`.*train foundations"):
+        phrases.read_dictionary([tmp_path / "nouns.jsonl"], lambda texts: [[1] for _ in texts])
 
 
 NAMES = [f"{a}{b}" for a in ("dog", "cat", "car", "tree", "bird", "ship") for b in ("", *string.ascii_lowercase[:15])]

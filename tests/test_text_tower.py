@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_what_was_read_is_not_read_again(places, tmp_path, monkeypatch):
     assert len(asked) == 6  # another teacher's vectors are no use
 
 
-def test_a_bridge_is_two_layers_with_gelu_between(tmp_path):
+def test_a_bridge_is_two_layers_with_gelu_between(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(1)
     shapes = {"0.weight": (5, 3), "0.bias": (5,), "2.weight": (2, 5), "2.bias": (2,)}
     state = {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
@@ -104,6 +105,13 @@ def test_a_bridge_is_two_layers_with_gelu_between(tmp_path):
         save_file(wrong, tmp_path / "wrong.safetensors")
         with pytest.raises(ValueError, match="--bridge .* cannot be used"):
             sentence_vectors.open_bridge(tmp_path / "wrong.safetensors", 3)
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="--bridge .*empty.safetensors cannot be used"):
+        sentence_vectors.open_bridge(tmp_path / "empty.safetensors", 3)
+    monkeypatch.setattr(sentence_vectors, "load_file", Mock(side_effect=OSError()))  # an error without a word
+    with pytest.raises(ValueError, match=r"cannot be used \(OSError\)"):
+        sentence_vectors.open_bridge(tmp_path / "bridge.safetensors", 3)
+    monkeypatch.undo()
     with pytest.raises(ValueError, match=r"0.weight \[H, 4\]"):
         sentence_vectors.open_bridge(tmp_path / "bridge.safetensors", 4)
 

@@ -272,12 +272,12 @@ def test_a_zip_that_fails_leaves_no_run(jobs, tmp_path):
 
 def test_nobody_waits_while_a_zip_is_unpacked(jobs, tmp_path, monkeypatch):
     """Others start, stop and delete; the zip's run comes when they are done, and its data with it in one step."""
-    begun, go, refusals = threading.Event(), threading.Event(), []
+    begun, go, refusals = threading.Semaphore(0), threading.Event(), []
     unpack = train_process.train_zip.unpack
 
     def slow(*given):
-        begun.set()
-        assert go.wait(20)
+        begun.release()
+        assert go.wait(60)
         return unpack(*given)
 
     def start(name):
@@ -288,14 +288,15 @@ def test_nobody_waits_while_a_zip_is_unpacked(jobs, tmp_path, monkeypatch):
 
     zipped = pack(tmp_path / "good.zip", pairs())
     monkeypatch.setattr(train_process.train_zip, "unpack", slow)
-    monkeypatch.setattr(train_process, "PATIENCE", 0)
     large = [threading.Thread(target=start, args=(name,)) for name in ("large-1", "large-2", "large-3")]
     for each in large:
         each.start()
-    assert begun.wait(20)
+    assert begun.acquire(timeout=30) and begun.acquire(timeout=30)
     wait(lambda: refusals)  # the third one: two are unpacked at a time
     assert refusals == ["Others are unpacking zips right now: try again in a minute."]
-    jobs.start("small", command(jobs, "small"), MACHINE)
+    with monkeypatch.context() as patch:  # all three have let go of the folder, so that nobody need wait for it
+        patch.setattr(train_process, "PATIENCE", 0)
+        jobs.start("small", command(jobs, "small"), MACHINE)
     assert jobs.names(MACHINE) == ["small"]
     wait((jobs.folder / "small" / "ready").exists)
     jobs.stop("small", MACHINE)

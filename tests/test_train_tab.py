@@ -13,19 +13,24 @@ import signal
 import socket
 import subprocess
 import sys
+from contextvars import copy_context
 from html import unescape
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from run_folders import logged, pack, pairs, run_folder, shapes_zip, short, wait
 from visiting import NEAR
 
+from demos.backend import asking
+from demos.backend.asking import ASKER
 from demos.backend.owners import MACHINE
 from demos.backend.settings import Settings
 from demos.backend.studio import Studio
+from demos.backend.turns import Gone
 from demos.train import charts as train_charts
 from demos.train import check as train_check
 from demos.train import state as train_state
@@ -169,6 +174,26 @@ def test_check_counts_what_can_be_used(tab, zipped, tmp_path):
     assert dict(found.facts)["web"].startswith("5 captions")
     with pytest.raises(ValueError, match="nothing to check"):
         tab.trainer.check(RunRequest("", None, data="scenes"), None, MACHINE)
+
+
+def test_a_check_ends_after_its_time_and_when_nobody_waits(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    sleeper = "import os, time\nopen('part', 'w').write(str(os.getpid()))\nos.replace('part', 'id')\ntime.sleep(300)"
+    (tmp_path / "train" / "__main__.py").write_text(sleeper)
+    monkeypatch.setattr(train_check, "ROOT", tmp_path)
+    number = tmp_path / "id"
+
+    def check(waits):
+        ASKER.set(asking.Asker("a", "", waits))
+        return train_check.check("photos", [], "photos", 10)
+
+    with pytest.raises(Gone):
+        copy_context().run(check, lambda: not number.exists())
+    assert not psutil.pid_exists(int(number.read_text()))
+    monkeypatch.setattr(train_check, "SECONDS", 0)
+    with pytest.raises(ValueError, match="photos was not gone through"):
+        copy_context().run(check, lambda: True)
+    assert not psutil.pid_exists(int(number.read_text()))
 
 
 # In a browser

@@ -60,6 +60,19 @@ def test_crossed_answers_and_errors_are_noticed(url, everyone, tmp_path):
     assert "not a picture" in outcome.errors[0] and outcome.megabytes is None
 
 
+def test_requests_one_after_the_other_and_the_memory_after_each(url, everyone):
+    outcome, sizes = visitors.soak(url, everyone, os.getpid(), 8)
+    assert len(outcome.seconds) == len(sizes) == 8 and not outcome.errors and (outcome.crossed, outcome.wrong) == (0, 0)
+    assert sizes.min() > 100 and outcome.megabytes == sizes[-1]
+
+
+@pytest.mark.parametrize("last, part", [(100, 0.0), (106, 0.06), (90, -0.1)])
+def test_drift_is_of_the_last_tenth_against_the_first(last, part):
+    sizes = np.concatenate([[90, 110] * 5, np.linspace(0, 500, 80), np.full(10, last)])
+    assert visitors.drift(sizes) == pytest.approx(part)
+    assert visitors.drift(np.zeros(0)) == 0
+
+
 def test_the_table_and_the_memory():
     rounds = [Round([1.0, 2.0, 9.0], megabytes=500), Round([], ["no"], 1, 2, 440), Round([1.0], megabytes=520)]
     lines = table(rounds).splitlines()

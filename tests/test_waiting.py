@@ -79,6 +79,14 @@ def test_an_address_has_two_in_hand_and_another_one_gets_the_third(page):
     assert serve(page) == "a"
 
 
+def test_a_check_is_one_of_an_address_and_work_of_minutes_holds_up_no_other_kind(page):
+    for session, address in (("h0", "2"), ("h1", "2"), ("a", "1")):
+        asked(page, session, address, "check")
+    assert [serve(page) for _ in range(3)] == ["h0", "a", None]
+    asked(page, "h0", "2"), asked(page, "b", "3", "map")
+    assert {serve(page), serve(page)} == {"h0", "b"}
+
+
 def test_where_addresses_do_not_tell_visitors_apart_pages_do(page):
     page._queue.apart = False
     for number in range(4):

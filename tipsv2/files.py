@@ -22,7 +22,7 @@ def whole_folder(place: Path) -> Iterator[Path]:
     After an error what was there stays, and nothing else is left behind. Raises OSError with one sentence where the
     disk does not take it.
     """
-    part = place.with_name(f".{place.name}.part")
+    part = part_of(place)
     recover(place)
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -63,6 +63,11 @@ def _exchange(part: Path, place: Path) -> None:
         except OSError as error:  # a reader has just recovered what was moved aside: once more
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+
+
+def part_of(place: Path) -> Path:
+    """Where `whole_folder` has a folder written before it is at its place: for processes that write it together."""
+    return place.with_name(f".{place.name}.part")
 
 
 @contextmanager

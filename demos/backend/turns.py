@@ -68,6 +68,11 @@ class Turns:
         self._waiting: dict[int, Asker] = {}
         self._busy = False
 
+    @property
+    def idle(self) -> bool:
+        """Has nobody a turn, and waits nobody for one?"""
+        return not self._busy and not self._waiting
+
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait for a turn and have it. Raises Gone if the client leaves before it comes."""
@@ -78,8 +83,8 @@ class Turns:
             try:
                 while self._busy or self._first() != number:
                     self._changed.wait(1)
-                    _still_there(asker)
-                _still_there(asker)
+                    still_there(asker)
+                still_there(asker)
                 self._busy = True
             finally:
                 del self._waiting[number]
@@ -98,8 +103,9 @@ class Turns:
         return min(zip(uses, self._waiting, strict=True))[1]  # of equals who came first
 
 
-def _still_there(asker: Asker) -> None:
-    if not asker.waits():
+def still_there(asker: Asker | None) -> None:
+    """Raises Gone if somebody asked who no longer waits."""
+    if asker is not None and not asker.waits():
         raise Gone("Nobody waits for this answer any more.")
 
 

@@ -5,12 +5,14 @@ Sizes: h x w patches, D embedding width, N words.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from demos.backend.turns import LEDGER, Turns
 
 if TYPE_CHECKING:
     import torch
@@ -21,15 +23,18 @@ if TYPE_CHECKING:
 AXES = 9  # principal components on offer
 MAX_CLUSTERS = 20
 MAX_WORDS = 24  # on a map
-MAP_WORK = dict(concurrency_id="map", concurrency_limit=1)  # beside the encoder's work, which it must not hold up
+# Beside the encoder's work, which it must not hold up. Several at once: their turns are short, see `Mapper`.
+MAP_WORK = dict(concurrency_id="map", concurrency_limit=3)
 QUICK = 2.0  # seconds: a map that takes longer is drawn only when somebody asks for it
 
 
 class Mapper:
-    """Lays out maps one at a time, and learns how long that takes here."""
+    """Lays out maps, and learns how long that takes here. UMAP's compiled code must not run twice at once: maps take
+    turns, which end several times a second, so that a large one does not hold up a small one.
+    """
 
-    def __init__(self):
-        self._lock = threading.Lock()  # UMAP's compiled code must not run twice at once
+    def __init__(self, turns: Turns | None = None):
+        self._turns = turns or Turns(LEDGER)
         self._pace: float | None = None  # seconds that a point took on the last map
 
     @property
@@ -39,27 +44,36 @@ class Mapper:
 
     def quick(self, points: int) -> bool:
         """Would a map of so many points be there in QUICK seconds?"""
-        return self._pace is not None and self._pace * points < QUICK and not self._lock.locked()
+        return self._pace is not None and self._pace * points < QUICK and self._turns.idle
 
     def draw(
         self, patches, text: torch.Tensor, neighbors: int, gap: str, progress: Callable | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """patches [h, w, D], text [N, D] -> their places [h, w, 2] and [N, 2]; see
         `tipsv2.analysis.projection.joint_map`.
-        progress: called with a share and, as desc, a sentence.
+        progress: called with a share and, as desc, a sentence. Raises Gone if the client leaves.
         """
         from tipsv2.analysis.projection import joint_map
 
         tell = (lambda share, desc: None) if progress is None else progress  # not `or`: a gr.Progress is false
-        count = patches.shape[0] * patches.shape[1]
-        with self._lock:
+        count, waited = patches.shape[0] * patches.shape[1], 0.0
+        with ExitStack() as held:
+
+            def next_turn() -> None:
+                nonlocal waited
+                start = time.monotonic()
+                held.close()
+                held.enter_context(self._turns.turn())
+                waited += time.monotonic() - start
+
+            next_turn()
             if not self.ready:
                 tell(0.1, desc="Compiling UMAP, once after every start: ten to thirty seconds")
                 joint_map(np.random.default_rng(0).normal(size=(8, 8, 4)), np.ones((1, 4)), neighbors=5)
             tell(0.6, desc=f"Laying out {count:,} patches")
-            start = time.monotonic()
-            found = joint_map(patches, text, int(neighbors), gap=gap)
-            self._pace = (time.monotonic() - start) / (count + len(text))
+            start, waited = time.monotonic(), 0.0
+            found = joint_map(patches, text, int(neighbors), gap=gap, tick=next_turn)
+            self._pace = (time.monotonic() - start - waited) / (count + len(text))
         return found
 
 

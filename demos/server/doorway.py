@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demos.backend import belongings
+from demos.server.endings import NEWS
 from demos.server.gate import Guarded, line
 
 MAX_BODY = 4_000_000  # bytes of a request that is no upload: a drawn mask has two million letters at most
@@ -87,17 +88,29 @@ class Doorway:
         return None
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, and note whose stream is open meanwhile."""
+        """Pass on, and note whose stream is open meanwhile, and whose is ending."""
         found = STREAM.fullmatch(scope["path"]) if scope["method"] == "GET" else None
         if not found:
             return await self.app(scope, receive, send)
         session = found[2] or self._asked(found[3]) or _query(scope, "session_hash")
-        presence = self.page.presence
+        presence, endings, ends = self.page.presence, self.page.endings, False
+
+        async def sending(message: Message) -> None:
+            nonlocal ends
+            if message.get("body", b"").startswith(NEWS):
+                ends = True
+                endings.begin(session)
+            elif ends and not message.get("more_body"):
+                await endings.wait(session)
+            await send(message)
+
         presence.opened(session, heartbeat=bool(found[1]))
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, sending)
         finally:
             presence.closed(session)
+            if ends:
+                endings.over(session)
 
     def _asked(self, event: str | None) -> str | None:
         """The session of an event; plain HTTP has none but the event's own."""

@@ -21,6 +21,7 @@ import gradio as gr
 from demos.backend import belongings
 from demos.backend.asking import ASKER, Asker
 from demos.backend.turns import LEDGER, Gone
+from demos.server.endings import Endings
 from demos.server.presence import Presence
 from demos.server.waiting import MOST_WAITING, Queue
 
@@ -29,6 +30,7 @@ MAX_LETTERS = 120_000  # of one text: 500 words of 200 letters, and the commas
 MAX_ENTRIES = 1000  # of a list
 MAX_DEPTH = 8  # of what is told of a click
 BEAT = 5  # seconds between two looks at who has gone
+TURNS = ("model", "map")  # kinds of work whose turns are counted one by one (demos/backend/turns.py)
 LARGEST = 1e15  # numbers beyond are no numbers of this page
 SORRY = "Something went wrong here, through no fault of yours: try again, or reload the page."
 log = logging.getLogger("explorer")
@@ -45,7 +47,7 @@ class Guarded(gr.Blocks):
     """
 
     def __init__(self, *args, apart: bool = True, **kwargs):
-        self.apart, self.presence, self._over = apart, Presence(), threading.Event()
+        self.apart, self.presence, self.endings, self._over = apart, Presence(), Endings(), threading.Event()
         super().__init__(*args, **kwargs)
 
     def queue(self, *args, **kwargs):
@@ -54,7 +56,7 @@ class Guarded(gr.Blocks):
         plain = self._queue
         self._queue = Queue(
             plain.live_updates, plain.max_thread_count, plain.update_intervals, MOST_WAITING, self, 3,
-            presence=self.presence, apart=self.apart,
+            presence=self.presence, endings=self.endings, apart=self.apart,
         )  # fmt: skip
         return self
 
@@ -100,7 +102,7 @@ class Guarded(gr.Blocks):
             raise gr.Error(SORRY, print_exception=False) from None
         finally:
             ASKER.reset(token)
-            if asker is not None and block_fn.concurrency_id != "model":  # whose turns are counted one by one
+            if asker is not None and block_fn.concurrency_id not in TURNS:
                 LEDGER.add(asker, time.monotonic() - start)
 
     def _asker(self, request, event_id: str | None) -> Asker | None:

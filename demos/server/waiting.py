@@ -21,17 +21,20 @@ MOST_PAGES = 64  # open pages and clients of one address: Gradio spends 0.7 MB a
 MOST_NAME = 100  # characters of a session's name; Gradio's own have eleven
 RUNNING = 2  # questions of one address that one kind of work (`concurrency_id`) has in hand at once
 OF_ONE_PAGE = {"fetch": 2}  # likewise of one page, else 1: another encoder may be chosen while one still downloads
+OF_ONE_MACHINE = {"check": 1}  # and of one address, else RUNNING: a check takes minutes, and there are two places
 HEARD = 60  # seconds a question waits for somebody to listen to its answer
 FULL = "Too many questions are waiting here: wait for their answers, then ask again."
 MANY_PAGES = "Too many pages are open from this address: close some, or wait a minute."
 
 
 class Queue(queueing.Queue):
-    """presence: who is there, see `demos.server.presence`; apart: do the addresses tell visitors apart?"""
+    """presence: who is there, see `demos.server.presence`; endings: whose streams are ending, see
+    `demos.server.endings`; apart: do the addresses tell visitors apart?
+    """
 
-    def __init__(self, *args, presence, apart: bool, ledger: Ledger = LEDGER, **kwargs):
+    def __init__(self, *args, presence, endings, apart: bool, ledger: Ledger = LEDGER, **kwargs):
         super().__init__(*args, **kwargs)
-        self.presence, self.apart, self.ledger = presence, apart, ledger
+        self.presence, self.endings, self.apart, self.ledger = presence, endings, apart, ledger
         # Gradio makes a table of the last questions after every single one, for a monitor that is not there.
         self.ANALYTICS_MAX_EVENTS, self.ANAYLTICS_CACHE_FREQUENCY = 1, 10**12
 
@@ -44,7 +47,9 @@ class Queue(queueing.Queue):
         return request.client.host if self.apart and request is not None and request.client else ""
 
     async def push(self, body, request, username):
-        """As Gradio's. What no handler could take is refused before it waits."""
+        """As Gradio's. What no handler could take is refused before it waits; the page hears that its question was
+        taken only once it knows whether its stream goes on.
+        """
         session, address = body.session_hash, self.address(request)
         if (refusal := self._refusal(body)) is not None:
             return False, refusal, "error"
@@ -57,6 +62,7 @@ class Queue(queueing.Queue):
             return False, MANY_PAGES, "queue_full"
         done = await super().push(body, request, username)
         self.presence.came(body.session_hash, address)
+        await self.endings.ended(body.session_hash)
         return done
 
     def _refusal(self, body) -> str | None:
@@ -95,7 +101,7 @@ class Queue(queueing.Queue):
             event
             for page, event in first.items()
             if pages.count(page) < OF_ONE_PAGE.get(kind, 1)
-            and (not self.apart or machines.count(self.address(event.request)) < RUNNING)
+            and (not self.apart or machines.count(self.address(event.request)) < OF_ONE_MACHINE.get(kind, RUNNING))
         ]
         uses = self.ledger.used(*(self.asker(event) for event in able))
         least = min(range(len(able)), key=uses.__getitem__, default=None)  # of equals the oldest

@@ -10,11 +10,14 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demos.backend.asking import ASKER
+from demos.backend.turns import still_there
 from demos.train.process import ROOT, own_environment
 from demos.train.state import BAR, TOKEN
 
@@ -51,29 +54,41 @@ def check(source: str, fields: Sequence[str], called: str, limit: int, token: bo
         out = Path(scratch) / "sample.png"
         arguments = ["check", source, "--out", str(out), "--limit", str(limit), *fields]
         environment = own_environment(token) | {"HF_DATASETS_CACHE": str(Path(scratch) / "cache"), "TQDM_DISABLE": "1"}
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "train", *arguments],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            raise ValueError(
-                f"{called} was not gone through in {SECONDS // 60} minutes: `python -m train check` has no such limit."
-            ) from None
+        status, stdout, stderr = _ran([sys.executable, "-m", "train", *arguments], environment)
         picture = None
         if out.is_file():
             with Image.open(out) as image:
                 picture = image.convert("RGB")
-    printed, said = (_plain(stream, source, called) for stream in (done.stdout, done.stderr))
+    if status is None:
+        raise ValueError(
+            f"{called} was not gone through in {SECONDS // 60} minutes: `python -m train check` has no such limit."
+        )
+    printed, said = (_plain(stream, source, called) for stream in (stdout, stderr))
     refusal = said.strip().rpartition("\n")[2]
     if (found := _taken_apart(printed)) is None:
-        raise ValueError(refusal if done.returncode == 2 and refusal else f"{called} could not be checked.")
+        raise ValueError(refusal if status == 2 and refusal else f"{called} could not be checked.")
     rows, usable, facts, problems = found
-    return Checked(called, rows, usable, facts, problems, refusal if done.returncode else "", picture, limit)
+    return Checked(called, rows, usable, facts, problems, refusal if status else "", picture, limit)
+
+
+def _ran(command: list[str], environment: dict[str, str]) -> tuple[int | None, bytes, bytes]:
+    """-> (exit status, what it printed, what it said), the status None after SECONDS. Raises Gone if the client leaves;
+    either way nothing goes on.
+    """
+    asker, end = ASKER.get(), time.monotonic() + SECONDS
+    streams = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **streams) as child:
+        try:
+            while True:
+                try:
+                    stdout, stderr = child.communicate(timeout=1)
+                    return child.returncode, stdout, stderr
+                except subprocess.TimeoutExpired:
+                    still_there(asker)
+                    if time.monotonic() > end:
+                        return None, b"", b""
+        finally:
+            child.kill()  # of one that has ended nothing is left to kill
 
 
 def _plain(stream: bytes, source: str, called: str) -> str:

@@ -20,7 +20,7 @@ from tipsv2.checkpoints.bundled import NANO
 
 HUB_HINT = "owner/name of a data set of images with captions"
 ZIP_HINT = "NAME.txt beside NAME.jpg, or one table with the columns file_name and caption."
-CHECK_WORK = dict(concurrency_id="check", concurrency_limit=1)
+CHECK_WORK = dict(concurrency_id="check", concurrency_limit=2)
 
 
 @dataclass(frozen=True)

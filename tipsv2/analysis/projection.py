@@ -15,7 +15,7 @@ models of different widths or spaces    `pca` of each, then `align` the second t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -213,7 +213,13 @@ def patch_norms(patches, cut: float = 3.5) -> Norms:
 
 
 def joint_map(
-    patches, words, neighbors: int = 15, min_dist: float = 0.1, gap: str = "bridge", seed: int = 0
+    patches,
+    words,
+    neighbors: int = 15,
+    min_dist: float = 0.1,
+    gap: str = "bridge",
+    seed: int = 0,
+    tick: Callable[[], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Patches [h, w, D] and words [N, D] as points of one plane -> [h, w, 2] and [N, 2] float32, by UMAP on cosines.
 
@@ -223,6 +229,8 @@ def joint_map(
         nearest neighbour, so the gap falls out and a word lies where its heatmap is highest; patches lie as without it.
         "keep": all are each other's neighbours, which shows the gap.
         Centring each modality is not offered: of one word it leaves nothing, and of few their differences only.
+    tick: called some ten times a second while UMAP moves the points, between two of its rounds; what it raises ends
+        the map.
     Neighbours are searched exactly and the start is PCA: the same seed gives the same map on one machine, with equal
     patches too. Fewer than 4 different directions are drawn by that PCA alone. N may be 0.
     The first call of a process compiles UMAP: 8 s of a core, 25 s the first time on a machine. Raises ValueError for a
@@ -239,11 +247,11 @@ def joint_map(
         raise ValueError(f"Words must be rows [N, {width}], as wide as the patches, not {list(words.shape)}.")
     rows = _unit(np.concatenate([patches.reshape(-1, width), words]))
     count = shape[0] * shape[1]
-    points = _layout(rows, count if gap == "bridge" else len(rows), neighbors, min_dist, seed)
+    points = _layout(rows, count if gap == "bridge" else len(rows), neighbors, min_dist, seed, tick)
     return points[:count].reshape(*shape, 2), points[count:]
 
 
-def _layout(rows: np.ndarray, anchors: int, neighbors: int, min_dist: float, seed: int) -> np.ndarray:
+def _layout(rows: np.ndarray, anchors: int, neighbors: int, min_dist: float, seed: int, tick=None) -> np.ndarray:
     """Unit rows [M, D] -> [M, 2]; the first `anchors` rows are everyone's neighbours, the others nobody's."""
     import warnings
 
@@ -276,7 +284,21 @@ def _layout(rows: np.ndarray, anchors: int, neighbors: int, min_dist: float, see
             precomputed_knn=(indices, distances),
             random_state=seed,
             n_jobs=1,
+            tqdm_kwds=None if tick is None else dict(disable=False, file=_Ticking(tick), mininterval=0.1),
         ).fit_transform(rows)
+
+
+class _Ticking:
+    """What UMAP's progress bar is written to, its only way to tell how far it is; nothing is shown."""
+
+    def __init__(self, tick: Callable[[], object]):
+        self.tick = tick
+
+    def write(self, text: str) -> None:
+        self.tick()
+
+    def flush(self) -> None:
+        pass
 
 
 def _grid(patches) -> np.ndarray:

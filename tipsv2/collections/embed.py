@@ -5,19 +5,23 @@ torchrun --nproc-per-node 2 -m tipsv2 embed photos --out embedded --patches --ca
 
 Worker k of n takes the parts of the data (`tipsv2.collections.parts`) that are its own and not in the folder yet
 (`tipsv2.collections.store`). Workers know nothing of each other, so one that was killed is simply started again, also
-with another n; two that do the same part write the same file.
+with another n; two that do the same part write the same file. What is known of an unfinished part is kept every minute
+(`tipsv2.collections.embedding_pieces`).
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tipsv2.collections.data_state import replaced, rewritten
+from tipsv2.collections.embedding_pieces import Pieces
 from tipsv2.collections.parts import End, Row, address, open_collection
 from tipsv2.collections.prefetch import ahead
 from tipsv2.collections.store import VECTORS, Folder, Part
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 SHARD_SIZE, SHARD_SIZE_PATCHES = 1000, 200  # images; patch grids of B/14 at 448 px take 1.5 MB each
+KEEP_SECONDS = 60.0  # of work that a kill costs, where a part takes longer
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Prepared:
     size: tuple[int, int] = (0, 0)  # (H, W) of the picture that came in
     pixels: torch.Tensor | None = None
     problem: str = ""
+    known: bool = False  # embedded already, in a piece of its part
 
     @property
     def id(self) -> str:
@@ -69,10 +75,11 @@ def embed(
     patches: "values" or "final" also keeps patch grids, in float16.   captions: also embeds the captions.
     resolution: short side in pixels, the aspect ratio kept; by default the training resolution.
     batch_size: images of one size that go through together.
-    shard_size: images in a file, and so what a kill can cost; by default 1000, with patches 200.
+    shard_size: images in a file; by default 1000, with patches 200. A kill costs a minute at most.
     worker: (k, n), the k-th of n that share the work.   threads: that read, decode and resize ahead.
     Images that cannot be read are listed and left out. Raises ValueError or OSError, one sentence, where the data
-    cannot be read, or the folder has other settings or cannot be written; what was finished stays.
+    cannot be read or are others than before, or the folder has other settings or cannot be written; what was finished
+    stays. Parts that are torn are made again.
     """
     from tqdm.auto import tqdm
 
@@ -102,11 +109,24 @@ def embed(
         "captions": captions,
         "shard_size": shard_size,
     }
-    folder = Folder(out, settings, _about(encoder))
+    state = collection.state()
+    folder = Folder(out, settings, _about(encoder) | {"data_state": state})
+    notes = [*collection.pairs.notes] if not number else []
+    notes += _compare(folder, state, captions)
+    notes += [
+        f"{folder.path / file} is torn ({why}): its part is embedded again." for file, why in folder.torn().items()
+    ]
+    folder.reopen(collection.shards)
     done = folder.done()
+    pieces = Pieces(folder, done)
 
     def prepare(item: Row | End) -> Prepared | End:
-        return item if isinstance(item, End) else _prepare(item, side, resolution, encoder.patch_size)
+        if isinstance(item, End):
+            return item
+        if pieces.known(item.shard, item.number):
+            pair = item.load(side) if captions else None
+            return Prepared(item, pair.name if pair else "", pair.captions if pair else {}, known=True)
+        return _prepare(item, side, resolution, encoder.patch_size)
 
     items = ahead(
         collection.rows(number, workers, done, folder.finished()), prepare, threads or _threads(), 2 * batch_size
@@ -118,16 +138,35 @@ def embed(
         disable=not progress,
         smoothing=0.05,
     )
-    for note in collection.pairs.notes if progress and not number else ():
+    for note in notes if progress else ():
         tqdm.write(note, file=sys.stderr)
     with closing(items), bar:
         while True:
             ends: list[End] = []
-            part = _encode(encoder, _until_end(items, ends), patches, captions, batch_size, bar.update)
+            part = _encode(encoder, _until_end(items, ends), patches, captions, batch_size, bar.update, pieces)
             if not ends:
                 break
             folder.write(ends[0], part)
-    return folder.close(collection.shards)
+            pieces.drop(ends[0].shard, ends[0].part)
+    manifest = folder.close(collection.shards)
+    if manifest["complete"]:
+        pieces.close()
+    return manifest
+
+
+def _compare(folder: Folder, state: Mapping, captions: bool) -> list[str]:
+    """Notes on data that may have been replaced since the folder was made. Raises ValueError where they were."""
+    before, data = folder.manifest.get("data_state", {}), folder.manifest["settings"]["data"]
+    if not captions:
+        before, state = ({k: v for k, v in each.items() if k != "captions"} for each in (before, state))
+    if others := replaced(before, state):
+        raise ValueError(
+            f"'{folder.path}' holds embeddings of {data} as it was, and its {' and '.join(others)} are others now: "
+            "restore them, or choose another --out."
+        )
+    if rewritten(before, state):
+        return [f"{data}: its files were written anew since this was begun; names, sizes and beginnings are the same."]
+    return []
 
 
 def _prepare(row: Row, side: int, resolution: int, patch_size: int) -> Prepared:
@@ -154,9 +193,11 @@ def _until_end(items: Iterator[Prepared | End], ends: list[End]) -> Iterator[Pre
 
 def _encode(
     encoder: Encoder, rows: Iterable[Prepared], patches: str, captions: bool, batch_size: int,
-    advance: Callable[[int], object],
+    advance: Callable[[int], object], pieces: Pieces,
 ) -> Part:  # fmt: skip
-    """A part's rows -> its embeddings, in the order of the rows."""
+    """A part's rows -> its embeddings, in the order of the rows. What is done meanwhile goes to `pieces` by time, and
+    where it is interrupted.
+    """
     from torch.nn.functional import normalize
 
     from tipsv2.images import by_size
@@ -169,9 +210,29 @@ def _encode(
         where = {"id": row.id, "shard": row.row.shard, "row": row.row.number}
         part.unreadable.append({**where, "what": what, "problem": problem})
 
+    images = troubles = 0  # so many of them are in pieces
+    saved, first = time.monotonic(), True
+
+    def keep() -> None:
+        nonlocal images, troubles, saved
+        fresh = Part(part.images[images:], [], {}, part.unreadable[troubles:])
+        fresh.patches = {image["id"]: part.patches[image["id"]] for image in fresh.images} if kind else {}
+        pieces.add(fresh)
+        images, troubles, saved = len(part.images), len(part.unreadable), time.monotonic()
+
     def readable() -> Iterator[tuple[Prepared, torch.Tensor]]:
+        nonlocal first, images, troubles
         for row in rows:
-            if row.pixels is None:
+            if first:
+                known, first = pieces.take(row.row.shard, row.row.number), False
+                part.images, part.patches, part.unreadable = known.images, known.patches, known.unreadable
+                images, troubles = len(part.images), len(part.unreadable)
+                lost = {trouble["row"] for trouble in part.unreadable if trouble["what"] == "image"}
+            if row.known:
+                if row.row.number not in lost:
+                    texts.extend((row, role, text) for role, found in row.captions.items() for text in found)
+                advance(1)
+            elif row.pixels is None:
                 trouble(row, "image", row.problem)
                 advance(1)
             else:
@@ -180,17 +241,23 @@ def _encode(
                 texts.extend((row, role, text) for role, found in row.captions.items() for text in found)
                 yield row, row.pixels
 
-    for batch, pixels in by_size(readable(), batch_size):
-        found = encoder.encode_pixels(pixels, only=wanted)
-        vectors = {name: normalize(found[name], dim=-1).cpu().numpy() for name in VECTORS}
-        grids = found[kind].half().cpu().numpy() if kind else None
-        for index, row in enumerate(batch):
-            about = {"id": row.id, "name": row.name, "shard": row.row.shard, "row": row.row.number}
-            about |= {"height": row.size[0], "width": row.size[1]}
-            part.images.append(about | {name: values[index] for name, values in vectors.items()})
-            if kind:
-                part.patches[row.id] = grids[index]
-        advance(len(batch))
+    try:
+        for batch, pixels in by_size(readable(), batch_size):
+            found = encoder.encode_pixels(pixels, only=wanted)
+            vectors = {name: normalize(found[name], dim=-1).cpu().numpy() for name in VECTORS}
+            grids = found[kind].half().cpu().numpy() if kind else None
+            for index, row in enumerate(batch):
+                about = {"id": row.id, "name": row.name, "shard": row.row.shard, "row": row.row.number}
+                about |= {"height": row.size[0], "width": row.size[1]}
+                part.images.append(about | {name: values[index] for name, values in vectors.items()})
+                if kind:
+                    part.patches[row.id] = grids[index]
+            advance(len(batch))
+            if time.monotonic() - saved > KEEP_SECONDS:
+                keep()
+    except KeyboardInterrupt:
+        keep()
+        raise
     part.images.sort(key=lambda image: image["row"])
     if captions and texts:
         for (row, role, text), vector in zip(texts, _embed_texts(encoder, [text for *_, text in texts]), strict=True):

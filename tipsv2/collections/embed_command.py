@@ -49,7 +49,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--shard-size",
         type=int,
         metavar="N",
-        help=f"images in a file, and so what a kill can cost (default: {SHARD_SIZE}; {SHARD_SIZE_PATCHES} of patches)",
+        help=f"images in a file (default: {SHARD_SIZE}; {SHARD_SIZE_PATCHES} of patches)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only so many images; of scenes (default: 10000)")
     parser.add_argument(
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
             options.threads,
         )
     except KeyboardInterrupt:
-        print(f"finished shards are kept in {options.out}: the same command goes on.", file=sys.stderr)
+        print(f"what is finished is kept in {options.out}: the same command goes on.", file=sys.stderr)
         raise
     if not manifest["complete"]:
         print(f"part {worker[0]} of {worker[1]} is done; {options.out} is complete once the others are.")

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from tipsv2.collections.columns import ROLES, find_columns, is_web
+from tipsv2.collections.data_state import state_of_files, state_of_rows
 from tipsv2.collections.repeated_rows import RepeatedRows
 from tipsv2.collections.sources import IMAGE_SUFFIXES, PROBLEM, WRITTEN, Source, open_source
 from tipsv2.collections.text_files import listed
@@ -171,6 +172,19 @@ class Pairs:
                 yield self._pair(row, f"row {number}" if self.shards == 1 else f"row {number} of shard {shard + 1}")
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"{self.name}: shard {shard + 1} breaks off after row {number}: {error}") from error
+
+    def state(self, rows: int | None = None) -> dict[str, str]:
+        """Digests that change where captions or pictures are replaced (tipsv2/collections/data_state.py); none of the
+        Hub's.
+
+        rows: the first so many only, where no image has several.
+        """
+        if self.indexed:
+            data = self._data if rows is None or self._groups is not None else self._data.select(range(rows))
+            columns = {self.mapping[role] for role in ROLES if role in self.mapping}
+            masks = {self.mapping[key] for key in ("mask",) if key in self.mapping}
+            return state_of_rows(self._source, data, {*self.images, *masks}, {*columns, "txt", "json"})
+        return state_of_files(self._source.files) if self._source.files else {}
 
     def texts(self, limit: int) -> Iterator[str]:
         """Every caption of up to `limit` pairs: a fixed random choice of rows, or the start of a stream."""

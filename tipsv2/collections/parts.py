@@ -102,6 +102,10 @@ class Collection:
             names = [self.name]
         return fingerprint([f"{self.count} rows, {self.shards} shards", *names])
 
+    def state(self) -> dict[str, str]:
+        """Digests that change where captions or pictures are replaced; none of what is drawn."""
+        return {} if isinstance(self.pairs, DrawnScenes) else self.pairs.state(self.count)
+
     def pair(self, shard: int, row: int, side: int = 224) -> Pair:
         """One pair again; of a stream, all before it in its shard are read. Raises ValueError where it is gone."""
         if self.count is not None and row < self.count:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tipsv2.collections.store import VECTORS, chunks, open_table, read_manifest
+from tipsv2.collections.store import VECTORS, chunks, lacking, open_table, read_manifest
 
 if TYPE_CHECKING:
     import argparse
@@ -133,8 +133,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--out is a picture to write: call it something like found.png, not '{options.out}'.")
     image = open_image(options.image) if options.image else None  # before the model: a wrong path costs no loading
     manifest = read_manifest(options.folder)
-    if not manifest["complete"]:
-        print(f"{options.folder} is not complete: only finished shards are searched.", file=sys.stderr)
+    if gap := lacking(options.folder):
+        print(f"only what is there is searched: {gap}", file=sys.stderr)
 
     from torch.nn.functional import normalize  # after what can be wrong: it takes seconds
 

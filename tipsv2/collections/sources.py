@@ -57,6 +57,7 @@ class Source:
     label_names: tuple[str, ...] = ()  # of a names.json beside tars, table or images: what a mask's values mean
     read_labels: Callable[[Path], np.ndarray] | None = None  # a mask's file -> [H, W] places of names, -1 unlabelled
     notes: tuple[str, ...] = ()  # what was guessed or mended, a sentence each
+    files: tuple[Path, ...] = ()  # that a stream is read from, where they are on this disk
 
 
 def open_source(data: str | Path, split: str = "train", subset: str = "") -> Source:
@@ -367,7 +368,7 @@ def _tars(name: str, paths: list[Path]) -> Source:
     from datasets import IterableDataset
 
     data = IterableDataset.from_generator(read_samples, gen_kwargs={"shards": [str(p) for p in paths]})
-    return Source(name, data, paths[0].parent, _flat, _label_names(paths[0].parent))
+    return Source(name, data, paths[0].parent, _flat, _label_names(paths[0].parent), files=tuple(paths))
 
 
 def _flat(row: dict, read: Callable | None = None) -> dict:

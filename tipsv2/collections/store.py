@@ -7,6 +7,7 @@
     captions/...parquet           a row a caption: id of its image, role, text, vector
     patches/...safetensors        id -> patch grid [h, w, D] in float16
     unreadable/...jsonl           what could not be used and was left out, and why
+    pieces/                       while it is made: of parts that are not finished (tipsv2.collections.embedding_pieces)
 
 The two numbers are the shard of the data and the part of it; the file in images/ is written last, so where it is, the
 others are. "-last" marks the end of a shard.
@@ -62,7 +63,7 @@ class Folder:
         if not (self.path / MANIFEST).exists():
             if others:
                 raise ValueError(f"'{self.path}' holds other files and no {MANIFEST}: choose a new folder for --out.")
-            self._write(MANIFEST, _json(manifest))
+            self.write_file(MANIFEST, _json(manifest))
         self.manifest = read_manifest(self.path)
         before = self.manifest["settings"]
         if other := [key for key in {**before, **wanted} if before.get(key) != wanted.get(key)]:
@@ -75,9 +76,12 @@ class Folder:
             )
 
     def done(self) -> dict[tuple[int, int], bool]:
-        """(shard, part) of what is there -> whether it is the last of its shard."""
-        names = (NAME.fullmatch(file.name) for file in (self.path / "images").glob("*.parquet"))
-        return {(int(found[1]), int(found[2])): bool(found[3]) for found in names if found}
+        """(shard, part) of what is there and whole -> whether it is the last of its shard."""
+        return whole_parts(self.path, self.manifest["settings"])[0]
+
+    def torn(self) -> dict[str, str]:
+        """Files of parts that are not whole -> what is wrong with them."""
+        return whole_parts(self.path, self.manifest["settings"])[1]
 
     def finished(self) -> set[int]:
         """The shards of which every part is there."""
@@ -96,15 +100,21 @@ class Folder:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part.unreadable)
         (self.path / "unreadable" / f"{name}.jsonl").unlink(missing_ok=True)  # of a try that was killed later on
         if lines:
-            self._write(f"unreadable/{name}.jsonl", lines.encode("utf-8", "replace"))
+            self.write_file(f"unreadable/{name}.jsonl", lines.encode("utf-8", "replace"))
         if settings["patches"]:
-            self._write(f"patches/{name}.safetensors", save(part.patches))
+            self.write_file(f"patches/{name}.safetensors", save(part.patches))
         if settings["captions"]:
             columns = {"id": pa.string(), "role": pa.string(), "text": pa.string(), "vector": vector}
-            self._write(f"captions/{name}.parquet", _parquet(part.captions, columns))
+            self.write_file(f"captions/{name}.parquet", _parquet(part.captions, columns))
         columns = {"id": pa.string(), "name": pa.string(), "shard": pa.int32(), "row": pa.int64()}
         columns |= {"height": pa.int32(), "width": pa.int32(), **dict.fromkeys(VECTORS, vector)}
-        self._write(f"images/{name}.parquet", _parquet(part.images, columns))
+        self.write_file(f"images/{name}.parquet", _parquet(part.images, columns))
+
+    def reopen(self, shards: int) -> None:
+        """Do not call complete what lacks a part."""
+        if self.manifest["complete"] and len(self.finished()) != shards:
+            self.manifest |= {"complete": False}
+            self.write_file(MANIFEST, _json(self.manifest))
 
     def close(self, shards: int) -> dict:
         """The manifest; where all `shards` are finished, with their counts."""
@@ -117,10 +127,10 @@ class Folder:
             }
             lost = (file.read_bytes().count(b"\n") for file in (self.path / "unreadable").glob("*.jsonl"))
             self.manifest |= {"complete": True, **counts, "unreadable": sum(lost)}
-            self._write(MANIFEST, _json(self.manifest))
+            self.write_file(MANIFEST, _json(self.manifest))
         return self.manifest
 
-    def _write(self, name: str, content: bytes) -> None:
+    def write_file(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all, whoever else writes the same one now or was killed while doing so."""
         path, waiting, flat = self.path / name, self.path / ".writing", name.replace("/", "-")
         part = waiting / f"{flat}.{socket.gethostname()}-{os.getpid()}"
@@ -154,11 +164,76 @@ def read_manifest(folder: str | Path) -> dict:
     raise ValueError(f"'{folder}' has no readable {MANIFEST}: give a folder that python -m tipsv2 embed has written.")
 
 
+def whole_parts(folder: Path, settings: Mapping) -> tuple[dict[tuple[int, int], bool], dict[str, str]]:
+    """(shard, part) of the parts that are there and whole -> whether it is the last of its shard; and the files that
+    make others torn -> what is wrong. Every file's end is read, or where a table ends, its length.
+    """
+    done, torn = {}, {}
+    for file in sorted((folder / "images").glob("*.parquet")):
+        if not (found := NAME.fullmatch(file.name)):
+            continue
+        needed = [file]
+        needed += [folder / "captions" / file.name] if settings["captions"] else []
+        needed += [folder / "patches" / f"{file.stem}.safetensors"] if settings["patches"] else []
+        wrong = {str(each.relative_to(folder)): reason for each in needed if (reason := _torn(each))}
+        torn |= wrong
+        if not wrong:
+            done[int(found[1]), int(found[2])] = bool(found[3])
+    return done, torn
+
+
+def _torn(file: Path) -> str:
+    """Why a parquet or safetensors file cannot be read; "" where it can, as far as its own record of itself says."""
+    import pyarrow as pa
+    from pyarrow.parquet import read_metadata
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if file.suffix == ".parquet":
+            read_metadata(file)
+        else:
+            with safe_open(file, framework="numpy"):
+                pass
+    except FileNotFoundError:
+        return "it is missing"
+    except (OSError, pa.ArrowException, SafetensorError) as error:
+        return str(error).strip().splitlines()[0].rstrip(".")[:100]
+    return ""
+
+
+def lacking(folder: str | Path) -> str:
+    """One sentence on the parts that a folder of embeddings does not have, or has torn; "" where it has them all.
+
+    Raises ValueError where it is not such a folder.
+    """
+    manifest = read_manifest(folder)
+    settings = manifest["settings"]
+    done, torn = whole_parts(Path(folder), settings)
+    if settings["rows"] is not None:
+        total = -(-settings["rows"] // settings["shard_size"])
+        missing = total - len(done)
+        what = f"{missing} of {total} parts"
+    else:
+        ends = {shard: part for (shard, part), last in done.items() if last}
+        finished = [s for s, end in ends.items() if all((s, part) in done for part in range(end + 1))]
+        missing = settings["shards"] - len(finished)
+        what = f"parts of {missing} of {settings['shards']} shards"
+    if not missing:
+        return ""
+    named = f" ({', '.join(f'{file}: {why}' for file, why in torn.items())})" if torn else ""
+    return f"'{folder}' lacks {what}{named}; the command that made it goes on: {manifest.get('command', 'embed')}"
+
+
 def open_table(folder: str | Path, kind: str = "images"):
     """The rows of images/ or captions/ as one `datasets.Dataset`, memory-mapped: parquet becomes Arrow files in the
-    cache of `datasets` when it is first read. Raises ValueError where there are none.
+    cache of `datasets` when it is first read. Raises ValueError where there are none, or one is torn.
     """
-    read_manifest(folder)
+    manifest = read_manifest(folder)
+    for file, reason in whole_parts(Path(folder), manifest["settings"])[1].items():
+        raise ValueError(
+            f"'{Path(folder) / file}' is torn ({reason}): the command that made it mends it: "
+            f"{manifest.get('command', 'embed')}"
+        )
     if not any((Path(folder) / kind).glob("*.parquet")):
         why = "no shard is finished" if kind == "images" else f"it was made without --{kind}"
         raise ValueError(f"'{folder}' holds no {kind} yet: {why}.")

@@ -105,6 +105,10 @@ def _complete(options: argparse.Namespace) -> None:
     example = f"python -m train {options.command}{NEEDS.get(options.command, '')}"
     if options.out is None and (options.resume or not options.dry_run):
         raise ValueError(f"--out is missing: name the run's folder, for example {example} --out runs/new")
+    if getattr(options, "kept", None) and options.data is not None:
+        raise ValueError(
+            f"--data {options.data} and --kept {options.kept} both say what to train on: leave one of them out."
+        )
     if options.resume:
         return
     for flag in ("teacher", "base") if options.command != "sfclip" else ():

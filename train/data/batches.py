@@ -228,6 +228,8 @@ def _be_a_worker(_: int) -> None:
     torch.set_num_threads(1)  # the training process needs the cores
     sys.excepthook = _quiet_about_connections
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_the_run_says, daemon=True).start()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tipsv2 import scenes
+from tipsv2.collections.data_state import replaced, rewritten
 from tipsv2.collections.pairs import Pairs, open_pairs
 from tipsv2.files import whole_file
 from train.data.labels import patch_classes, patch_labels
@@ -138,20 +139,37 @@ class CaptionedImages:
     def remember(self, record: Path, main: bool) -> None:
         """See that the data is what the run began with, and keep what is learned about it in a JSONL file."""
         found = {"pairs": self.size} if self.pairs.indexed else {"shards": self.pairs.shards}
-        if main and not record.exists():
-            with whole_file(record) as part:
-                part.write_text(json.dumps(found) + "\n")
-        elif main and (before := _first_line(record)) != found:
-            (kind, then), now = next(iter(before.items())), next(iter(found.values()))
-            raise ValueError(
-                f"{self.pairs.name} has changed since the run began ({then} {kind} then, {now} now), so it cannot go "
-                "on exactly: restore the data, or start a new run."
-            )
+        if main:
+            found |= self.pairs.state()
+            if record.exists():
+                self._compare(_first_line(record), found)
+            else:
+                with whole_file(record) as part:
+                    part.write_text(json.dumps(found) + "\n")
         if not self.pairs.indexed and record.exists():
             self.order.remember(record)
 
+    def _compare(self, before: dict, now: dict) -> None:
+        """Note what is no longer as the run began with it. Raises ValueError where there are more or fewer."""
+        kind = "pairs" if self.pairs.indexed else "shards"
+        if before.get(kind) != now[kind]:
+            raise ValueError(
+                f"{self.pairs.name} has changed since the run began ({before.get(kind)} {kind} then, {now[kind]} now), "
+                "so it cannot go on exactly: restore the data, or start a new run."
+            )
+        if others := replaced(before, now):  # mended ones are welcome
+            self.pairs.notes.append(
+                f"{self.pairs.name}: the {' and '.join(others)} are not all those that the run began with: from here "
+                "on it is not the run that it would have been. Restore them first if that was not meant."
+            )
+        elif rewritten(before, now):
+            self.pairs.notes.append(
+                f"{self.pairs.name}: its files were written anew since the run began, with the same names, sizes and "
+                "beginnings: only if they are the same is the run what it would have been."
+            )
 
-def _first_line(record: Path) -> dict[str, int]:
+
+def _first_line(record: Path) -> dict[str, int | str]:
     """What the data was when the run began."""
     try:
         return json.loads(record.read_text().split("\n")[0])

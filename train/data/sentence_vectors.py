@@ -101,7 +101,7 @@ def open_bridge(file: Path, width: int) -> Bridge:
         bridge = Bridge(width, hidden, out)
         bridge.map.load_state_dict({key: value.float() for key, value in state.items()})
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise ValueError(
             f"--bridge {file} cannot be used ({reason}): it must hold 0.weight [H, {width}], 0.bias, 2.weight [D, H] "
             "and 2.bias as safetensors."

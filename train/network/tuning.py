@@ -5,11 +5,13 @@
     python -m train finetune --base google/tipsv2-b14 --data photos --out runs/mine tuning.part=lora
 
 Tokenizer, vocabulary, sizes and the image side are the base's. What does not learn keeps its bits, and is read from the
-base again rather than kept in checkpoints. The result is a plain model folder: LoRA's updates are added to the weights.
+base again rather than kept in checkpoints. The result is a plain model folder: LoRA's updates are added to the weights,
+and lie beside it as peft's adapter.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,11 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Tipsv2Model
 
 from tipsv2.checkpoints.catalogue import CHECKPOINT, fetch, find, read_config, resolution_of
 from tipsv2.checkpoints.weights import read_model, read_tokenizer, turn_back
+from tipsv2.files import whole_folder
 from train.network.towers import attend, freeze_layer_scale
 from train.recipe.settings import PATCH, Recipe, Tower, Tuning, choose
 
@@ -148,6 +152,31 @@ def plain_state(model: Tipsv2Model) -> dict[str, Tensor]:
             key = f"{name}.weight"
             plain[key] = plain[key] + module.get_delta_weight(ADAPTER).to(plain[key].dtype)
     return plain
+
+
+def write_adapter(folder: Path, model: Tipsv2Model, tuning: Tuning) -> Path | None:
+    """Write LoRA's updates alone, as peft has them: PeftModel.from_pretrained(Tipsv2Model.from_pretrained(BASE), place)
+    opens them.
+
+    Of a base that is a run's checkpoint there is none: plain transformers opens no such base. Raises OSError for a full
+    disk.
+    """
+    from peft import get_peft_model_state_dict
+
+    base = find(tuning.base)
+    if base.source == "checkpoint":
+        return None
+    state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    config = copy.copy(model.peft_config[ADAPTER])
+    config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)
+    config.base_model_name_or_path = tuning.base if base.source == "hub" else str(Path(base.location).resolve())
+    config.auto_mapping = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+    tensors = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
+    with whole_folder(folder) as part:
+        config.save_pretrained(str(part))
+        save_file(tensors, part / "adapter_model.safetensors", {"format": "pt"})
+    return folder
 
 
 def _digest(files: Sequence[Path]) -> str:

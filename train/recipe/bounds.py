@@ -36,6 +36,7 @@ def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
         yield field, getattr(recipe, field), getattr(recipe, field) >= 1, "a whole number from 1"
     for field in ("warmup", "workers", "milestones", "sample_every", "seed"):
         yield field, getattr(recipe, field), getattr(recipe, field) >= 0, "a whole number from 0"
+    yield "save_minutes", recipe.save_minutes, recipe.save_minutes >= 0, "0 or more"
     if is_kept(recipe.data.source):
         yield "sample_every", recipe.sample_every, recipe.sample_every == 0, "0 on kept crops, which are no images"
     if recipe.data.source == "scenes":

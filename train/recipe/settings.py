@@ -222,7 +222,8 @@ class Recipe:
     # bookkeeping
     trackers: str = "tensorboard"  # beside metrics.jsonl: tensorboard, wandb, trackio, ... with commas; "" for none
     workers: int = 1
-    save_every: int = 500
+    save_every: int = 500  # steps
+    save_minutes: float = 0.0  # beside save_every: a step that ends so long after the last save saves, too; 0: none
     milestones: int = 10  # encoders of earlier steps that stay in the run, beside its two newest checkpoints
     sample_every: int = 1000  # steps between heatmaps and mIoU, see `train.run.monitor.due`; 0 for neither
 
@@ -276,6 +277,16 @@ def from_dict(values: dict) -> Recipe:
         if dataclasses.is_dataclass(kind) and name in values:  # an older record may lack a family, or fields of it
             values[name] = kind(**values[name])
     return Recipe(**values | {"stages": tuple(Stage(**s) for s in values["stages"])})
+
+
+def leaves(value, prefix: str = "") -> dict:
+    """Nested dictionaries and lists as one: stages.0.steps -> 20."""
+    if not isinstance(value, dict | list | tuple):
+        return {prefix: value}
+    found = {}
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        found |= leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def as_given(recipe: Recipe) -> Recipe:

@@ -1,7 +1,8 @@
 """Checkpoints for exact resume (safetensors + JSON, nothing pickled) and the model folder plain transformers opens.
 
 A checkpoint is a folder written beside its place and renamed, so that one is either whole or not there. The newest
-two of a run can be resumed; of older ones a few keep their encoder alone, which the explorer shows through time.
+two of a run can be resumed; of older ones a few keep their encoder alone, which the explorer shows through time. With
+sharding=full every process writes its own parts (train/run/sharded_checkpoint.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,13 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tipsv2.checkpoints.weights import quiet
-from tipsv2.files import whole_folder
+from tipsv2.files import part_of, whole_folder
 from tipsv2.images import preprocessor_settings
 from train.network.inherited_words import folded
 from train.network.tuning import plain_state
 from train.parallel import distributed
 
 WEIGHTS, RESUMABLE = "state.safetensors", "trainer.json"
+RANDOM = "rng.safetensors"  # beside a checkpoint in parts, the random state
 KEEP = 2  # checkpoints of a run that stay whole
 
 
@@ -42,29 +45,49 @@ def save(
 
     `objective.fixed` names what is left out: parts of a fine-tuned base that stay as they are.
     Of checkpoints before the last two, `milestones` stay, spread over the steps, as encoders without the rest.
-    A divided objective (sharding=full) gives the same file: every process calls this, and the one with `main` writes.
+    Of a divided objective (sharding=full) every process calls this and writes its parts, and the one with `main` the
+    rest; otherwise only that one does anything.
     """
-    tensors = {}
-    for name, value in _entries(objective, optimizer):
-        value = distributed.whole(value)
-        if main:
-            tensors[name] = value.contiguous()
+    place = run / "checkpoints" / f"step-{step:07d}"
+    tensors = dict(_entries(objective, optimizer))
+    about = {"step": step} | ({"scaler": scaler.state_dict()} if scaler else {})
+    if any(map(distributed.is_part, tensors.values())):
+        _save_parts(place, tensors, about, main)
+    elif main:
+        tensors = {k: v.contiguous() for k, v in tensors.items()} | {"rng": torch.get_rng_state()}
+        with whole_folder(place) as folder:
+            try:
+                save_file({k: v.clone() for k, v in tensors.items()}, folder / WEIGHTS)
+            except SafetensorError as error:  # how safetensors reports a full disk
+                raise _no_room(place, error) from None
+            (folder / RESUMABLE).write_text(json.dumps(about) + "\n")
     if not main:
         return None
-    tensors["rng"] = torch.get_rng_state()
-    place = run / "checkpoints" / f"step-{step:07d}"
-    with whole_folder(place) as folder:
-        try:
-            save_file({k: v.clone() for k, v in tensors.items()}, folder / WEIGHTS)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(
-                f"{place} could not be written ({error}). Make room on that disk; the checkpoint before it is whole, "
-                "go on from there with --resume."
-            ) from None
-        scaling = {"scaler": scaler.state_dict()} if scaler else {}
-        (folder / RESUMABLE).write_text(json.dumps({"step": step} | scaling) + "\n")
     _thin(place.parent, milestones)
     return place
+
+
+def _save_parts(place: Path, tensors: dict[str, Tensor], about: dict, main: bool) -> None:
+    from train.run import sharded_checkpoint  # not in every build of torch
+
+    with whole_folder(place) if main else nullcontext(part_of(place)) as folder:
+        torch.distributed.barrier()  # the folder is there
+        try:
+            sharded_checkpoint.write(folder, tensors)
+        except Exception as error:  # torch's own, which holds those of every process
+            raise _no_room(place, error) from error
+        if main:
+            save_file({"rng": torch.get_rng_state()}, folder / RANDOM)
+            record = about | {"files": sharded_checkpoint.files(folder)}
+            (folder / RESUMABLE).write_text(json.dumps(record) + "\n")
+
+
+def _no_room(place: Path, error: Exception) -> OSError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return OSError(
+        f"{place} could not be written ({reason[-1]}). Make room on that disk; the checkpoint before it is whole, "
+        "go on from there with --resume."
+    )
 
 
 def _thin(folder: Path, milestones: int) -> None:
@@ -72,21 +95,40 @@ def _thin(folder: Path, milestones: int) -> None:
     places = sorted(folder.glob("step-*"))
     for place in places[:-KEEP] if milestones else []:
         (place / RESUMABLE).unlink(missing_ok=True)  # first: a half of a checkpoint must not look like one
-        with safe_open(place / WEIGHTS, "pt") as file:
-            kept = list(file.keys())
-            encoder = [k for k in kept if k.startswith("objective.model.")]
-            encoder = {k: file.get_tensor(k) for k in encoder} if len(encoder) < len(kept) else {}
-        if encoder:
-            try:
-                save_file(encoder, place / "part")
-                os.replace(place / "part", place / WEIGHTS)
-            except (OSError, SafetensorError):  # no room for it: what matters, the newest, is written
-                shutil.rmtree(place)
-                places.remove(place)
+        try:
+            _keep_encoder(place)
+        except (OSError, SafetensorError):  # no room for it: what matters, the newest, is written
+            shutil.rmtree(place)
+            places.remove(place)
     while len(places) > KEEP + milestones:
         steps = [0, *(int(place.name[5:]) for place in places)]
         spans = [steps[k + 2] - steps[k] for k in range(len(places) - KEEP)]
         shutil.rmtree(places.pop(spans.index(min(spans))))
+
+
+def _keep_encoder(place: Path) -> None:
+    """Leave of a checkpoint, whole or in parts, its encoder. Raises OSError or SafetensorError for a full disk."""
+    in_parts = not (place / WEIGHTS).exists()
+    if in_parts:
+        from train.run import sharded_checkpoint
+
+        found = sharded_checkpoint.shapes(place)
+        encoder = {
+            k: torch.empty(size, dtype=dtype) for k, (size, dtype) in found.items() if k.startswith("objective.model.")
+        }
+        sharded_checkpoint.read(place, encoder, alone=True)
+        encoder |= {k: v.view(()) for k, v in encoder.items() if k.endswith(".temperature")}  # a number again
+    else:
+        with safe_open(place / WEIGHTS, "pt") as file:
+            kept = list(file.keys())
+            encoder = [k for k in kept if k.startswith("objective.model.")]
+            encoder = {k: file.get_tensor(k) for k in encoder} if len(encoder) < len(kept) else {}
+    if encoder:
+        save_file(encoder, place / "part")
+        os.replace(place / "part", place / WEIGHTS)
+    for path in place.iterdir():  # parts, and what a kill left
+        if path.name != WEIGHTS:
+            path.unlink()
 
 
 def latest(run: Path) -> Path | None:
@@ -100,17 +142,26 @@ def load(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None = None,
 ) -> int:
-    """Restore everything `save` wrote, in place; returns the number of steps done.
+    """Restore everything `save` wrote, in place, whatever the number of processes then and now; returns the number of
+    steps done. Every process calls it.
 
     Raises ValueError if the checkpoint is damaged, or of another recipe (keys or shapes differ).
     """
     try:
         rest = json.loads((place / RESUMABLE).read_text())
-        file = safe_open(place / WEIGHTS, "pt")
+        file = None if "files" in rest else safe_open(place / WEIGHTS, "pt")
     except (ValueError, SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{place} is damaged ({error}): delete that folder, and --resume goes on from the checkpoint before it."
-        ) from error
+        raise _damaged(place, error) from error
+    if file is None:
+        _load_parts(place, rest["files"], objective, optimizer)
+    else:
+        _load_whole(place, file, objective, optimizer)
+    if scaler and "scaler" in rest:
+        scaler.load_state_dict(rest["scaler"])
+    return rest["step"]
+
+
+def _load_whole(place: Path, file: safe_open, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     with file:
         kept = list(file.keys())
         own = objective.state_dict()
@@ -128,9 +179,47 @@ def load(
             if entries:
                 optimizer.state[parameter] = {k: distributed.part(v, parameter).clone() for k, v in entries.items()}
         torch.set_rng_state(file.get_tensor("rng"))
-    if scaler and "scaler" in rest:
-        scaler.load_state_dict(rest["scaler"])
-    return rest["step"]
+
+
+def _load_parts(place: Path, files: dict, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    from train.run import sharded_checkpoint
+
+    if (there := sharded_checkpoint.files(place)) != files:
+        odd = sorted(set(files.items()) ^ set(there.items()))[0][0]
+        raise _damaged(place, f"{odd} is not there or has another size")
+    try:
+        found = sharded_checkpoint.shapes(place)
+        random = torch.empty(found["rng"][0], dtype=torch.uint8)  # of RANDOM, whole in one file
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise _damaged(place, error) from error
+    wanted = {f"objective.{k}": v for k, v in objective.state_dict().items() if k not in objective.fixed}
+    wanted["rng"] = random
+    moments: dict[nn.Parameter, dict[str, Tensor]] = {}
+    for name, parameter in objective.named_parameters():
+        for key in (k for k in found if k.rpartition(".")[0] == f"optimizer.{name}"):
+            size, dtype = found[key]
+            alike = size == parameter.shape or (parameter.ndim == 0 and not key.endswith(".step"))
+            value = torch.zeros_like(parameter) if alike else torch.zeros((), dtype=dtype, device=parameter.device)
+            moments.setdefault(parameter, {})[key.rpartition(".")[2]] = wanted[key] = value.detach()
+    for key in sorted(wanted.keys() ^ found.keys()):
+        raise ValueError(f"{place} belongs to another recipe: only one of them has {key}")
+    for key, value in wanted.items():
+        if (value.shape or (1,)) != found[key][0]:
+            raise ValueError(
+                f"{place} belongs to another recipe: {key} is {list(found[key][0])}, not {list(value.shape)}"
+            )
+    try:
+        sharded_checkpoint.read(place, wanted)
+    except Exception as error:  # torch's own, which holds those of every process
+        raise _damaged(place, error) from error
+    optimizer.state.update(moments)
+    torch.set_rng_state(random)
+
+
+def _damaged(place: Path, error: Exception | str) -> ValueError:
+    return ValueError(
+        f"{place} is damaged ({error}): delete that folder, and --resume goes on from the checkpoint before it."
+    )
 
 
 def _entries(objective: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -103,6 +103,14 @@ def _check(recipe: Recipe, sets: list[KeptSet]) -> None:
         ),
         "presence": ("labels", recipe.presence.weight, "labels"),
     }
+    whole = recipe.whole_names
+    if not any(
+        (*(wanted for _, wanted, _ in needs.values()), whole.weight, whole.captions, recipe.kept_distillation.weight)
+    ):
+        raise ValueError(
+            "every term on kept crops has weight 0, so nothing would be learned: set one, such as "
+            "named_patches.weight=1, presence.weight=1 or soft_names.weight=1."
+        )
     for family, (array, wanted, what) in needs.items():
         if wanted and not any(each.kept.has(array) for each in sets):
             raise ValueError(

@@ -1,6 +1,7 @@
 """fit(): the one training loop. Recipes differ by objective, data and schedule, never by a second loop.
 
-A run is a folder: recipe.json, metrics.jsonl, checkpoints/ (exact resume), model/ (a transformers folder), samples/.
+A run is a folder: recipe.json, metrics.jsonl, checkpoints/ (exact resume), model/ (a transformers folder), adapter/ (of
+LoRA, peft's), samples/.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -22,17 +25,21 @@ from tipsv2.files import whole_folder
 from tipsv2.network.encoder import native_bf16
 from train.data.batches import BatchStream, open_batches
 from train.data.samples import NAMED
+from train.network.tuning import write_adapter
 from train.objectives.schedules import warmup_cosine
 from train.parallel import distributed
 from train.recipe.settings import Recipe, choose
 from train.run import checkpoint
 from train.run.monitor import MONITOR_SEED, Monitor, due
-from train.run.resume import claim_folder
+from train.run.resume import claimed
 from train.run.shown import shown_images
+
+# What asks a run to save and stop: Ctrl-C, a scheduler or a second command, a terminal that closes
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Stopped(Exception):
-    """Ctrl-C or SIGTERM: the run saved its state and can be resumed. `number` is the signal's."""
+    """Ctrl-C, SIGTERM or SIGHUP: the run saved its state and can be resumed. `number` is the signal's."""
 
     def __init__(self, step: int, number: int):
         super().__init__(f"stopped after step {step}")
@@ -49,6 +56,13 @@ def fit(
         FloatingPointError: a loss was not finite; the state before that step is saved and the message names the term.
         Stopped: asked to stop; saved first.
     """
+    with ExitStack() as hold:  # the run's folder, from the moment it is claimed
+        return _fit(recipe, objective, tokenizer, run, resume, show, hold)
+
+
+def _fit(
+    recipe: Recipe, objective: torch.nn.Module, tokenizer, run: Path, resume: bool, show: bool, hold: ExitStack
+) -> Path:
     # stages may leave heads or the mask token out of the graph
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     precision = chosen_precision(recipe.precision)
@@ -74,7 +88,7 @@ def fit(
         shards = Shards(objective, accelerator.device)
     optimizer = _optimizer(recipe, objective)
     if main:
-        claim_folder(recipe, run, resume)
+        hold.enter_context(claimed(recipe, run, resume))
         with whole_folder(run / "tokenizer") as part:
             tokenizer.save_pretrained(part)
         batches.remember(run / "data.jsonl")
@@ -114,6 +128,7 @@ def fit(
                 "begin a new run with a lower learning rate or precision=fp32."
             )
 
+    minutes = SaveClock(recipe.save_minutes)
     arriving = BatchStream(batches, done, recipe.workers)
     with Monitor(run, recipe, done, shown, show, main) as monitor, stop, arriving:
 
@@ -142,7 +157,8 @@ def fit(
 
             loss, terms = objective(batch, stage)
             counts = {} if missed is None else {"unreadable": missed * distributed.world()}
-            values, asked = _agree({"loss": loss, **terms, **counts}, stop.asked)
+            flags = [stop.asked > 0, *([minutes.over()] if recipe.save_minutes else [])]
+            values, (asked, *late) = _agree({"loss": loss, **terms, **counts}, flags)
             refuse_infinities(step, values)
             accelerator.backward(loss)
             norm = shards.clip(recipe.clip) if shards else accelerator.clip_grad_norm_(inner.parameters(), recipe.clip)
@@ -162,8 +178,9 @@ def fit(
             line = monitor.step(step + 1, values | {"data_wait": waited}, stage.batch_size, seconds)
             accelerator.log(line, step=step + 1)
             last = step + 1 == recipe.steps
-            if asked or last or spoilt or (step + 1) % recipe.save_every == 0:
+            if asked or last or spoilt or any(late) or (step + 1) % recipe.save_every == 0:
                 save(step + 1)
+                minutes.restart()
             if spoilt:
                 raise ValueError(
                     f"stopped after step {step + 1}: {unreadable} of {tried} images cannot be used, more than "
@@ -179,17 +196,19 @@ def fit(
     if main:
         with inner.finished():
             checkpoint.export(run / "model", encoder, tokenizer, recipe.stages[-1].size)
+            if recipe.tuning.base and recipe.tuning.part == "lora":
+                write_adapter(run / "adapter", encoder, recipe.tuning)
             inner.write_more(run)
     accelerator.end_training()
     return run / "model"
 
 
-def _agree(terms: dict[str, torch.Tensor], asked: int) -> tuple[dict[str, float], bool]:
-    """The terms as floats, averaged over processes, and whether any process was asked to stop: all act alike."""
-    flag = terms["loss"].new_tensor(float(asked), dtype=torch.float32)
-    numbers = distributed.total(torch.stack([*(t.detach().float() for t in terms.values()), flag]))
-    *means, stops = (numbers / distributed.world()).tolist()
-    return dict(zip(terms, means, strict=True)), stops > 0
+def _agree(terms: dict[str, torch.Tensor], flags: Sequence[bool]) -> tuple[dict[str, float], list[bool]]:
+    """The terms as floats, averaged over processes, and each flag if any process raised it: all act alike."""
+    raised = [terms["loss"].new_tensor(float(flag), dtype=torch.float32) for flag in flags]
+    numbers = distributed.total(torch.stack([*(t.detach().float() for t in terms.values()), *raised]))
+    means = (numbers / distributed.world()).tolist()
+    return dict(zip(terms, means, strict=False)), [flag > 0 for flag in means[len(terms) :]]
 
 
 def _trackers(names: str) -> list[str]:
@@ -236,15 +255,33 @@ def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
     )
 
 
+class SaveClock:
+    """Whether `minutes` have passed since it was made or restarted; never where they are 0."""
+
+    def __init__(self, minutes: float):
+        self.minutes = minutes
+        self.restart()
+
+    def restart(self) -> None:
+        self.since = time.monotonic()
+
+    def over(self) -> bool:
+        return self.minutes > 0 and time.monotonic() - self.since > 60 * self.minutes
+
+
 class StopFlag:
-    """Turns Ctrl-C and SIGTERM into a flag the loop reads between steps; Ctrl-C after that interrupts at once."""
+    """Turns Ctrl-C, SIGTERM and SIGHUP into a flag the loop reads between steps; Ctrl-C after that interrupts at once.
+    Under nohup, SIGHUP is ignored as before.
+    """
 
     def __init__(self):
         self.asked = 0  # the signal's number
 
     def __enter__(self) -> StopFlag:
         self._old = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
+            if number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             try:
                 self._old[number] = signal.signal(number, self._ask)
             except ValueError:  # not the main thread: the caller handles signals

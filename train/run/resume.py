@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from tipsv2.checkpoints.bundled import OLD_NAMES
 from tipsv2.files import whole_file
 from train.recipe.overrides import override, paths
-from train.recipe.settings import Recipe, as_given, from_dict, to_dict
+from train.recipe.settings import Recipe, as_given, from_dict, leaves, to_dict
+from train.run import further
+from train.run.hold import LOCK, held
 
 # steps do not depend on them
-KEEPING = ("trackers", "workers", "save_every", "milestones", "sample_every", "distillation.generations")
+KEEPING = ("trackers", "workers", "save_every", "save_minutes", "milestones", "sample_every")
+KEEPING += ("distillation.generations",)
 
 
 def recorded(out: Path, command: str, given: Sequence[str], name: str = "") -> Recipe:
@@ -54,8 +58,7 @@ def claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
     """Make the run's folder, or see that this recipe may go on in it. Raises ValueError where it may not."""
     record = run / "recipe.json"
     if not record.exists():
-        if run.exists() and any(found.name != "app" for found in run.iterdir()):  # app/: the explorer's notes and data
-            raise ValueError(f"{run} is not empty and holds no run; choose another --out.")
+        _refuse_strangers(run)
         run.mkdir(parents=True, exist_ok=True)
         with whole_file(record) as part:
             part.write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
@@ -65,11 +68,27 @@ def claim_folder(recipe: Recipe, run: Path, resume: bool) -> None:
     _refuse_others(run, _read(record), recipe)
 
 
+@contextmanager
+def claimed(recipe: Recipe, run: Path, resume: bool) -> Iterator[None]:
+    """As `claim_folder`, and no other process writes into the folder while the context lasts. Raises ValueError."""
+    if not (run / "recipe.json").exists():
+        _refuse_strangers(run)  # before a lock is left there
+    with held(run):
+        claim_folder(recipe, run, resume)
+        yield
+
+
 def command_line(command: str, out: Path) -> str:
     """What goes on with the run in `out`, to be typed as it is; for several processes, the one machine's launcher."""
     processes = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun's
     program = f"torchrun --nproc-per-node {processes}" if processes else "python"
     return f"{program} -m train {command} --out {shlex.quote(str(out))} --resume"
+
+
+def _refuse_strangers(run: Path) -> None:
+    """Raises ValueError where a folder without a record holds anything but the explorer's notes and a lock."""
+    if run.exists() and any(entry.name not in ("app", LOCK) for entry in run.iterdir()):
+        raise ValueError(f"{run} is not empty and holds no run; choose another --out.")
 
 
 def _first(out: Path) -> Path:
@@ -82,7 +101,7 @@ def _read(record: Path) -> Recipe:
     try:
         values = json.loads(record.read_text())
         known = {path.replace("stages.*", f"stages.{k}") for path in paths() for k in range(len(values["stages"]))}
-        gone = [leaf for leaf in _leaves(values) if leaf not in known]
+        gone = [leaf for leaf in leaves(values) if leaf not in known]
         recipe = None if gone else from_dict(values)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
@@ -99,7 +118,7 @@ def _read(record: Path) -> Recipe:
 def _refuse_others(run: Path, before: Recipe, now: Recipe) -> None:
     """Raises ValueError with every field, nested ones with dots, that is not what it was, and both its values."""
     old, new = (
-        {key: OLD_NAMES.get(value, value) for key, value in _leaves(to_dict(each)).items()} for each in (before, now)
+        {key: OLD_NAMES.get(value, value) for key, value in leaves(to_dict(each)).items()} for each in (before, now)
     )
     changed = [
         key
@@ -114,19 +133,16 @@ def _refuse_others(run: Path, before: Recipe, now: Recipe) -> None:
         remedy = "Leave out what differs"
         if any(key.endswith("digest") for key in changed):  # nobody gives a digest
             remedy = "Put the weights back that it began with"
-        raise ValueError(f"{run} was made by another recipe: {listed}. {remedy}, or choose another --out.")
+        more = ""
+        if (run / "model" / "config.json").is_file() and all(not key.endswith("digest") for key in changed):
+            more = (
+                " It is finished, and its learning rate came down over just its steps, so a longer training or another "
+                "batch is a run of its own, from its encoder on: "
+                + further.command(run, before, {key: new[key] for key in changed if key in new})
+            )
+        raise ValueError(f"{run} was made by another recipe: {listed}. {remedy}, or choose another --out.{more}")
 
 
 def _told(leaves: dict, key: str) -> str:
     value = leaves.get(key)
     return "nothing" if value in (None, "") else str(value)
-
-
-def _leaves(value, prefix: str = "") -> dict:
-    """Nested dictionaries and lists as one: stages.0.steps -> 20."""
-    if not isinstance(value, dict | list | tuple):
-        return {prefix: value}
-    found = {}
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        found |= _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
-    return found

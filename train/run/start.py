@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from train.parallel.distributed import rank, total, world
 from train.recipe.bounds import check
 from train.recipe.kept_settings import is_kept
 from train.recipe.settings import PATCH, Data, Recipe
-from train.run.loop import Stopped, fit
+from train.run.loop import STOPPING, Stopped, fit
 from train.run.resume import claim_folder, command_line
 
 TOKENIZER_PAIRS = 20_000  # the captions of at most so many train the tokenizer
@@ -103,7 +103,7 @@ def _any(here: bool) -> bool:
 
 
 class _Heard:
-    """Whether Ctrl-C or SIGTERM came, even if a generation in its last step took it and had nothing left to stop."""
+    """Whether a signal to stop came, even if a generation in its last step took it and had nothing left to stop."""
 
     def __enter__(self) -> _Heard:
         self._ends = socket.socketpair()
@@ -123,7 +123,7 @@ class _Heard:
             numbers = self._ends[0].recv(1 << 16)  # a byte a signal
         except BlockingIOError:
             return 0
-        return next((number for number in (signal.SIGINT, signal.SIGTERM) if number in numbers), 0)
+        return next((number for number in STOPPING if number in numbers), 0)
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ def size_of(parts: Parts) -> str:
 def say(text: str, show: bool = True) -> None:
     """One process speaks for all."""
     if show and rank() == 0:
-        print(text, file=sys.stderr)
+        with suppress(OSError):  # the terminal that a run was stopped by closing
+            print(text, file=sys.stderr, flush=True)
 
 
 def _captions(data: Data, count: int) -> Iterator[str]:

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from train.network.teachers import TextTeacher
 from train.objectives import losses
 from train.objectives.schedules import warmup_cosine
 from train.run import checkpoint
+from train.run.hold import LOCK, held
 from train.run.loop import StopFlag, Stopped
 from train.text import tower
 from train.text.phrases import Phrases, compose, read_dictionary, read_names
@@ -116,19 +118,20 @@ def run(settings: Settings, out: Path, vision: str = "", resume: bool = False, s
 
     Writes out/text (the tower as plain transformers), and with `vision`, an encoder whose vision tower is taken,
     out/model. With `resume` the run that `out` holds goes on with its own settings; where it was done, only what is
-    written at the end is written again. Raises ValueError for what a user can mend, Stopped after Ctrl-C or SIGTERM,
-    saved.
+    written at the end is written again. Raises ValueError for what a user can mend, Stopped after Ctrl-C, SIGTERM or
+    SIGHUP, saved.
     """
     _check(settings)
     sight = tipsv2.load(vision, "cpu", "float32", progress=show, fast=False).model if vision else None
-    if not resume and out.exists() and any(out.iterdir()):
+    if not resume and out.exists() and any(entry.name != LOCK for entry in out.iterdir()):
         raise ValueError(f"{out} is not empty: choose another --out, or go on with --resume.")
-    parts = _prepare(settings, out, resume, show, sight.config.vision_config.hidden_size if sight else 0)
-    _fit(settings, parts, out, show)
-    text = parts.student.model.eval()
-    tower.write_tower(text, parts.tokenizer, out / tower.FOLDER)
-    if sight is not None:
-        tower.write_encoder(text, parts.tokenizer, sight, out / MODEL)
+    with ExitStack() as hold:  # the folder, from its first file on
+        parts = _prepare(settings, out, resume, show, sight.config.vision_config.hidden_size if sight else 0, hold)
+        _fit(settings, parts, out, show)
+        text = parts.student.model.eval()
+        tower.write_tower(text, parts.tokenizer, out / tower.FOLDER)
+        if sight is not None:
+            tower.write_encoder(text, parts.tokenizer, sight, out / MODEL)
     return scores(parts)
 
 
@@ -198,7 +201,7 @@ def _check(settings: Settings) -> None:
             raise ValueError(f"--{flag} {file}: there is no such file.")
 
 
-def _prepare(settings: Settings, out: Path, resume: bool, show: bool, wide: int) -> Parts:
+def _prepare(settings: Settings, out: Path, resume: bool, show: bool, wide: int, hold: ExitStack) -> Parts:
     """Open or make everything; what can be wrong is, before `out` is there and the teacher reads.
 
     wide: of the vision tower that the text tower is to stand beside; 0 for any.
@@ -242,6 +245,7 @@ def _prepare(settings: Settings, out: Path, resume: bool, show: bool, wide: int)
     known = Path(settings.base) if settings.base else None
     if resume and checkpoint.latest(out) and not sentence_vectors.holds(teacher, phrases.all, out):
         raise ValueError(f"the names or the teacher of the run in {out} are no longer what they were: begin a new run.")
+    hold.enter_context(held(out))
     with whole_file(out / RECORD) as part:
         part.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
     vectors = sentence_vectors.teach(teacher, phrases.all, out, known, show)

@@ -81,7 +81,7 @@ def read_dictionary(places: Sequence[Path], tokens: Callable[[list[str]], list[l
     glosses: dict[str, None] = {}
     for place in places:
         rows = _rows(place)
-        things = _things(rows)
+        things = _things(rows, place)
         for row in rows:
             glosses[row.get("gloss") or ""] = None
             for name in _names(row):
@@ -158,13 +158,21 @@ def _each(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _things(rows: Sequence[dict]) -> set[str] | None:
-    """The keys of a WordNet's rows that are a kind of physical entity; None for a table that is not WordNet's."""
+def _things(rows: Sequence[dict], place: Path) -> set[str] | None:
+    """The keys of a WordNet's rows that are a kind of physical entity; None for a table that is not WordNet's.
+
+    Raises ValueError, naming the place, where such a row does not say what it is a kind of.
+    """
     todo = [row.get("key") for row in rows if ROOT in row.get("lemmas", ())]
     if not todo:
         return None
     narrower = defaultdict(list)
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("key"), str) or not isinstance(row.get("hypernyms"), list):
+            raise ValueError(
+                f"{place}: row {number} lacks `key` or `hypernyms`, which a table with '{ROOT}' has in every row: make "
+                "it again with python -m train foundations, or take that name out."
+            )
         for above in row["hypernyms"]:
             narrower[above].append(row["key"])
     things: set[str] = set()
@@ -192,6 +200,8 @@ def _rows(place: Path) -> list[dict]:
         else:
             rows = [{"name": line} for line in lines]
         names = [name for row in rows for name in _names(row)]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(place)
     except OSError as error:
         raise ValueError(f"{place} cannot be read ({error.strerror}): give a file of names.") from error
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:

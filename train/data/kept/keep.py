@@ -21,6 +21,7 @@ from transformers import Tipsv2VisionModel
 
 import tipsv2
 from tipsv2.checkpoints.weights import digest_of
+from tipsv2.labelled import is_labelled
 from tipsv2.labelled.captions import caption
 from train.data.kept.crops import coloured, cut, cut_labels, patch_shares, square, whole
 from train.data.kept.folder import BEST, Writer, begin, open_kept
@@ -178,6 +179,15 @@ def _check(settings: Settings) -> None:
     for name in ("limit", "seed"):
         if getattr(settings, name) < 0:
             raise ValueError(f"--{name} {getattr(settings, name)}: it must be 0 or more.")
+    if settings.leave_out and settings.source == "scenes":
+        raise ValueError(
+            "--leave-out: scenes are drawn, none of them is left out; --limit says how many, --seed which."
+        )
+    if settings.classes and (settings.source == "scenes" or is_labelled(settings.source)):
+        raise ValueError(
+            f"--classes says which class the number in a file's name is, and those of {settings.source} are not read: "
+            "leave it out."
+        )
     if not 0 < settings.crop_min <= 1:
         raise ValueError(f"--crop-min {settings.crop_min}: it must lie above 0 and up to 1.")
     if settings.classifier_temperature <= 0:
