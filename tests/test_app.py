@@ -240,7 +240,7 @@ def test_a_client_of_the_api(url, picture, tmp_path):
 def test_serving_a_page_loads_nothing_heavy(tiny_folder):
     code = (
         "import json, sys; from demos.ui.page import build; from demos.launch import launch\n"
-        f"page = build(['heatmap'], model={str(tiny_folder)!r}, device='cpu')\n"
+        f"page = build(['ask'], model={str(tiny_folder)!r}, device='cpu')\n"
         "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'skimage', 'sklearn'}\n"
         "print(json.dumps(sorted(heavy & set(sys.modules))))"
