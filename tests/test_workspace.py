@@ -3,6 +3,8 @@
 python -m pytest tests/test_workspace.py
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +12,10 @@ from PIL import Image
 from demos.backend import belongings
 from demos.ui import controls
 from demos.ui.examples import every_example
+from demos.ui.verdicts import never_seen
 from demos.ui.workspace import example_of
+from tipsv2.checkpoints.bundled import DRAWINGS, PHOTOGRAPHS
+from tipsv2.checkpoints.catalogue import find
 
 TABS = ["ask", "segment", "inside", "compare", "depth"]
 
@@ -27,6 +32,17 @@ def test_a_kept_example_is_known_again_and_an_own_picture_is_none(tmp_path):
     Image.new("RGB", (30, 20)).save(own)
     assert example_of(controls.keep(own, "somebody")) is None and example_of(None) is None
     assert belongings.room("somebody") in belongings.uploads().rglob("*")
+
+
+def test_an_encoder_that_never_saw_a_photograph_says_so(tmp_path):
+    nano, s14, unknown = find("opentips-nano"), find("opentips-s14"), replace(find("opentips-nano"), knows=())
+    kept = {example.kind: controls.keep(example.path) for example in every_example()}
+    assert "opentips-nano has seen drawings only: what it shows here is no answer." in never_seen(
+        [nano, s14], kept[PHOTOGRAPHS]
+    )
+    assert not never_seen([nano], kept[DRAWINGS]) and not never_seen([s14, unknown], kept[PHOTOGRAPHS])
+    Image.new("RGB", (30, 20)).save(tmp_path / "own.png")
+    assert "if this is a photograph" in never_seen([nano], controls.keep(tmp_path / "own.png", "somebody"))
 
 
 def test_one_upload_and_its_words_are_in_every_tab(visit, tmp_path):

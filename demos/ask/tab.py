@@ -23,7 +23,7 @@ from demos.ui import controls, views
 from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.export_row import export_row
 from demos.ui.page import Page
-from demos.ui.verdicts import because
+from demos.ui.verdicts import because, never_seen
 
 TITLE = "Ask"
 NO_QUERY = ("What are you looking for?", "Type a few words and press Enter, or click a patch of the image.")
@@ -56,7 +56,8 @@ class Heatmaps:
         if not cards:
             return views.empty(*(NO_QUERY if question.by == "phrases" else NO_SENTENCE)), note
         bar = views.color_bar(question.colormap)
-        return heatmap_views.maps(answer.seen.image, cards, bar, near, answer.absolute), note
+        unseen = never_seen([self.studio.info(question.model)], question.image)
+        return unseen + heatmap_views.maps(answer.seen.image, cards, bar, near, answer.absolute), note
 
     def note(self, question: Question, answer: Answer) -> str:
         """What the encoder saw, at which price."""

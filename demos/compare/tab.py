@@ -36,6 +36,7 @@ from demos.ui.examples import Example
 from demos.ui.export_row import export_row
 from demos.ui.loading import Loading
 from demos.ui.page import Page
+from demos.ui.verdicts import never_seen
 
 TITLE = "Compare"
 COLORS, SIGNED = "viridis", "RdBu_r"
@@ -99,7 +100,8 @@ class Compares:
         ]
         bars = views.color_bar(COLORS), views.color_bar(SIGNED)
         drawn = compare_views.pairs(both.seen[0].image, found.names, found.sentence, cards, scale, spans, bars)
-        return drawn, sights(both)
+        unseen = never_seen([self.studio.info(model_a), self.studio.info(model_b)], image)
+        return unseen + drawn, sights(both)
 
     @toasted
     def paint(

@@ -31,7 +31,7 @@ from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.examples import Example
 from demos.ui.export_row import export_row
 from demos.ui.page import Page
-from demos.ui.verdicts import badge, because
+from demos.ui.verdicts import badge, because, never_seen
 
 TITLE = "Segment"
 NO_CLASS = ("Which classes?", "Write names separated by commas and press Enter, or take a list.")
@@ -76,7 +76,7 @@ class Segmentations:
         reasons = [because(verdict, found.calibration) for verdict in found.verdicts]
         said = [badge(*each) for each in zip(found.verdicts, reasons, strict=True)]
         drawn = segments(found.seen.image, found.labels, found.colors, table, len(found.names), judged, said)
-        return drawn, self._note(found, model), told
+        return never_seen([self.studio.info(model)], image) + drawn, self._note(found, model), told
 
     def _note(self, found, model: str | None) -> str:
         from tipsv2.network.windows import count_windows

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
+from demos.ui.workspace import example_of
+from tipsv2.checkpoints.bundled import PHOTOGRAPHS
+
 if TYPE_CHECKING:
     from tipsv2.analysis.verdict import Calibration, Verdict
+    from tipsv2.checkpoints.catalogue import ModelInfo
 
 DIGITS = 3
 
@@ -48,3 +53,17 @@ def told(verdict: Verdict) -> dict:
         "rival": verdict.rival,
         "beats": round(verdict.beats, 6),
     }
+
+
+def never_seen(infos: Iterable[ModelInfo], image: str | None) -> str:
+    """A line over a result where an encoder has never seen a photograph, and this is one or may be one; else "".
+    image: the path of a kept picture; what an own one shows nobody knows.
+    """
+    example = example_of(image)
+    if example is not None and example.kind != PHOTOGRAPHS:
+        return ""
+    text = "what it shows here is no answer" if example else "if this is a photograph, what it shows is no answer"
+    names = dict.fromkeys(info.name for info in infos if info.knows and PHOTOGRAPHS not in info.knows)
+    return "".join(
+        f'<p class="tips-unseen" role="note">{escape(name)} has seen drawings only: {text}.</p>' for name in names
+    )
