@@ -112,6 +112,14 @@ def _serve(tabs, model, *settings):
     page.close(verbose=False)
 
 
+def pytest_collection_modifyitems(items):
+    """What drives a browser is marked so, and slow."""
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -208,6 +208,7 @@ def test_chance_is_not_praised():
 # The picture and the command
 
 
+@pytest.mark.slow
 def test_drawing_marks_peaks_and_shows_every_query(picture):
     a, b, masks = maps_and_masks(shape=(60, 84))
     image = np.asarray(picture)
@@ -229,6 +230,7 @@ def test_the_difference_is_drawn_red_where_b_responds_more():
     assert len(blue) > 50 and len(red) > 50 and np.median(blue) < np.median(red)
 
 
+@pytest.mark.slow
 def test_compare_writes_a_picture_and_says_the_sentence(tiny_folder, tiny_encoder, picture, tmp_path, capsys):
     picture.save(tmp_path / "noise.png")
     mask = np.zeros((60, 84), bool)

@@ -53,6 +53,7 @@ def test_medians_of_turns(monkeypatch):
     assert measuring.in_turns(None, None, 3) == {"ours": 2.0, "straightforward": 6.0, "ratio": 3.0}
 
 
+@pytest.mark.slow
 def test_the_command(tiny_folder, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "SIZES", (56,))
     monkeypatch.setattr(benchmark, "PHOTO", (80, 60))

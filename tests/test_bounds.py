@@ -72,6 +72,7 @@ def test_what_no_run_can_use_is_named(assignment, what):
     assert what in str(error.value)
 
 
+@pytest.mark.slow
 def test_what_is_refused_as_seed_is_what_would_be_trained_on(tokenizer):
     """Seed 1000 of the bundled scenes starts with the first pictures of scenes:val; its neighbours have none."""
     recipe = override(recipes.get("smoke"), ["seed=1000", "stages.0.size=28"])

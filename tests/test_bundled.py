@@ -78,6 +78,7 @@ def test_plain_transformers_gives_the_same_embeddings(name):
     assert torch.allclose(encoder.encode_text(texts), F.normalize(embedded, dim=-1), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_peaks_fall_on_the_things_asked_for(encoder):
     """On the shipped examples and twenty evaluation scenes a phrase's highest value lies on its thing in most cases."""
     entries = json.loads((ASSETS / "examples" / "examples.json").read_text())
@@ -94,6 +95,7 @@ def test_peaks_fall_on_the_things_asked_for(encoder):
     assert np.mean(hits) > 0.7 > 2 * np.mean(chances)
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_readme(monkeypatch, tmp_path, capsys):
     readme = (ASSETS.parent / "README.md").read_text("utf-8")
     code = readme.split("## Six lines of Python\n\n```python\n")[1].split("```")[0]
@@ -110,6 +112,7 @@ def test_the_lines_of_the_readme(monkeypatch, tmp_path, capsys):
     assert str(names["maps"].shape) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(S14 not in bundled.names(), reason=f"{S14} is not bundled here")
 def test_what_a_photograph_does_not_show_peaks_lower():
     """On the shipped photographs, by the highest cosine: a query for what is there against the one for what is not."""

@@ -114,6 +114,7 @@ def test_oracle_is_perfect_and_noise_is_at_chance():
     assert record["chance"] == {"top1": round(1 / 315, 4), "top5": round(5 / 315, 4)}
 
 
+@pytest.mark.slow
 def test_nano_equals_scikit_learn_on_its_embeddings():
     encoder, count = load("opentips-nano", device="cpu", dtype="float32"), 40
     record = evaluate(encoder, "scenes:val", templates="none", limit=count, progress=False)

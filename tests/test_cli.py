@@ -212,6 +212,7 @@ def test_what_is_not_there_is_named_before_torch_is_imported(picture, tmp_path):
         assert said.startswith("tipsv2: ") and words in said, (line, said)
 
 
+@pytest.mark.slow
 def test_help_is_quick_and_shows_examples():
     """In a process of its own: --help must not import torch."""
     for command in ("heatmap", "segment", "features", "compare", "depth", "evaluate", "convert", "export", "push"):

@@ -144,6 +144,7 @@ def test_numbers_have_prefixes():
     assert found == ["0.61 TFLOP", "25.00 MFLOP", "12.0 TFLOP", "3.00 EFLOP"]
 
 
+@pytest.mark.slow
 def test_a_chain_is_killed_goes_on_and_ends_as_if_it_never_was(wide, tmp_path, capsys, monkeypatch):
     """The first student is narrower than its teacher and learns through a projection; the second needs none."""
     monkeypatch.setattr(monitor, "SCENES", 1)

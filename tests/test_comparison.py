@@ -54,6 +54,7 @@ def test_bars_show_both_ends():
     assert len({bar.get_facecolor() for bar in axes.patches}) == 2
 
 
+@pytest.mark.slow
 def test_command(tmp_path, tiny_folder, capsys):
     out = tmp_path / "out"
     arguments = ["compare", "--data", "scenes:val", "--limit", "3", "--device", "cpu", "--templates", "none"]

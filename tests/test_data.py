@@ -202,6 +202,7 @@ def lines(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "tars"])
 def test_four_steps_and_four_more_are_eight(tmp_path, tokenizer, kind):
     """Bit for bit, with an unreadable image on the way: stopped after step 4, and once more within the second stage."""
@@ -241,6 +242,7 @@ def test_a_damaged_record_of_the_data_is_named(tmp_path):
         source.remember(record, main=True)
 
 
+@pytest.mark.slow
 def test_a_run_on_spoilt_data_saves_and_stops(tmp_path, tokenizer):
     path = photos.folder(tmp_path / "x", 16)
     for i in (2, 5, 7):

@@ -165,6 +165,7 @@ def test_normals_of_a_plane(plane):
     assert known.sum() > 500 and normals.angles(np.where(known[..., None], n, np.nan), found).max() < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plane", [(0.6, 0, 0.8), (-0.3, 0.5, 0.81)])
 def test_normals_of_a_photographed_plane(plane, tmp_path):
     """Half a metre away in 16 bits, where neighbours mostly have the same number; every third pixel is Probe3D's."""

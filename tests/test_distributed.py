@@ -16,6 +16,8 @@ from train.objectives import Objective
 from train.recipe import recipes
 from train.recipe.overrides import override
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
 ALONE = [f"stages.1.{field}=0" for field in ("patch_weight", "local_crops", "mask_ratio")]
 LABELS = ["patch_labels.weight=1", "patch_labels.features=both"]
 TARGETS = {  # beside the two contrastive terms, and, where nothing says otherwise, DINO and iBOT++

@@ -146,6 +146,7 @@ def test_every_kind_of_data(kind, tmp_path, tiny_encoder):
         assert np.allclose(arrays["cls"][row], cls, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_and_doubles_nothing(tiny_folder, tiny_encoder, tmp_path):
     """Two processes, one killed with -9 in the middle, the rest done by three."""
     out, count = tmp_path / "out", 600

@@ -55,6 +55,7 @@ def test_the_two_products_are_the_antialiased_resize(side, size):
     assert torch.allclose(found[:, 1:], wanted.flatten(2).transpose(1, 2), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 224, 224), (3, 126, 168), (1, 308, 112), (2, 14, 14)])
 def test_onnxruntime_sees_what_the_encoder_sees(nano, nano_onnx, shape):
     count, *size = shape
@@ -64,6 +65,7 @@ def test_onnxruntime_sees_what_the_encoder_sees(nano, nano_onnx, shape):
         assert found.shape == wanted.shape and np.abs(found - wanted.numpy()).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", [PHRASES, ["a"], ["gear " * 100, "a gear"]])
 def test_onnxruntime_reads_what_the_encoder_reads(nano, nano_onnx, texts):
     tokens = nano.tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="np")
@@ -95,6 +97,7 @@ def side(encoder):
     return (encoder.info.resolution,) * 2
 
 
+@pytest.mark.slow
 def test_the_readme_finds_phrases_without_torch(nano, nano_onnx, tmp_path):
     names = {path.name for path in nano_onnx.iterdir()}
     assert {"vision.onnx", "text.onnx", "tokenizer.json", "tokenizer_config.json", "model.json", "README.md"} <= names
@@ -102,6 +105,7 @@ def test_the_readme_finds_phrases_without_torch(nano, nano_onnx, tmp_path):
     check_maps(nano, nano_onnx, tmp_path / "found.npz", more)
 
 
+@pytest.mark.slow
 def test_model_json_says_what_goes_in_and_out(nano, nano_onnx):
     about = json.loads((nano_onnx / "model.json").read_text("utf-8"))
     assert (about["patch_size"], about["width"], about["resolution"], about["size"]) == (14, 192, 224, None)
@@ -115,6 +119,7 @@ def test_model_json_says_what_goes_in_and_out(nano, nano_onnx):
     assert max(about["difference"].values()) < 1e-4
 
 
+@pytest.mark.slow
 def test_torch_export_of_any_size(plain, tiny_encoder, tmp_path):
     export(plain, tmp_path / "out", "torch", progress=False)
     assert "interpolate_pos_encoding" not in vars(plain.model.vision_model.embeddings)
@@ -126,6 +131,7 @@ def test_torch_export_of_any_size(plain, tiny_encoder, tmp_path):
     check_maps(tiny_encoder, tmp_path / "out", tmp_path / "found.npz")
 
 
+@pytest.mark.slow
 def test_onnx_of_one_size(plain, tmp_path):
     pytest.importorskip("onnxscript")
     about = export(plain, tmp_path / "out", "onnx", (28, 70), progress=False)
@@ -136,6 +142,7 @@ def test_onnx_of_one_size(plain, tmp_path):
         vision(np.zeros((1, 3, 56, 70), np.float32))
 
 
+@pytest.mark.slow
 def test_a_wrong_export_is_not_written(plain, tmp_path, monkeypatch):
     right = exportable.resize_matrix
     monkeypatch.setattr(exportable, "resize_matrix", lambda *arguments: right(*arguments).flip(1))

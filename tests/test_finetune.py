@@ -141,6 +141,7 @@ def test_lora_is_also_left_as_pefts_adapter(tiny_folder, tmp_path):
         torch.testing.assert_close(alone[name], value, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_base_in_half_precision_learns_in_whole_and_at_its_own_size(tiny_folder, tmp_path):
     base = tmp_path / "half"
     shutil.copytree(tiny_folder, base)
@@ -189,6 +190,7 @@ def test_the_base_decides_sizes_and_words(tiny_folder, tiny_encoder):
 # Stopping and going on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["full", "lora"])
 def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(tiny_folder, tmp_path, part):
     recipe = quick(tiny_folder, f"tuning.part={part}", "stages.0.steps=6", "grounding.weight=1")
@@ -448,6 +450,7 @@ def test_names_survive_gradient_accumulation(tiny_folder):
 # The whole of it, as a user has it
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_fifty_pictures_improves_retrieval(tmp_path, capsys):
     """Fifty captioned pictures unlike anything the bundled encoder has seen, and fifty others to be found."""
     write(tmp_path / "train", 50, size=56)

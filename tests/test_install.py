@@ -42,6 +42,7 @@ def installed(tmp_path_factory):
     return place / "site"
 
 
+@pytest.mark.slow
 def test_the_installed_command_answers_from_any_folder_without_a_network(installed, tmp_path):
     (entry,) = installed.glob("*.dist-info/entry_points.txt")
     assert "tipsv2 = tipsv2.__main__:main" in entry.read_text("utf-8")

@@ -70,6 +70,7 @@ def test_when_a_run_is_sampled(fields, steps):
     assert [step for step in range(chosen.steps + 1) if monitor.due(chosen, step)] == steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["scenes", "own"])
 def test_training_does_not_notice_that_it_is_sampled(data, own, tokenizer, tmp_path):
     """Bit for bit the same losses and weights with a sample at every step and with none, where nothing is left."""
@@ -87,6 +88,7 @@ def test_training_does_not_notice_that_it_is_sampled(data, own, tokenizer, tmp_p
     assert state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_ones_own_images_under_their_queries(own, tokenizer, tmp_path, monkeypatch):
     (own / "001.txt").write_text("a picture of number one and of nothing else")
     titles, headed = [], monitor.headed
@@ -163,6 +165,7 @@ def fail(*_, **__):
     raise OSError("no space left")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 5, 10])
 def test_a_sample_a_run_died_in_is_made_on_resume(step, tokenizer, tmp_path, monkeypatch):
     """At the start, amid and at the end: the resumed run's metrics and pictures are those of one that never died."""

@@ -250,6 +250,7 @@ def test_norms_without_spread():
 # Patches and words in one map
 
 
+@pytest.mark.slow
 def test_map_keeps_clusters_apart_and_words_with_theirs():
     patches, centers = blobs(3, 25)
     gap = np.eye(16, dtype=np.float32)[10] * 2  # text lies elsewhere, and all of it in one direction

@@ -130,6 +130,7 @@ def small(monkeypatch):
     return rows
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_after_its_teacher_and_a_finished_run_is_left_alone(small, tmp_path):
     for row in small:
         reproduce.train_and_score(tmp_path, row, 1)
@@ -190,6 +191,7 @@ def test_the_committed_table_is_that_of_the_committed_records(tmp_path):
     assert tables.write(tmp_path) == (folder / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_encoder_of_other_settings_does_not_pass_for_the_rows(small, tmp_path, monkeypatch):
     start = small[0]
     reproduce.train_and_score(tmp_path, start, 1)

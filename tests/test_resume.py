@@ -37,6 +37,7 @@ def teachers(tmp_path_factory, tiny_folder):
     return unimodal.save(top / "unimodal", tiny_folder) | {"tipsv2": save_teacher(top / "encoder")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_twenty_steps_are_ten_and_ten(teachers, tmp_path, monkeypatch, case):
     name, fields = CASES[case]
@@ -76,6 +77,7 @@ def test_twenty_steps_are_ten_and_ten(teachers, tmp_path, monkeypatch, case):
 QUICK = ["stages.0.steps=4", "stages.0.batch_size=4", "warmup=1", "precision=fp32", "trackers=", "workers=0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_goes_on_by_its_folder_alone(tiny_folder, tmp_path, capsys, monkeypatch, number, status):
     command = ["finetune", "--base", str(tiny_folder), *QUICK, "tuning.part=lora", "tuning.rank=3", "seed=4"]

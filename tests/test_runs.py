@@ -34,6 +34,8 @@ from train.objectives import Objective
 from train.network.towers import build
 from train.recipe.overrides import override
 from train.network.tokenizer import train_tokenizer
+
+pytestmark = pytest.mark.processes
 run, resume, limit, fields = Path(sys.argv[1]), sys.argv[2] == "resume", int(sys.argv[3]), sys.argv[4:]
 torch.set_num_threads(1)
 recipe = override(recipes.get("smoke"), fields)
@@ -133,6 +135,7 @@ def wait_until(run, condition):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_saves(tmp_path, drive, number):
     """What a terminal's Ctrl-C and a cluster's scheduler send also reaches the workers."""
@@ -197,6 +200,7 @@ def test_a_killed_worker_is_a_sentence_wherever_it_was(delay):
         killer.join()
 
 
+@pytest.mark.slow
 def test_kill_9_then_resume_gives_the_same_weights(tmp_path, drive):
     whole = drive(tmp_path / "whole", fields=["save_every=2"])
     killed = drive(tmp_path / "killed", fields=["save_every=2"])

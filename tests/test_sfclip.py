@@ -209,6 +209,7 @@ def test_fields_that_cannot_be_are_refused(folders):
 # whole runs
 
 
+@pytest.mark.slow
 def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(folders, tmp_path):
     recipe, objective, tokenizer, _ = setting(folders)
     fit(recipe, objective, tokenizer, tmp_path / "whole", show=False)
@@ -256,6 +257,7 @@ def step(objective, batch, stage):
     return {k: v.item() for k, v in terms.items()}, gradients
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(folders, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -272,6 +274,7 @@ def test_two_processes_are_one(folders, tmp_path):
             assert torch.allclose(found[name], gradient, atol=2e-5 * gradient.abs().max() + 1e-8), name
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_says_what_is_wrong(folders, tmp_path, capsys):
     out = ["--out", str(tmp_path / "run"), "--recipe", "sfclip"]
     assert main(["sfclip", *out]) == 2

@@ -18,6 +18,8 @@ from train.recipe.overrides import override
 from train.run import checkpoint, loop, monitor, sharded_checkpoint, shown
 from train.run.loop import _optimizer, fit
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
 FIELDS = [
     *("precision=fp32", "tower.vocabulary=400", "trackers=", "workers=0", "save_every=3", "sample_every=1000"),
@@ -213,6 +215,7 @@ def test_checkpoint_and_export_are_those_of_any_run(runs):
         assert torch.equal(value, objective.model.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_one_process_has_nothing_to_divide(tmp_path, monkeypatch):
     monkeypatch.setattr(monitor, "SCENES", 1)
     for sharding in ("none", "full"):

@@ -86,6 +86,7 @@ def test_a_refusal_comes_back_as_its_sentence(zero, tiny_folder, picture):
         encoder.encode_layers(picture, [99])
 
 
+@pytest.mark.slow
 def test_the_budget_still_lets_go_of_lent_encoders(zero, tiny_folder):
     import gc
 

@@ -206,6 +206,7 @@ def start(tokenizer, *fields):
     return recipe, Objective(recipe, build(recipe, 400)), Batches(recipe, tokenizer)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields", [("sparc.width=20",), ("sparc.caption=web", "sparc.reduction=captions"), ("sparc.features=values",)]
 )
@@ -287,6 +288,7 @@ def quarters(count, generator):
     return {"image": image, **captions, **masks}, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("global_weight", [0.5, 0])
 def test_words_find_their_patches_only_with_the_global_loss(global_weight):
     """From captions of whole pictures coloured patches come to be nearest to their colour's word.

@@ -89,6 +89,7 @@ def said(answer: dict) -> str:
     return json.dumps(answer["output"])
 
 
+@pytest.mark.slow
 def test_every_handler_refuses_every_path_but_ones_own(served, come, tmp_path):
     page, _ = served
     owner, thief = come("127.0.0.2"), come("127.0.0.3")
@@ -142,6 +143,7 @@ WRONG = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_handler_answers_forty_wrong_values_in_a_sentence(served, come, capfd, caplog):
     page, _ = served
     visitor = come("127.0.0.3")

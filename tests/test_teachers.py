@@ -159,6 +159,7 @@ def test_own_tokens_start_as_the_mean_of_the_teachers_pieces(folders):
         assert torch.allclose(found[index], mean, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["teacher", "pieces"])
 def test_a_run_leaves_a_model_that_plain_transformers_opens(folders, tmp_path, words):
     """The inherited matrix and its map are one token embedding then, and the tokenizer is the one trained with."""

@@ -201,6 +201,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(places, tmp_path, monkeypatch):
     assert lines == again and len(lines) == 7
 
 
+@pytest.mark.slow
 def test_a_tower_goes_on_to_what_a_bridge_makes_of_its_targets(places, trained, tmp_path, monkeypatch):
     """--base keeps tower and vocabulary, takes the vectors that are there, and learns the other targets."""
     generator = torch.Generator().manual_seed(2)

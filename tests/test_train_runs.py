@@ -32,6 +32,8 @@ import sys
 from pathlib import Path
 from huggingface_hub import get_token
 from huggingface_hub.utils import build_hf_headers
+
+pytestmark = pytest.mark.processes
 out = Path(sys.argv[sys.argv.index("--out") + 1])
 told = f"{get_token()} {build_hf_headers().get('authorization')}"
 (out / f"token-{'--resume' in sys.argv}").write_text(told)
@@ -157,6 +159,7 @@ def test_folders_are_for_who_sits_at_the_machine(tab, tmp_path):
         tab.trainer.start(plan, None, Asker(marks=("a",)))
 
 
+@pytest.mark.slow
 def test_a_folder_is_where_the_app_was_started(tab, tmp_path, monkeypatch):
     write(tmp_path / "photos", 12, size=56)
     plan, begun = RunRequest("a", None, data="folder", folder="photos"), []

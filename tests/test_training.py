@@ -110,6 +110,7 @@ def test_equal_captions_of_a_batch_are_not_contrasted(recipe, tokenizer):
     assert terms["contrastive_web"].item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_captions_have_equal_keys_if_and_only_if_they_are_equal(tokenizer):
     texts = sorted({text for seed in range(200) for text in scenes.draw(seed, 56).captions.values()})
     texts += ["a dog a cat", "a cat a dog", "a", "a a", "a a a"]
@@ -167,6 +168,7 @@ def test_an_unknown_patch_loss_is_refused_before_the_first_step(recipe):
         pretraining(override(recipe, ["self_distillation.patches=maskd"]))
 
 
+@pytest.mark.slow
 def test_what_decays_and_how_fast_it_learns(recipe, tokenizer, tmp_path):
     objective = pretraining(recipe)
     groups = _optimizer(recipe, objective).param_groups
@@ -357,6 +359,7 @@ def test_tokenizer_keeps_commas_apart_and_reads_anything(tokenizer, tmp_path):
         train_tokenizer(WORDS, 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make, fields",
     [
@@ -398,6 +401,7 @@ def test_stop_and_resume_is_bit_for_bit_the_uninterrupted_run(recipe, tokenizer,
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_model_that_transformers_opens(recipe, tokenizer, tmp_path):
     folder = fit(recipe, objective := pretraining(recipe), tokenizer, tmp_path / "run", show=False)
     model, report = Tipsv2Model.from_pretrained(folder, output_loading_info=True)
@@ -411,6 +415,7 @@ def test_a_run_leaves_a_model_that_transformers_opens(recipe, tokenizer, tmp_pat
     assert (tmp_path / "run" / "samples" / f"step-{recipe.steps:07d}.png").exists()
 
 
+@pytest.mark.slow
 def test_the_whole_objective_can_learn_one_batch_by_heart(recipe, tokenizer):
     objective = pretraining(recipe)
     batch, stage = Batches(recipe, tokenizer)[4], recipe.stages[1]
@@ -437,6 +442,7 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(recipe, tokenizer, tmp_p
     assert checkpoint.latest(tmp_path / "run").name == "step-0000004"
 
 
+@pytest.mark.slow
 def test_used_folders_and_changed_recipes_are_refused(recipe, tokenizer, tmp_path):
     run = tmp_path / "run"
     fit(recipe, pretraining(recipe), tokenizer, run, show=False)
@@ -539,6 +545,7 @@ def test_without_milestones_two_checkpoints_stay(recipe, tmp_path):
     assert [place.name[-1] for place in sorted((tmp_path / "checkpoints").iterdir())] == ["2", "3"]
 
 
+@pytest.mark.slow
 def test_command_line_says_what_is_wrong(capsys, tmp_path):
     out = str(tmp_path / "x")
     for arguments, hint in (
@@ -565,6 +572,7 @@ def test_dry_run_prints_the_resolved_recipe(capsys, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_curves_place_every_number_at_the_images_seen(recipe, tokenizer, tmp_path):
     fit(recipe, pretraining(recipe), tokenizer, tmp_path / "run", show=False)
     series, count = curves.read(tmp_path / "run")
