@@ -158,7 +158,8 @@ class TestInABrowser:
 
         stand_in = types.ModuleType("demos.stand_in")
         stand_in.TITLE, stand_in.tab = "Runs", tab
-        monkeypatch.setitem(sys.modules, "demos.stand_in", stand_in)
+        monkeypatch.setitem(sys.modules, "demos.stand_in", types.ModuleType("demos.stand_in"))
+        monkeypatch.setitem(sys.modules, "demos.stand_in.tab", stand_in)
         yield from serving(["stand_in", "inside", "compare"], tiny_folder)
 
     def test_a_run_reaches_every_menu_and_opens_where_it_is_wanted(self, visit):

@@ -257,10 +257,10 @@ def test_where_training_is_off_the_page_gives_the_command(serving, tiny_folder, 
     context = browser.new_context(viewport={"width": 1000, "height": 900})
     page = context.new_page()
     page.goto(next(served))
-    expect(page.locator(".tips-instead")).to_contain_text("switched off", timeout=60_000)
+    expect(page.locator(".tips-instead")).to_contain_text("switched off", timeout=180_000)
     page.get_by_label("Steps").fill("33")
     page.get_by_label("Steps").press("Tab")
-    expect(page.locator(".tips-command code")).to_contain_text("stages.0.steps=33", timeout=60_000)
+    expect(page.locator(".tips-command code")).to_contain_text("stages.0.steps=33", timeout=180_000)
     expect(page.get_by_role("button", name="Start")).to_have_count(0)
     context.close()
     next(served, None)
@@ -268,7 +268,7 @@ def test_where_training_is_off_the_page_gives_the_command(serving, tiny_folder, 
 
 def serve_apart(tiny_folder, runs, port):
     """The app as a process of its own, which can be killed."""
-    code = "from demos.launch import run; run(['train', 'compare', 'heatmap'])"
+    code = "from demos.launch import run; run(['train', 'compare', 'ask'])"
     given = ["--model", str(tiny_folder), "--runs", str(runs), "--port", str(port), "--device", "cpu"]
     app = subprocess.Popen([sys.executable, "-c", code, *given], cwd=ROOT, start_new_session=True)
 
