@@ -78,11 +78,12 @@ def test_the_clock_saves_beside_the_steps_and_changes_nothing(tmp_path, monkeypa
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows closes no terminals")
 def test_a_closed_terminal_asks_to_save_but_not_under_nohup():
-    with StopFlag() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.asked == signal.SIGHUP
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may themselves run under nohup
     try:
+        with StopFlag() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.asked == signal.SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with StopFlag() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stop.asked
