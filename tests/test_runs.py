@@ -24,6 +24,7 @@ from train.run import checkpoint
 from train.run.loop import StopFlag, fit
 from train.run.start import prepare
 
+pytestmark = pytest.mark.processes
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
 DRIVER = """
 import resource, sys, torch
@@ -34,8 +35,6 @@ from train.objectives import Objective
 from train.network.towers import build
 from train.recipe.overrides import override
 from train.network.tokenizer import train_tokenizer
-
-pytestmark = pytest.mark.processes
 run, resume, limit, fields = Path(sys.argv[1]), sys.argv[2] == "resume", int(sys.argv[3]), sys.argv[4:]
 torch.set_num_threads(1)
 recipe = override(recipes.get("smoke"), fields)

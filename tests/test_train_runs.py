@@ -27,13 +27,12 @@ from demos.train.tab import TrainHandlers
 from train.recipe import recipes
 from train.recipe.overrides import override
 
+pytestmark = pytest.mark.processes
 ASKER = """\
 import sys
 from pathlib import Path
 from huggingface_hub import get_token
 from huggingface_hub.utils import build_hf_headers
-
-pytestmark = pytest.mark.processes
 out = Path(sys.argv[sys.argv.index("--out") + 1])
 told = f"{get_token()} {build_hf_headers().get('authorization')}"
 (out / f"token-{'--resume' in sys.argv}").write_text(told)
