@@ -13,7 +13,7 @@ from demos.backend import belongings
 from demos.ui import controls
 from demos.ui.examples import every_example
 from demos.ui.verdicts import never_seen
-from demos.ui.workspace import example_of
+from demos.ui.workspace import MOST_WORDS, carried, example_of
 from tipsv2.checkpoints.bundled import DRAWINGS, PHOTOGRAPHS
 from tipsv2.checkpoints.catalogue import find
 
@@ -43,6 +43,12 @@ def test_an_encoder_that_never_saw_a_photograph_says_so(tmp_path):
     assert not never_seen([nano], kept[DRAWINGS]) and not never_seen([s14, unknown], kept[PHOTOGRAPHS])
     Image.new("RGB", (30, 20)).save(tmp_path / "own.png")
     assert "if this is a photograph" in never_seen([nano], controls.keep(tmp_path / "own.png", "somebody"))
+
+
+def test_only_words_are_carried_from_tab_to_tab():
+    assert carried(["a dog", 3, {"a": 1}, None, "x" * 10_000, "grass"]) == ["a dog", "grass"]
+    assert carried({"a": 1}) == carried("a dog") == carried(None) == []
+    assert len(carried(["a dog"] * 10_000)) == MOST_WORDS
 
 
 def test_one_upload_and_its_words_are_in_every_tab(visit, tmp_path):

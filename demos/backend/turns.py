@@ -1,6 +1,6 @@
 """Work that costs seconds, shared fairly: one pass through a model at a time, and whoever has used least comes next.
 
-Several handlers run at once (`common.MODEL_WORK`); where they need a network they take turns. Texts go through a slice
+Several handlers run at once (`MODEL_WORK`); where they need a network they take turns. Texts go through a slice
 at a time, so that a long list holds nobody up for longer than a slice takes. Whoever has gone gets no further turn.
 
     share(encoder, ("encode_pixels", "encode_layers"), texts="embed_prompts")

@@ -32,7 +32,7 @@ class Taken:
     python: str = ""  # against tipsv2's public functions, for demos.export.snippets.IMAGE
     command: str = ""
     model: str = ""  # the encoder's name
-    image: str = ""  # the path in the tab's State, see `common.keep`: its stem becomes part of file names
+    image: str = ""  # the path in the tab's State, see `controls.keep`: its stem becomes part of file names
 
 
 def slug(text: str) -> str:

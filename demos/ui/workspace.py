@@ -17,8 +17,10 @@ from gradio.events import Dependency
 
 from demos.backend import belongings
 from demos.export.files import slug
+from demos.ui.controls import MAX_TEXT
 from demos.ui.examples import Example, every_example
 
+MOST_WORDS = 50  # that are carried from tab to tab
 QUIET = dict(show_progress="hidden", api_visibility="private", trigger_mode="multiple")
 
 
@@ -28,6 +30,12 @@ def example_of(path: str | None) -> Example | None:
         return None
     stem = Path(path).stem
     return next((example for example in every_example() if slug(example.path.stem) == stem), None)
+
+
+def carried(chosen: object) -> list[str]:
+    """The words of a field, as far as they are words: a client may send anything, and the page keeps it."""
+    words = chosen if isinstance(chosen, list) else []
+    return [word for word in words if isinstance(word, str) and len(word) <= MAX_TEXT][:MOST_WORDS]
 
 
 class Workspace:
@@ -64,7 +72,7 @@ class Workspace:
         for event in given:
             event.then(lambda path: path or "", image, self.picture, **QUIET)
         if words is not None:
-            words.change(lambda chosen: chosen, words, self.words, queue=False, **QUIET)
+            words.change(carried, words, self.words, queue=False, **QUIET)
 
         def take(picture: str | None, wanted: list[str] | None, held: str | None, count: int, *asked) -> list[Any]:
             new = picture is not None and picture != (held or "")
