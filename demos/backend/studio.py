@@ -30,7 +30,8 @@ from tipsv2.images import MAX_ASPECT, ImageError, fit_size, open_image
 if TYPE_CHECKING:
     from PIL import Image
 
-    from tipsv2.network.encoder import Encoder, ImageFeatures
+    from tipsv2.network.encoder import Encoder
+    from tipsv2.network.view import ImageFeatures
 
 KEEP_IMAGES = 12  # per visitor, an image counting once for every encoder and resolution: a slider over a run's steps
 KEEP_BYTES = 2_000_000_000  # of images and features, all visitors together: g/14 makes 200 MB of a large image
@@ -146,8 +147,10 @@ class Studio:
         self, visitor: str, encoder: Encoder, path: str | Path, resolution: int | None = None, windows: bool = False
     ) -> Seen:
         """The features of an image file at a short side of `resolution` pixels, from this visitor's memory if they are
-        there. windows: looked at through `tipsv2.network.windows`. Raises ImageError.
+        there. windows: looked at through windows, see `tipsv2.network.view`. Raises ImageError.
         """
+        from tipsv2.network.view import View, windowed
+
         wanted = int(resolution or encoder.info.resolution)
         belongings.claim(visitor, path)
         key = (visitor, _fingerprint(path), encoder.info.name, wanted, windows)
@@ -156,12 +159,7 @@ class Studio:
         if seen is None:
             image, given = open_shown(path)
             affordable = self.affordable(image.size, wanted, encoder.patch_size)
-            if windows:
-                from tipsv2.network.windows import encode_windows
-
-                features = encode_windows(encoder, image, affordable)
-            else:
-                features = encoder.encode_image(image, affordable)
+            features = encoder.look(image, windowed(encoder, affordable) if windows else View(affordable))
             seen = Seen(image, features, affordable, given)
         with self._visiting:
             self._seen[key] = seen

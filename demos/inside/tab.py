@@ -35,10 +35,12 @@ class Insides:
 
     def patches(self, image, layer, model, features, resolution, who):
         """-> (Seen, patches [h, w, D], layer number). layer: 1 to the encoder's last, which is also what 0 means."""
+        from tipsv2.analysis.heatmap import pick_features
+
         encoder = self.studio.encoder(model)
         seen = self.studio.encode(who, encoder, image, resolution)
         layer = int(layer or 0) or encoder.num_layers
-        return seen, self.memory.grid(who, seen, encoder, layer, features), layer
+        return seen, pick_features(self.memory.features(who, seen, encoder, layer), features), layer
 
     def map(self, seen: Seen, grid, layer, model, features, words, neighbors, gap, who, ask=False, progress=None):
         """-> (places of the patches [h, w, 2], places of the words [N, 2]), remembered or drawn; None if drawing would
@@ -91,14 +93,16 @@ class Insides:
             return inside_views.clusters(seen.image, found.labels, found.shares, palette), note
         if view == "norms":
             return inside_views.norms(seen.image, *inside_work.norms(grid), views.color_bar("viridis")), note
-        from tipsv2.analysis.heatmap import similarity
+        from tipsv2.analysis.heatmap import patch_maps
 
         words = controls.texts(words, "word", MAX_WORDS)
         found = self.map(seen, grid, layer, model, features, words, neighbors, gap, who, ask, progress)
         if found is None:
             return inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.mapper.ready), note
         painted = inside_work.pixel_colors(seen.image, shape) if colors == "pixels" else inside_work.principal(grid)[2]
-        cosines = similarity(grid, self.studio.encoder(model).encode_text(words)).numpy()
+        encoder = self.studio.encoder(model)
+        looked = self.memory.features(who, seen, encoder, layer)
+        cosines = patch_maps(looked, encoder.encode_text(words), features).numpy()
         return inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines, features == "final"), note
 
     def draw_map(self, request: gr.Request, progress=gr.Progress(), *inputs) -> tuple[str, str]:  # noqa: B008

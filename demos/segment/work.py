@@ -114,15 +114,8 @@ class Divider:
 
     def divide(self, image: str, question: Question, model: str | None, who: str, full: bool = False) -> Regions:
         """Label every pixel, at the size drawn or (full) of the image. The same question again costs nothing."""
-        from tipsv2.analysis.heatmap import similarity
-        from tipsv2.analysis.segmentation import (
-            class_table,
-            class_verdicts,
-            divide,
-            nearest_of,
-            seen_only,
-            words_of_classes,
-        )
+        from tipsv2.analysis.heatmap import pick_features
+        from tipsv2.analysis.segmentation import class_shares, class_verdicts, label, seen_only, words_of_classes
         from tipsv2.analysis.verdict import calibration_of
 
         encoder = self.studio.encoder(model)
@@ -132,22 +125,24 @@ class Divider:
         key = ("regions", replace(question, layer=layer, windows=windows))
         found = None if full else self.memory.map(who, seen, key)
         if found is None:
-            names, every = question.names, [*question.names, *question.others]
-            words, owners = words_of_classes(every)
-            grid = self.memory.grid(who, seen, encoder, layer, question.features)
-            maps = nearest_of(similarity(grid, encoder.encode_text(words, question.templates)), owners, len(every))
+            names = question.names
+            words, owners = words_of_classes([*names, *question.others])
+            text = encoder.encode_text(words, question.templates)
+            features = self.memory.features(who, seen, encoder, layer)
+            grid = tuple(pick_features(features, question.features).shape[:2])
             size = seen.features.size if full else views.display_size(*seen.image.size)
             verdicts = class_verdicts(encoder, seen.features.values, names)
-            shown, threshold = maps, question.threshold
+            there, threshold = None, question.threshold
             if question.background == "verdict":
                 last = layer == encoder.num_layers and question.features == "values"
-                shown, threshold = seen_only(encoder, maps, verdicts, last)
-            segments = self._superpixels(who, seen, encoder, tuple(grid.shape[:2])) if question.sharp else None
-            labels, scores = divide(shown, len(names), size, threshold, segments)
-            table = class_table(maps[: len(names)], labels, scores)
+                there, threshold = seen_only(encoder, verdicts, last)
+            segments = self._superpixels(who, seen, encoder, grid) if question.sharp else None
+            told = label(features, text, question.features, owners, len(names), threshold, there, segments, size)
+            labels, scores = told.labels.numpy(), told.scores.numpy()
             own = scores[labels < 0]
             mean = float(own.mean()) if own.size else float("nan")
-            found = (tuple(grid.shape[:2]), layer, labels.astype(np.int16), *table, mean, tuple(verdicts))
+            table = (*class_shares(labels, scores, len(names)), told.peaks.double().numpy())
+            found = (grid, layer, labels.astype(np.int16), *table, mean, tuple(verdicts))
             found = (*found, calibration_of(encoder.info))
             if full:
                 return Regions(seen, question, *found, scores)
