@@ -60,7 +60,7 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
         "processes: see --auth-file",
     )
     add("--auth-file", metavar="FILE", help="the same from a file with a line USER:PASSWORD for each person")
-    add("--memory", type=num_bytes, metavar="SIZE", help="for loaded encoders, such as 6GB (default: most of the free)")
+    add("--memory", type=num_bytes, metavar="SIZE", help="for loaded models, such as 6GB (default: most of the free)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps (default: the fastest one found)")
     add("--host", help="address to listen on; 0.0.0.0 for every machine in the network (default: 127.0.0.1)")
     add(

@@ -441,7 +441,7 @@ def test_the_code_and_the_command_make_the_picture(tab, picture, tiny_folder, tm
         scope = {"ENCODER": tab.studio.encoder()}
         exec(code, scope)  # what a visitor would run
         for name, values in np.load("segmentation.npz").items():
-            # layers below the last are kept in float16 (demos/backend/layers.py)
+            # layers below the last are kept in float16 (demos/backend/studio.py)
             np.testing.assert_allclose(values, taken.arrays[name], atol=1e-4 if "layer" in changes else 1e-5)
         np.testing.assert_array_equal(np.asarray(Image.open("segmentation.png")), taken.pictures["overlay"])
         assert bool(taken.command) == (number != 1)

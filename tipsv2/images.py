@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535  # pixels, as in JPEG: a strip of few rows and millions of columns costs gigabytes on its way through
 MAX_RESOLUTION = 4096
+MAX_PATCHES = 16_384  # as many as the official Space allows, 1792 x 1792 pixels; more needs minutes on a CPU
 OPEN_BATCHES = 8  # how many batches of pictures of different sizes are kept in memory until they are full
 MAX_ASPECT = 4  # long side of the network's input, in short sides
 

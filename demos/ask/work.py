@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from demos.backend.layers import LayerMemory
 from demos.backend.studio import Seen, Studio
 from demos.ui import controls
 
@@ -87,11 +86,10 @@ class Answer:
 
 
 class Asker:
-    """Answers questions. It holds the studio it shares with the other tabs, and remembers layers itself."""
+    """Answers questions. It holds nothing but the studio it shares with the other tabs."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
-        self.layers = LayerMemory()
 
     def look(self, question: Question, who: str, path: str | None = None) -> tuple[Seen, ImageFeatures, str]:
         """What is asked, of the image or of `path` -> (Seen, features, their kind); encoded if `who` has not yet."""
@@ -99,7 +97,7 @@ class Asker:
         layer = layer_number(question.features)
         if layer is not None:
             seen = self.studio.encode(who, encoder, path, question.resolution)
-            return seen, self.layers.features(who, seen, encoder, layer), "final"
+            return seen, self.studio.layer(seen, encoder, layer), "final"
         seen = self.studio.encode(who, encoder, path, question.resolution, question.windows)
         return seen, seen.features, question.features
 

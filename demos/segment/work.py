@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demos.backend.layers import LayerMemory
 from demos.backend.studio import Seen, Studio
 from demos.segment.truth import Truth, placed
 from demos.ui import controls, views
@@ -106,11 +105,10 @@ def ask(
 
 
 class Divider:
-    """Answers questions: images are the studio's, layers and the last answers are remembered here."""
+    """Answers questions. It holds nothing but the studio it shares with the other tabs."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
-        self.memory = LayerMemory()
 
     def divide(self, image: str, question: Question, model: str | None, who: str, full: bool = False) -> Regions:
         """Label every pixel, at the size drawn or (full) of the image. The same question again costs nothing."""
@@ -123,12 +121,12 @@ class Divider:
         windows = question.windows and layer == encoder.num_layers
         seen = self.studio.encode(who, encoder, image, question.resolution, windows)
         key = ("regions", replace(question, layer=layer, windows=windows))
-        found = None if full else self.memory.map(who, seen, key)
+        found = None if full else seen.recall(key)
         if found is None:
             names = question.names
             words, owners = words_of_classes([*names, *question.others])
             text = encoder.encode_text(words, question.templates)
-            features = self.memory.features(who, seen, encoder, layer)
+            features = self.studio.layer(seen, encoder, layer)
             grid = tuple(pick_features(features, question.features).shape[:2])
             size = seen.features.size if full else views.display_size(*seen.image.size)
             verdicts = class_verdicts(encoder, seen.features.values, names)
@@ -136,7 +134,7 @@ class Divider:
             if question.background == "verdict":
                 last = layer == encoder.num_layers and question.features == "values"
                 there, threshold = seen_only(encoder, verdicts, last)
-            segments = self._superpixels(who, seen, encoder, grid) if question.sharp else None
+            segments = self._superpixels(seen, encoder, grid) if question.sharp else None
             told = label(features, text, question.features, owners, len(names), threshold, there, segments, size)
             labels, scores = told.labels.numpy(), told.scores.numpy()
             own = scores[labels < 0]
@@ -146,17 +144,17 @@ class Divider:
             found = (*found, calibration_of(encoder.info))
             if full:
                 return Regions(seen, question, *found, scores)
-            self.memory.keep_map(who, seen, key, found)
+            self.studio.remember(seen, key, found)
         return Regions(seen, question, *found)
 
-    def _superpixels(self, who: str, seen: Seen, encoder, grid: tuple[int, int]) -> np.ndarray:
+    def _superpixels(self, seen: Seen, encoder, grid: tuple[int, int]) -> np.ndarray:
         """Of a picture, found once: every further question about it is answered with them."""
         from tipsv2.analysis.sharp_edges import superpixels
 
-        segments = self.memory.map(who, seen, ("superpixels",))
+        segments = seen.recall("superpixels")
         if segments is None:
             segments = superpixels(seen.image, grid, encoder.patch_size)
-            self.memory.keep_map(who, seen, ("superpixels",), segments)
+            self.studio.remember(seen, "superpixels", segments)
         return segments
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from cachetools import LRUCache
 
 from tipsv2.checkpoints import bundled
 from tipsv2.checkpoints.catalogue import (
@@ -62,7 +62,7 @@ class Encoder:
         self.temperature = float(model.temperature.detach())  # image-text logits are cosines divided by it
         self.nbytes = sum(each.nbytes for each in model.parameters())  # of the weights, packed by `cpu` or not
         self.digest = digest_of(model)
-        self._texts: OrderedDict[tuple[str, tuple[str, ...]], torch.Tensor] = OrderedDict()
+        self._texts: LRUCache = LRUCache(TEXT_CACHE_SIZE)  # (text, templates) -> row [D]
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -149,9 +149,8 @@ class Encoder:
         found = {}
         with self._lock:
             for text in texts:
-                if (text, frames) in self._texts:
-                    self._texts.move_to_end((text, frames))
-                    found[text] = self._texts[text, frames]
+                if (row := self._texts.get((text, frames))) is not None:
+                    found[text] = row
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         if missing:
             key = text_cache.key_of(self.info, self.dtype, frames, missing) if keep else ""
@@ -166,8 +165,6 @@ class Encoder:
             with self._lock:
                 for text in missing:
                     self._texts[text, frames] = found[text]
-                while len(self._texts) > TEXT_CACHE_SIZE:
-                    self._texts.popitem(last=False)
         return torch.stack([found[text] for text in texts])
 
     def forget_texts(self) -> None:
