@@ -93,7 +93,9 @@ class Shelf:
                 found = self._use(info, kind)  # somebody else may have loaded it while we waited
                 if found is None:
                     self.drop(info.name, kind)
-                    self.make_room(info, keep, others, kind)
+                    with self._lock:
+                        for key in self.would_evict(info, keep, others, kind):
+                            del self._loaded[key]
                     stamp, found = _stamp(info), self._load(info) if kind == ENCODER else self._load_heads(info)
                     with self._lock:
                         self._loaded[kind, info.name] = stamp, found
@@ -112,21 +114,11 @@ class Shelf:
         with self._lock:
             self._loaded.pop((kind, name), None)
 
-    def make_room(
-        self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = (), kind: str = ENCODER
-    ) -> None:
-        """Let go of what was not used longest until the model fits beside those in `keep`. Raises ModelError, with
-        nothing let go, if it does not.
-        """
-        with self._lock:
-            for key in self.would_evict(info, keep, others, kind):
-                del self._loaded[key]
-
     def would_evict(
         self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = (), kind: str = ENCODER
     ) -> list[tuple[str, str]]:
-        """(kind, name) of those that `make_room` would let go of. Raises ModelError if the model does not fit whatever
-        goes.
+        """(kind, name) of those that would go for this model, the least recently used first. Raises ModelError if it
+        does not fit beside those in `keep` whatever goes.
         """
         with self._lock:
             need = weight_bytes(info, self.device, kind)
