@@ -36,9 +36,7 @@ def started(monkeypatch):
         monkeypatch.setattr(
             page,
             "build",
-            lambda *given: (
-                built.append(given[3]) or Page()
-            ),
+            lambda *given: built.append(given[3]) or Page(),
         )
         monkeypatch.setattr(launch, "launch", lambda page, **options: served.update(options))
         launch.run(["train"], argv=[*flags])
