@@ -21,11 +21,12 @@ from demos.ask.tab import Heatmaps, as_sentence, default_threshold
 from demos.ask.work import MAX_TEMPLATES, Question, layer_number, templates_of
 from demos.backend.studio import Studio
 from tipsv2.analysis import verdict
-from tipsv2.analysis.heatmap import heatmap, patch_similarity, to_pixels
+from tipsv2.analysis.heatmap import heatmap, patch_maps, patch_similarity, peak, to_pixels
 from tipsv2.analysis.regions import at_share, find_regions
 from tipsv2.analysis.verdict import Calibration, judge
 from tipsv2.analysis.words import vocabulary, word_maps
 from tipsv2.checkpoints.bundled import DRAWINGS, PHOTOGRAPHS
+from tipsv2.network.view import View
 
 SENTENCE = "a red dog on grass"
 
@@ -206,7 +207,7 @@ def test_every_kind_of_encoder_has_a_vocabulary():
 
 
 def test_a_peak_is_one_number_wherever_it_is_asked_for(tab, picture, tmp_path, tiny_folder):
-    """/heatmap, /regions, the command line and a comparison of two encoders: the highest cosine of any patch."""
+    """/heatmap, /regions, verdicts, the command line and a comparison of two encoders: the highest cosine of a patch."""
     from tipsv2.__main__ import main
     from tipsv2.analysis.alignment import compare
 
@@ -221,6 +222,9 @@ def test_a_peak_is_one_number_wherever_it_is_asked_for(tab, picture, tmp_path, t
     assert (row["peak"], row["mean"]) == pytest.approx((scores["peak"], scores["mean"]), abs=1e-6)
     found = compare(encoder, encoder, picture, ["dog"], features=("values", "final"), resolutions=(42, 42)).scores[0][0]
     assert (found.peak, found.x, found.y) == (pytest.approx(row["peak"]), row["x"], row["y"])
+    features = encoder.look(picture, View(42))
+    (dog,) = patch_maps(features, encoder.encode_text(["dog"]))
+    assert judge(encoder, features.values, ["dog"])[0].peak == peak(dog).score == pytest.approx(row["peak"])
     assert heatmap(encoder, picture, ["dog"], resolution=42).max() < row["peak"] - 1e-4  # no pixel is as high
 
 
