@@ -207,7 +207,7 @@ def test_every_kind_of_encoder_has_a_vocabulary():
 
 
 def test_a_peak_is_one_number_wherever_it_is_asked_for(tab, picture, tmp_path, tiny_folder):
-    """/heatmap, /regions, verdicts, the command line and a comparison of two encoders: the highest cosine of a patch."""
+    """/heatmap, /regions, verdicts, the command line, a comparison of two encoders: the highest cosine of a patch."""
     from tipsv2.__main__ import main
     from tipsv2.analysis.alignment import compare
 

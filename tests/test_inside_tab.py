@@ -177,6 +177,7 @@ def test_layers_are_one_for_all_tabs_and_go_with_the_image(tab, picture, monkeyp
     ask = dict(templates="none", features="values", layer=1, windows=False, background="none", threshold=0, words="")
     Divider(studio).divide(picture, segment_question("dog, cat", **ask, resolution=56), None, "a")
     assert seen.num_bytes > 2 * seen.features.patches.nbytes * 2 and len(seen.answers) == 1
+    assert studio._seen._visitors["a"].currsize == seen.num_bytes  # what was added later counts
     studio.forget("a")
     assert not studio._seen.keys()
 
