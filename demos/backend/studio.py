@@ -76,7 +76,7 @@ class Studio:
     """Loaded encoders and encoded images.
 
     first: the encoders to open with, the first one is shown first; device: as in `tipsv2.load`; runs: a folder of
-    training runs, whose finished ones are on offer; memory: bytes for loaded encoders, see `Shelf`.
+    training runs, whose finished ones are on offer; memory: bytes for loaded models, see `Shelf`.
     """
 
     def __init__(
