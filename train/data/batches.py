@@ -55,8 +55,7 @@ class Batches(Dataset):
                     + ": set one of them so that it does."
                 )
         self.recipe, self.tokenizer, self.rank, self.world = recipe, tokenizer, rank, world
-        masked_distillation = recipe.sfclip.vision_weight or recipe.sfclip.text_weight
-        self.hidden = Hidden(recipe, tokenizer) if masked_distillation else None
+        self.hidden = Hidden(recipe, tokenizer) if recipe.sfclip.works(recipe.stages) else None
         self.drawn = recipe.data.source == "scenes"
         self.source = (DrawnScenes if self.drawn else CaptionedImages)(recipe, rank, world)
         if recipe.patch_labels.weight:
@@ -97,7 +96,7 @@ class Batches(Dataset):
             batch[f"{role}_ids"], batch[f"{role}_mask"] = tokens["input_ids"], tokens["attention_mask"]
         if stage.local_crops:
             batch["local"] = local_crops(images, stage.local_crops, stage.local_size, generator)
-        if stage.mask_ratio and (stage.patch_weight or self.recipe.distillation.weight):
+        if self.recipe.needs(stage).masked:
             batch["masked"] = random_mask(len(images), (stage.size // PATCH) ** 2, stage.mask_ratio, generator)
         if self.hidden is not None:
             batch |= self.hidden(batch, samples.captions, generator)

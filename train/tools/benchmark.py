@@ -22,8 +22,9 @@ from train.data.batches import Batches, BatchStream
 from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives import Objective
+from train.objectives.self_distillation import SelfDistillation
 from train.recipe import recipes
-from train.recipe.settings import PATCH, Recipe, SelfDistillation, Stage
+from train.recipe.settings import PATCH, Recipe, Stage
 from train.run import cost
 from train.run.loop import _optimizer, chosen_precision
 from train.tools.kept_speed import images_per_second

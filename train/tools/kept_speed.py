@@ -26,8 +26,9 @@ from train.data.sentence_vectors import Bridge
 from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives.kept import KeptObjective
+from train.objectives.soft_names import SoftNames
+from train.objectives.whole_names import WholeNames
 from train.recipe import recipes
-from train.recipe.kept_settings import SoftNames, WholeNames
 from train.recipe.settings import Recipe, Tower
 from train.run import checkpoint
 
