@@ -27,10 +27,11 @@ from train.data.labels import patch_classes, patch_labels
 from train.data.views import Window
 from train.network import tuning
 from train.objectives import Objective, losses
+from train.parallel.signals import Stopped
 from train.recipe import recipes, settings
 from train.recipe.overrides import override
 from train.run import checkpoint, monitor
-from train.run.loop import Stopped, fit
+from train.run.loop import fit
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["stages.0.steps=3", "stages.0.batch_size=4", "warmup=1", "precision=fp32", "workers=0", "save_every=1000"]

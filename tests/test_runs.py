@@ -18,10 +18,11 @@ from train.data.batches import Batches, BatchStream
 from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives import Objective
+from train.parallel.signals import StopFlag
 from train.recipe import recipes
 from train.recipe.overrides import override
 from train.run import checkpoint
-from train.run.loop import StopFlag, fit
+from train.run.loop import fit
 from train.run.start import prepare
 
 pytestmark = pytest.mark.processes
@@ -30,7 +31,8 @@ DRIVER = """
 import resource, sys, torch
 from pathlib import Path
 from train.recipe import recipes
-from train.run.loop import Stopped, fit
+from train.parallel.signals import Stopped
+from train.run.loop import fit
 from train.objectives import Objective
 from train.network.towers import build
 from train.recipe.overrides import override

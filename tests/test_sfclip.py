@@ -18,10 +18,11 @@ from train.__main__ import main
 from train.data.batches import Batches
 from train.data.masking import random_words
 from train.objectives import losses
+from train.parallel.signals import Stopped
 from train.recipe import bounds
 from train.recipe.overrides import override
 from train.run import checkpoint
-from train.run.loop import Stopped, fit
+from train.run.loop import fit
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,12 @@ from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives import Objective
 from train.objectives.view import caption_keys
+from train.parallel.signals import Stopped
 from train.recipe import recipes
 from train.recipe.overrides import override
 from train.run import checkpoint
-from train.run.loop import Stopped, _optimizer, fit
+from train.run.loop import fit
+from train.run.step import optimizer_of
 from train.tools import curves
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
@@ -176,7 +178,7 @@ def test_an_unknown_patch_loss_is_refused_before_the_first_step(recipe):
 @pytest.mark.slow
 def test_what_decays_and_how_fast_it_learns(recipe, tokenizer, tmp_path):
     objective = pretraining(recipe)
-    groups = _optimizer(recipe, objective).param_groups
+    groups = optimizer_of(recipe, objective).param_groups
     of = {id(p): (g["weight_decay"], g["lr_scale"]) for g in groups for p in g["params"]}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:

@@ -2,7 +2,7 @@
 
 A term lives in one file of its own, train/objectives/<name>.py, and its name is the file's: in a recipe
 (`<name>.weight=1` on the command line), in metrics (`loss/<name>/<part>`) and in a checkpoint. It is a frozen
-dataclass; a field may only be
+dataclass whose fields say what they may hold:
 
     form: Literal["cosine", "smooth_l1"] = "cosine"     a choice, checked as soon as it is set
     weight: Weight = 0.0                                a number with a bound, checked before a run

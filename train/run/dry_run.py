@@ -17,8 +17,8 @@ from train.recipe.kept_settings import is_kept
 from train.recipe.settings import Recipe, to_dict
 from train.run import cost
 from train.run.cost import in_units
-from train.run.loop import chosen_precision
 from train.run.start import prepare, say, size_of
+from train.run.step import chosen_precision
 
 WIDTH = 110  # characters of a line
 
