@@ -41,6 +41,7 @@ class Bound(NamedTuple):
 
 
 Weight = Annotated[float, Bound(lambda v: v >= 0, "0 or more")]
+Number = Annotated[float, Bound(lambda v: True, "a number")]
 Positive = Annotated[float, Bound(lambda v: v > 0, "above 0")]
 Share = Annotated[float, Bound(lambda v: 0 <= v <= 1, "from 0 to 1")]
 SomeShare = Annotated[float, Bound(lambda v: 0 < v <= 1, "above 0 and up to 1")]
@@ -84,6 +85,13 @@ class Guides(NamedTuple):
     unimodal: Teachers | None = None  # of masked distillation
 
 
+def within(name: str, settings: object) -> Iterator[Rule]:
+    """What the numbers of `settings`, which a recipe calls `name`, may be."""
+    for field, bound in bounds(type(settings)).items():
+        value = getattr(settings, field)
+        yield f"{name}.{field}", value, bound.allows(value), bound.what
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a term asks for, of one image with its captions, beside the clean pass of all."""
@@ -121,9 +129,7 @@ class Term:
 
     def rules(self, on_kept: bool) -> Iterator[Rule]:
         """What its numbers may be, in a run on kept crops or any other."""
-        for field, bound in bounds(type(self)).items():
-            value = getattr(self, field)
-            yield f"{self.name}.{field}", value, bound.allows(value), bound.what
+        yield from within(self.name, self)
 
     @property
     def idle(self) -> bool:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 from tipsv2.scenes import LARGEST, held_out
-from train.objectives.term import Rule
-from train.recipe.kept_settings import KeptCrops, is_kept
+from train.objectives.term import Rule, within
+from train.recipe.kept_settings import is_kept
 from train.recipe.settings import PATCH, SEED_STRIDE, Recipe, Stage
 
 SHARES = ("mask_ratio", "restyle")
@@ -48,24 +48,13 @@ def _rules(recipe: Recipe) -> Iterator[Rule]:
         yield field, getattr(recipe, field), getattr(recipe, field) > 0, "above 0"
     for term in recipe.all_terms():
         yield from term.rules(on_kept)
-    yield from _of_kept(recipe.kept, on_kept)
+    yield from within("kept", recipe.kept)
+    learns = recipe.kept.blocks_rate > 0 or recipe.kept.bridge_rate > 0 or not on_kept
+    unlearned = "above 0 where kept.bridge_rate is 0: something must learn"
+    yield "kept.blocks_rate", recipe.kept.blocks_rate, learns, unlearned
     yield "weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "0 or more"
     yield "beta2", recipe.beta2, 0 <= recipe.beta2 < 1, "from 0 to below 1"
     yield "web_weight", recipe.web_weight, 0 <= recipe.web_weight <= 1, "from 0 to 1"
-
-
-def _of_kept(kept: KeptCrops, on_kept: bool) -> Iterator[Rule]:
-    yield "kept.own", kept.own, 0 <= kept.own <= 1, "from 0 to 1"
-    yield "kept.average", kept.average, 0 <= kept.average < 1, "from 0 to below 1"
-    yield "kept.hidden", kept.hidden, kept.hidden >= 1, "a whole number from 1"
-    for field in ("bridge_rate", "blocks_rate", "scale_rate", "values", "noise"):
-        yield f"kept.{field}", getattr(kept, field), getattr(kept, field) >= 0, "0 or more"
-    for field in ("softmax", "binary"):
-        yield f"kept.{field}", getattr(kept, field), getattr(kept, field) > 0, "above 0"
-    yield "kept.bias", kept.bias, True, "a number"
-    yield "kept.centre", kept.centre, kept.centre >= 0, "a whole number from 0"
-    learns = kept.blocks_rate > 0 or kept.bridge_rate > 0 or not on_kept
-    yield "kept.blocks_rate", kept.blocks_rate, learns, "above 0 where kept.bridge_rate is 0: something must learn"
 
 
 def _of_stage(stage: Stage, based: bool) -> Iterator[Rule]:
