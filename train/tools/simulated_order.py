@@ -113,8 +113,8 @@ def measure(case: Case, scratch: Path, tars: Path | None, bar) -> dict:
 
 
 def start_alone(case: Case, record: Path, tars: Path | None, rank: int, step: int) -> dict:
-    """What it takes one process, from nothing, until it has its pairs of a step: seconds, and import_seconds of them;
-    peak_mb of main memory, and import_mb before the data; read: pairs that were read for it; numbers: its pairs.
+    """What it takes one process, from nothing, until it has its pairs of a step: seconds, import_seconds of them, and
+    cpu_seconds, which other programs do not lengthen; peak_mb of main memory, and import_mb before the data; read: pairs that were read for it; numbers: its pairs.
     """
     began = time.time()
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -122,7 +122,9 @@ def start_alone(case: Case, record: Path, tars: Path | None, rank: int, step: in
 
 
 def _start(case: Case, record: Path, tars: Path | None, rank: int, step: int, began: float) -> dict:
-    import train.run.loop  # noqa: F401 (a process that trains holds it)
+    import datasets  # noqa: F401 (a process that trains holds both)
+
+    import train.run.loop  # noqa: F401
 
     before, imported = psutil.Process().memory_info().rss, time.time() - began
     numbers, pairs = [], None
@@ -135,7 +137,7 @@ def _start(case: Case, record: Path, tars: Path | None, rank: int, step: int, be
 
     peak = before + resident(data)
     return {
-        "seconds": time.time() - began, "import_seconds": imported,
+        "seconds": time.time() - began, "import_seconds": imported, "cpu_seconds": time.process_time(),
         "peak_mb": peak / 1e6, "import_mb": before / 1e6,
         "read": pairs.was_read if case.shards else len(numbers), "numbers": numbers,
     }  # fmt: skip
@@ -164,10 +166,16 @@ def _shown(
     """
     share = case.batch // world
     whole = None if case.shards else shuffled(case.pairs, paper.recipe_of().seed, 0, 0)
+    sizes = {}
     for rank in range(world):
-        source = _source(case, pairs, record, rank, world)
+        source = CaptionedImages(paper.recipe_of(case.batch), rank, world, pairs)
         if whole is not None:  # every process would make the same one
             source.order.hold(0, 0, whole)
+        elif not sizes:
+            source.remember(record, main=False)
+            sizes = source.order.sizes
+        else:  # and read the same record
+            source.order.sizes = sizes
         steps, some = source.order.steps(0, 0, case.batch), max(1, TICKED // share)
         for first in range(begin, steps, some):
             piece = range(first, min(first + some, steps))

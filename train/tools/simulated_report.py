@@ -29,6 +29,7 @@ def _orders(found: dict) -> dict[str, dict[str, str]]:
         rows[f"{int(pairs):,} pairs, {processes} processes, {kind}"] = {
             "start s": f"{start['seconds']:.1f}",
             "of it import": f"{start['import_seconds']:.1f}",
+            "CPU s": f"{start['cpu_seconds']:.1f}",
             "memory MB": f"{start['peak_mb']:.0f}",
             "of it import ": f"{start['import_mb']:.0f}",
             "shown": f"{epoch['shown']:,}",
