@@ -138,28 +138,16 @@ def test_large_folders_are_searched_by_their_copy(tmp_path, monkeypatch):
 
 def test_the_measurement_asks_what_was_written(tmp_path, monkeypatch, capsys):
     """In this process: a new one imports torch for seconds."""
-
-    class Here:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def apply(self, call, given):
-            return call(*given)
-
-    monkeypatch.setattr(
-        benchmark.multiprocessing, "get_context", lambda _: type("C", (), {"Pool": lambda *_: Here()})()
-    )
+    monkeypatch.setattr(benchmark, "alone", lambda call, *given: call(*given))
     before = os.environ.get("HF_DATASETS_CACHE")
     assert main(["benchmark", "--search", "2500", "--width", "24", "--turns", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["search"]["same_rows"] and found["search"]["query_ms"] > 0
     assert found["search"]["memory_before_mb"] <= found["search"]["memory_mb"]
-    million = found["pictures"]["1e+08"]
-    assert million["parts"] == 100_000 and million["quick_copy_gb"] == pytest.approx(100e6 * (64 + 4) / 1e9, rel=0.01)
-    assert million["embeddings_gb"] > 100e6 * 2 * 24 * 4 / 1e9
+    many = found["pictures"]["1e+08"]
+    assert many["query_seconds"] == pytest.approx(found["search"]["query_ms"] / 1000 * 100e6 / 2500)
+    assert many["parts"] == 100_000 and many["quick_copy_gb"] == pytest.approx(100e6 * (64 + 4) / 1e9, rel=0.01)
+    assert many["embeddings_gb"] > 100e6 * 2 * 24 * 4 / 1e9
     assert os.environ.get("HF_DATASETS_CACHE") == before
 
 

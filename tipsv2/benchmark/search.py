@@ -15,7 +15,8 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +33,17 @@ TOP = 10
 def measure(count: int, width: int, turns: int, progress: bool = True) -> dict:
     """Made vectors [count, width]: what writing, opening and asking them takes, and how that grows.
 
-    search: milliseconds of a query and of a product with every row, medians over `turns` queries; whether all found the
-    same rows; the most MB of memory of the process, and of it before it opened the folder; seconds to open it, and to
-    make the quick copy, once. pictures: so many -> parts, files, bytes, MB a query reads.
+    search: milliseconds of a query and of a product with every row, medians over `turns` queries; whether both found
+    the same rows; seconds to open the folder, and once to make the quick copy; the most MB of memory of the process,
+    and of it before it opened the folder. pictures: so many -> parts, files, bytes, those of the quick copy, of which a
+    query reads all.
     Raises ValueError for sizes that cannot be measured.
     """
     if not 1000 <= count <= MOST:
         raise ValueError(f"--search {count}: from 1000 to {MOST} vectors; larger folders are computed from these.")
     if not 8 <= width <= 4096:
         raise ValueError(f"--width {width}: from 8 to 4096 numbers.")
-    need = count * width * (3 * 4 * len(VECTORS)) // 2  # the folder, and what `datasets` makes of it
+    need = count * width * (2 * 4 * len(VECTORS) + 1)  # the folder, what `datasets` makes of it, the copy
     if (free := shutil.disk_usage(tempfile.gettempdir()).free) < need:
         raise ValueError(
             f"--search {count} takes {need / 1e9:.1f} GB of disk, and {tempfile.gettempdir()} has {free / 1e9:.1f} GB: "
@@ -53,12 +55,33 @@ def measure(count: int, width: int, turns: int, progress: bool = True) -> dict:
         before = os.environ.get("HF_DATASETS_CACHE")
         os.environ["HF_DATASETS_CACHE"] = f"{scratch}/cache"
         try:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found = pool.apply(ask, (str(folder), turns, progress))
+            every = alone(ask, str(folder), turns, False, progress)
+            copied = alone(copy, str(folder), progress)
+            quick = alone(ask, str(folder), turns, True, progress)
         finally:
             os.environ.pop("HF_DATASETS_CACHE") if before is None else os.environ.update(HF_DATASETS_CACHE=before)
-        grown = grow(folder, count)
-    return {"vectors": count, "width": width, "threads": found.pop("threads"), "search": found, "pictures": grown}
+        grown = grow(folder, count, statistics.median(quick["seconds"]))
+    same = all(map(np.array_equal, every["found"], quick["found"]))
+    search = {
+        "query_ms": 1000 * statistics.median(quick["seconds"]),
+        "query_cpu_ms": 1000 * statistics.median(quick["worked"]),
+        "slowest_query_ms": 1000 * max(quick["seconds"]),
+        "every_row_ms": 1000 * statistics.median(every["seconds"]),
+        "every_row_cpu_ms": 1000 * statistics.median(every["worked"]),
+        "same_rows": same,
+        "open_seconds": quick["opened"],
+        "copy_seconds": copied,
+        "memory_mb": quick["bytes"] / 1e6,
+        "memory_before_mb": quick["before"] / 1e6,
+        "every_row_memory_mb": every["bytes"] / 1e6,
+    }
+    return {"vectors": count, "width": width, "queries": turns, "search": search, "pictures": grown}
+
+
+def alone(call: Callable, *given):
+    """What a function returns in a process of its own, with memory of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(call, *given).result()
 
 
 def write_made(folder: Path, count: int, width: int, progress: bool) -> None:
@@ -82,53 +105,63 @@ def write_made(folder: Path, count: int, width: int, progress: bool) -> None:
     written.close(1)
 
 
-def ask(folder: str, turns: int, progress: bool) -> dict:
-    """What `measure` says of search, measured in this process."""
+def ask(folder: str, turns: int, quick: bool, progress: bool) -> dict:
+    """A folder is opened, with or without the copy, and asked `turns` queries.
+
+    opened: seconds; seconds: of each query; worked: those of the processor, which other programs do not lengthen;
+    found: the rows of each; bytes: the most that this process held, files that are in memory included; before: its
+    bytes before.
+    """
     import psutil
-    import torch
+    from tqdm.auto import tqdm
 
     from tipsv2.benchmark.measuring import resident, timed
     from tipsv2.collections.nearest import Nearest
     from tipsv2.collections.store import open_table
 
     before = psutil.Process().memory_info().rss
-    open_table(folder).data.num_rows  # noqa: B018 (the first time, `datasets` makes its own files)
-    began = time.perf_counter()
-    every = Nearest(folder, quick=False)
-    opened = time.perf_counter() - began
-    generator = np.random.default_rng(1)
-    queries = unit(generator.standard_normal((turns + 1, every.table.features["cls"].length), np.float32))
-    whole = [every.find(query, TOP)[0] for query in queries]
-    seconds = {"every row": [timed(lambda q=query: every.find(q, TOP)) for query in queries[1:]]}
+    found: list[np.ndarray] = []
+    seconds: list[float] = []
+    worked: list[float] = []
+    with tqdm(total=2 + 2 * turns, unit="step", desc="opening", disable=not progress) as bar:
+        width = open_table(folder).features["cls"].length  # the first time, `datasets` makes files of its own
+        bar.update()
+        queries = unit(np.random.default_rng(1).standard_normal((turns, width), np.float32))
+        opened = 0.0
+
+        def search() -> None:
+            nonlocal opened
+            began = time.perf_counter()
+            nearest = Nearest(folder, quick=quick)
+            opened = time.perf_counter() - began
+            bar.update()
+            bar.set_description("asking")
+            for query in queries:  # once before it is timed, so that all of it is in memory
+                found.append(nearest.find(query, TOP)[0])
+                bar.update()
+            for query in queries:
+                began = time.process_time()
+                seconds.append(timed(lambda q=query: nearest.find(q, TOP)))
+                worked.append(time.process_time() - began)
+                bar.update()
+
+        held = resident(search)
+    held += before
+    return {"opened": opened, "seconds": seconds, "worked": worked, "found": found, "bytes": held, "before": before}
+
+
+def copy(folder: str, progress: bool) -> float:
+    """Seconds to open a folder whose copy is not there yet."""
+    from tipsv2.collections.nearest import Nearest
+
     began = time.perf_counter()
     Nearest(folder, quick=True, progress=progress)
-    copied = time.perf_counter() - began - opened
-    found: list[np.ndarray] = []
-    nearest = None
-
-    def search() -> None:
-        nonlocal nearest
-        nearest = Nearest(folder, quick=True)
-        found.extend(nearest.find(query, TOP)[0] for query in queries)
-        seconds["query"] = [timed(lambda q=query: nearest.find(q, TOP)) for query in queries[1:]]
-
-    held = resident(search)
-    return {
-        "query_ms": 1000 * statistics.median(seconds["query"]),
-        "slowest_query_ms": 1000 * max(seconds["query"]),
-        "every_row_ms": 1000 * statistics.median(seconds["every row"]),
-        "same_rows": all(map(np.array_equal, found, whole)),
-        "open_seconds": opened,
-        "copy_seconds": max(0.0, copied),
-        "memory_mb": (before + held) / 1e6,
-        "memory_before_mb": before / 1e6,
-        "threads": torch.get_num_threads(),
-    }
+    return time.perf_counter() - began
 
 
-def grow(folder: Path, count: int) -> dict[str, dict[str, float]]:
-    """PICTURES -> parts and files of embeddings, their bytes, those of the quick copy, and the bytes that a query reads
-    of it, from the files of a folder of `count`.
+def grow(folder: Path, count: int, seconds: float) -> dict[str, dict[str, float]]:
+    """PICTURES -> parts and files of embeddings, their bytes and those of the quick copy, by the files of a folder of
+    `count`; and what a query takes that takes `seconds` there, as long as the copy, which it reads, is in memory.
     """
     files = list((folder / "images").glob("*.parquet"))
     stored = sum(file.stat().st_size for file in files) / count
@@ -139,6 +172,7 @@ def grow(folder: Path, count: int) -> dict[str, dict[str, float]]:
             "files": -(-pictures // SHARD_SIZE) + 1,
             "embeddings_gb": pictures * stored / 1e9,
             "quick_copy_gb": pictures * copied / 1e9,
+            "query_seconds": pictures / count * seconds,
         }
         for pictures in PICTURES
     }
