@@ -33,10 +33,10 @@ TOP = 10
 def measure(count: int, width: int, turns: int, progress: bool = True) -> dict:
     """Made vectors [count, width]: what writing, opening and asking them takes, and how that grows.
 
-    search: milliseconds of a query and of a product with every row, medians over `turns` queries; whether both found
-    the same rows; seconds to open the folder, and once to make the quick copy; the most MB of memory of the process,
-    and of it before it opened the folder. pictures: so many -> parts, files, bytes, those of the quick copy, of which a
-    query reads all.
+    search: milliseconds of a query and of a product with every row, medians over `turns` queries, and of adding up
+    the numbers of the copy, which no query can be faster than; whether both found the same rows; seconds to open the
+    folder, and once to make the copy; the most MB of memory of the process, and of it before it opened the folder.
+    pictures: so many -> parts, files, bytes, those of the copy, and seconds of a query.
     Raises ValueError for sizes that cannot be measured.
     """
     if not 1000 <= count <= MOST:
@@ -66,6 +66,7 @@ def measure(count: int, width: int, turns: int, progress: bool = True) -> dict:
         "query_ms": 1000 * statistics.median(quick["seconds"]),
         "query_cpu_ms": 1000 * statistics.median(quick["worked"]),
         "slowest_query_ms": 1000 * max(quick["seconds"]),
+        "reading_ms": 1000 * statistics.median(quick["read"]),
         "every_row_ms": 1000 * statistics.median(every["seconds"]),
         "every_row_cpu_ms": 1000 * statistics.median(every["worked"]),
         "same_rows": same,
@@ -108,11 +109,12 @@ def write_made(folder: Path, count: int, width: int, progress: bool) -> None:
 def ask(folder: str, turns: int, quick: bool, progress: bool) -> dict:
     """A folder is opened, with or without the copy, and asked `turns` queries.
 
-    opened: seconds; seconds: of each query; worked: those of the processor, which other programs do not lengthen;
-    found: the rows of each; bytes: the most that this process held, files that are in memory included; before: its
-    bytes before.
+    opened: seconds; seconds: of each query; worked: those of the processor, which waiting for it does not lengthen;
+    read: those of adding up all numbers of the copy, before each query; found: the rows of each; bytes: the most that
+    this process held, files that are in memory included; before: its bytes before.
     """
     import psutil
+    import torch
     from tqdm.auto import tqdm
 
     from tipsv2.benchmark.measuring import resident, timed
@@ -123,6 +125,7 @@ def ask(folder: str, turns: int, quick: bool, progress: bool) -> dict:
     found: list[np.ndarray] = []
     seconds: list[float] = []
     worked: list[float] = []
+    read: list[float] = []
     with tqdm(total=2 + 2 * turns, unit="step", desc="opening", disable=not progress) as bar:
         width = open_table(folder).features["cls"].length  # the first time, `datasets` makes files of its own
         bar.update()
@@ -140,14 +143,16 @@ def ask(folder: str, turns: int, quick: bool, progress: bool) -> dict:
                 found.append(nearest.find(query, TOP)[0])
                 bar.update()
             for query in queries:
+                if quick:
+                    read.append(timed(lambda: nearest.codes.view(torch.int64).sum()))
                 began = time.process_time()
                 seconds.append(timed(lambda q=query: nearest.find(q, TOP)))
                 worked.append(time.process_time() - began)
                 bar.update()
 
         held = resident(search)
-    held += before
-    return {"opened": opened, "seconds": seconds, "worked": worked, "found": found, "bytes": held, "before": before}
+    took = {"opened": opened, "seconds": seconds, "worked": worked, "read": read}
+    return took | {"found": found, "bytes": before + held, "before": before}
 
 
 def copy(folder: str, progress: bool) -> float:

@@ -38,7 +38,9 @@ SLACK = 1e-5  # of sums in float32
 
 
 class Nearest:
-    """Vectors [N, D] of a folder of embeddings, and the table of their images. `quick` where the copy is used."""
+    """Vectors [N, D] of a folder of embeddings, and the table of their images. quick: whether the copy is used;
+    codes: its numbers [N, D'].
+    """
 
     def __init__(self, folder: str | Path, vectors: str = "cls", quick: bool | None = None, progress: bool = False):
         """vectors: "cls", made to be compared with text, or "caption_cls". quick: whether to use, and first to make,
@@ -55,7 +57,7 @@ class Nearest:
         if self.quick:
             place = Path(folder) / "quick" / vectors
             try:
-                self._codes, self._scales, self._error = self._open(place, _state(folder), progress)
+                self.codes, self._scales, self._error = self._open(place, _state(folder), progress)
             except OSError:
                 if quick:
                     raise
@@ -89,11 +91,11 @@ class Nearest:
 
         rounded = torch.from_numpy(query).bfloat16()
         away = float(np.linalg.norm(query - rounded.float().numpy()))
-        widened = torch.nn.functional.pad(rounded, (0, self._codes.shape[1] - len(query)))[None]
+        widened = torch.nn.functional.pad(rounded, (0, self.codes.shape[1] - len(query)))[None]
         length, best = float(np.linalg.norm(query)), np.empty(0, np.float32)
         for first in range(0, len(self), QUICK_PIECE):
             piece = slice(first, first + QUICK_PIECE)
-            near = torch._weight_int8pack_mm(widened, self._codes[piece], self._scales[piece])[0].float()
+            near = torch._weight_int8pack_mm(widened, self.codes[piece], self._scales[piece])[0].float()
             likely = _likely(near, top) + first
             exact = self._exact(likely, query)
             best = np.sort(np.concatenate([best, exact]))[::-1][:top]

@@ -115,7 +115,7 @@ def measure(case: Case, scratch: Path, tars: Path | None, bar) -> dict:
 def start_alone(case: Case, record: Path, tars: Path | None, rank: int, step: int) -> dict:
     """What it takes one process, from nothing, until it has its pairs of a step.
 
-    seconds, import_seconds of them, and cpu_seconds, which other programs do not lengthen; peak_mb of main memory, and
+    seconds, import_seconds of them, and cpu_seconds, which waiting does not lengthen; peak_mb of main memory, and
     import_mb before the data; read: pairs that were read for it; numbers: its pairs.
     """
     began = time.time()
