@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 
-from demos.backend import belongings
+from demos.backend import belongings, heap
 from demos.backend.cache import VisitorCache
 from demos.backend.downloads import Downloads
 from demos.backend.offer import Offer
@@ -198,6 +198,7 @@ class Studio:
         self.downloads.cancel(visitor)
         self.offer.forget(visitor)
         self._seen.forget(visitor)
+        heap.give_back()
 
     def forget_features(self, name: str) -> None:
         """Drop what the encoder of this name has seen, whoever asked it."""
