@@ -66,16 +66,25 @@ LEAVES = {  # file -> what of ours it may import
 SOURCES = sorted(p for top in PACKAGES for p in (ROOT / top).rglob("*.py")) + [ROOT / "app.py"]
 
 
-def imported(path: Path) -> set[str]:
-    """Every module a file imports, at any depth of nesting."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+def imported(path: Path, for_types: bool = True) -> set[str]:
+    """Every module a file imports, at any depth of nesting; for_types: also what is there for annotations only."""
+    modules = set()
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree if for_types else without_types(tree)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            modules.add(node.module)
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
+
+
+def without_types(tree: ast.Module) -> ast.Module:
+    """The tree without what is imported for annotations, which never runs."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    return tree
 
 
 def ours(names: set[str]) -> set[str]:
@@ -135,18 +144,12 @@ def test_there_are_no_circles_between_rooms():
 
 def test_the_backend_of_the_explorer_runs_without_gradio():
     for path in (ROOT / "demos" / "backend").glob("*.py"):
-        tree = ast.parse(path.read_text("utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-                node.body = []  # names for annotations are never imported
-        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-        assert not any(name.split(".")[0] == "gradio" for name in names), path.name
+        assert not any(name.split(".")[0] == "gradio" for name in imported(path, for_types=False)), path.name
 
 
 @pytest.mark.parametrize("file", LEAVES)
 def test_leaves_import_none_of_ours(file):
-    assert ours(imported(ROOT / file)) <= LEAVES[file]
+    assert ours(imported(ROOT / file, for_types=False)) <= LEAVES[file]
 
 
 def test_scenes_is_a_leaf():

@@ -45,11 +45,12 @@ def take(
     both = look(tab.studio, visitor(request), image, (model_a, model_b), (features_a, features_b), resolution)
     pixels = np.asarray(both.seen[0].image)
     mask = None if mask is None or masked not in queries else _large(mask, pixels.shape[:2])
-    maps = [
+    first, second = (
         to_pixels(similarity(grid, encoder.encode_text(queries, templates)), pixels.shape[:2]).numpy()
         for encoder, grid in zip(both.encoders, both.grids, strict=True)
-    ]
-    found = compare_maps(*maps, queries, both.names, compare_mask.for_queries(queries, masked, mask), scale)
+    )
+    masks = compare_mask.for_queries(queries, masked, mask)
+    found = compare_maps(first, second, queries, both.names, masks, scale)
     low, high, most = float(found.scaled.min()), float(found.scaled.max()), float(np.abs(found.difference).max()) or 1.0
     gray = np.asarray(both.seen[0].image.convert("L").convert("RGB"))  # a blue sky would look like a difference
     pictures = {"overview": draw(pixels, found)}

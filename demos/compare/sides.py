@@ -68,11 +68,11 @@ def measure(both: Both, queries, templates, scale, masks) -> Comparison:
     from tipsv2.analysis.alignment import compare_maps
     from tipsv2.analysis.heatmap import similarity, to_pixels
 
-    maps = [
+    first, second = (
         to_pixels(similarity(grid, encoder.encode_text(queries, templates)), both.size).numpy()
         for encoder, grid in zip(both.encoders, both.grids, strict=True)
-    ]
-    return compare_maps(*maps, queries, both.names, masks, scale)
+    )
+    return compare_maps(first, second, queries, both.names, masks, scale)
 
 
 def every_layer(both: Both, queries, templates, masks) -> tuple[np.ndarray, str, tuple[np.ndarray, np.ndarray]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from tipsv2.analysis.heatmap import heatmap
 from tipsv2.analysis.metrics import auroc, mask_iou, mask_margin, peak_margins, pointing_hit
 
 if TYPE_CHECKING:
+    from tipsv2.images import ImageSource
     from tipsv2.network.encoder import Encoder
 
 SCALES = ("z", "rank", "cosine")
@@ -64,7 +65,7 @@ class Comparison:
 def compare(
     a: Encoder,
     b: Encoder,
-    image,
+    image: ImageSource,
     queries: Sequence[str],
     masks: Sequence[np.ndarray | None] | None = None,
     features: str | tuple[str, str] = "values",
@@ -85,7 +86,7 @@ def compare(
     ]
     names = (a.info.name, b.info.name)
     if kinds[0] != kinds[1]:
-        names = tuple(f"{name} ({FEATURE_NAMES[kind]})" for name, kind in zip(names, kinds, strict=True))
+        names = (f"{names[0]} ({FEATURE_NAMES[kinds[0]]})", f"{names[1]} ({FEATURE_NAMES[kinds[1]]})")
     return compare_maps(maps[0], maps[1], queries, names, masks, scale, tolerance)
 
 
@@ -115,10 +116,11 @@ def compare_maps(
         names = (f"{names[0]} (A)", f"{names[1]} (B)")
     scaled = np.stack([standardise(each, scale) for each in maps])
     z = np.stack([standardise(each, "z") for each in maps]).astype(np.float64)
-    scores = tuple(_scores(own, sd, queries, masks, tolerance) for own, sd in zip(maps, z, strict=True))
+    scores = (_scores(maps[0], z[0], queries, masks, tolerance), _scores(maps[1], z[1], queries, masks, tolerance))
     agreement = tuple(float(value) for value in (z[0] * z[1]).mean(axis=(1, 2)))
     text = sentence(names, scores, agreement)
-    return Comparison(tuple(names), queries, maps, scaled, scaled[1] - scaled[0], scale, scores, agreement, text)
+    difference = scaled[1] - scaled[0]
+    return Comparison((names[0], names[1]), queries, maps, scaled, difference, scale, scores, agreement, text)
 
 
 def standardise(maps: np.ndarray, scale: str = "z") -> np.ndarray:
@@ -154,7 +156,7 @@ def sentence(
     sentence says "sharper". Differences of AUROC below 0.01, or of sharpness below 0.1, are ties.
     """
     pairs = list(zip(*scores, strict=True))
-    judged = [(a.query, a.auroc, b.auroc) for a, b in pairs if a.auroc is not None]
+    judged = [(a.query, a.auroc, b.auroc) for a, b in pairs if a.auroc is not None and b.auroc is not None]
     if not judged:
         rows = [(a.query, a.sharpness, b.sharpness) for a, b in pairs]
         over = f"over {len(rows)} queries" if len(rows) > 1 else f"for {_quoted([rows[0][0]])}"
@@ -203,7 +205,7 @@ def _scores(
     rows = []
     for query, cosines, values, margin, mask in zip(queries, maps, z, margins, masks, strict=True):
         y, x = np.unravel_index(int(cosines.argmax()), cosines.shape)
-        judged = {}
+        judged: dict[str, Any] = {}
         if mask is not None:
             judged = dict(
                 inside=mask_margin(values, mask),
@@ -230,7 +232,7 @@ def _verdict(
     means = np.mean([row[1:] for row in rows], axis=0)
     first = int(means[1] > means[0])  # who leads
     other = 1 - first
-    wins = [[row[0] for row in rows if row[1 + who] - row[2 - who] >= tie] for who in (0, 1)]
+    wins = [[row[0] for row in rows if row[1:][who] - row[1:][1 - who] >= tie] for who in (0, 1)]
     what = measure if len(rows) == 1 else f"mean {measure}"
     if means[first] - means[other] < tie:
         numbers = ", ".join(f"{name} {mean:.{digits}f}" for name, mean in zip(names, means, strict=True))

@@ -36,7 +36,7 @@ from tipsv2.checkpoints.catalogue import (
     vision_sizes,
 )
 from tipsv2.checkpoints.weights import digest_of, read_whole, readable
-from tipsv2.images import fit_size, open_image, to_tensor
+from tipsv2.images import ImageSource, fit_size, open_image, to_tensor
 from tipsv2.network.encoder import pick_device
 from tipsv2.prompts import CLASS_LISTS
 
@@ -85,7 +85,7 @@ class Dpt:
         heads = " + ".join(self.heads)
         return f"Dpt({self.info.name}: {heads}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
 
-    def predict(self, image, resolution: int | None = None) -> DptResult:
+    def predict(self, image: ImageSource, resolution: int | None = None) -> DptResult:
         """image: anything `tipsv2.images.open_image` takes.   resolution: short side in pixels that the network sees,
         the aspect ratio kept; by default the training resolution, less where it would make more than MAX_PATCHES.
 

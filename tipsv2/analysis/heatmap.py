@@ -19,6 +19,9 @@ import torch.nn.functional as F
 if TYPE_CHECKING:
     import numpy as np
 
+    from tipsv2.images import ImageSource
+    from tipsv2.network.encoder import Encoder, ImageFeatures
+
 MODES = ("cosine", "competing")
 FEATURES = ("values", "final")
 
@@ -53,8 +56,8 @@ def to_pixels(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def heatmap(
-    encoder,
-    image,
+    encoder: Encoder,
+    image: ImageSource,
     queries: Sequence[str],
     mode: str = "cosine",
     features: str | int = "values",
@@ -90,7 +93,7 @@ def heatmap(
 
 
 def patch_grid(
-    encoder, image, features: str | int = "values", resolution: int | None = None
+    encoder: Encoder, image: ImageSource, features: str | int = "values", resolution: int | None = None
 ) -> tuple[torch.Tensor, tuple[int, int]]:
     """The patches [h, w, D] of an image and its size (H, W); arguments as in `heatmap`."""
     if isinstance(features, int):
@@ -100,7 +103,7 @@ def patch_grid(
     return pick_features(found, features), found.size
 
 
-def pick_features(found, features: str) -> torch.Tensor:
+def pick_features(found: ImageFeatures, features: str) -> torch.Tensor:
     """The patch grid [h, w, D] of an ImageFeatures: its value features ("values") or its last layer ("final")."""
     if features not in FEATURES:
         raise ValueError(f"Unknown features '{features}': use {' or '.join(FEATURES)}.")

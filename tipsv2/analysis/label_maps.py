@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from tipsv2.analysis.metrics import accuracy, class_iou, confusion_matrix
@@ -95,7 +96,7 @@ def from_colors(colors: np.ndarray, legend: np.ndarray, share: float = 0.98) -> 
     return labels if (labels != IGNORED).mean() >= share and (labels >= 0).any() else None
 
 
-def color_codes(colors: np.ndarray) -> np.ndarray:
+def color_codes(colors: ArrayLike) -> np.ndarray:
     """Colours [..., 3] in 0..255 -> int64 [...]: one number a colour."""
     red, green, blue = np.moveaxis(np.asarray(colors), -1, 0)
     return (red.astype(np.int64) << 16) | (green.astype(np.int64) << 8) | blue

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from tipsv2.analysis.heatmap import pick_features, similarity
 from tipsv2.analysis.label_maps import BACKGROUND
 from tipsv2.analysis.sharp_edges import sharp_label_map, superpixels
 from tipsv2.analysis.verdict import NOT_HERE, Verdict, calibration_of, judge, most_present
-from tipsv2.images import open_image
+from tipsv2.images import ImageSource, open_image
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 BACKGROUND_NAME = "background"  # in shares
 VERDICT = "verdict"  # as a background: classes that are not here get no pixel, nor do pixels too unlike their class
@@ -53,7 +57,7 @@ def label_map(
     Interpolated bilinearly before the arg-max; of equals the first wins.
     background: where the winner's similarity is below it, the label is BACKGROUND (-1).
     """
-    return label_bands(lambda first, last: similarities[:, first:last], similarities.shape[1:], size, background)
+    return label_bands(lambda first, last: similarities[:, first:last], _grid_of(similarities), size, background)
 
 
 def label_bands(
@@ -68,7 +72,8 @@ def label_bands(
     Block by block: a class that is nowhere in a block as high as another is everywhere cannot win there (what is
     interpolated lies between its neighbours), so most classes are never brought to full size.
     """
-    labels, scores, columns = torch.empty(0), torch.empty(0), []
+    labels, scores = torch.empty(0), torch.empty(0)
+    columns: list[_Line] = []
     for rows in _neighbours(shape[0], size[0], BLOCK):
         maps = band(rows.first, rows.last + 1).float()
         if not columns:
@@ -104,6 +109,11 @@ class _Line:
     def to(self, device: torch.device) -> _Line:
         moved = (each.to(device) for each in (self.before, self.after, self.share))
         return _Line(self.at, self.first, self.last, *moved)
+
+
+def _grid_of(maps: torch.Tensor) -> tuple[int, int]:
+    """(h, w) of maps [N, h, w]."""
+    return maps.shape[1], maps.shape[2]
 
 
 def _neighbours(samples: int, pixels: int, most: int) -> list[_Line]:
@@ -142,7 +152,7 @@ def nearest_of(similarities: torch.Tensor, owners: torch.Tensor, count: int) -> 
     return maps.index_reduce(0, owners.to(maps.device), similarities, "amax")
 
 
-def class_verdicts(encoder, values: torch.Tensor, names: Sequence[str]) -> list[Verdict]:
+def class_verdicts(encoder: Encoder, values: torch.Tensor, names: Sequence[str]) -> list[Verdict]:
     """Is a class in the picture? By the one of its words that is most. values: value features [h, w, D]."""
     words, owners = words_of_classes(names)
     judged = judge(encoder, values, words)
@@ -153,7 +163,7 @@ def class_verdicts(encoder, values: torch.Tensor, names: Sequence[str]) -> list[
 
 
 def seen_only(
-    encoder, similarities: torch.Tensor, verdicts: Sequence[Verdict], calibrated: bool = True
+    encoder: Encoder, similarities: torch.Tensor, verdicts: Sequence[Verdict], calibrated: bool = True
 ) -> tuple[torch.Tensor, float]:
     """Maps [N, h, w] for the background VERDICT -> (maps on which classes that are not here win nowhere, the least
     cosine of a class's pixel). calibrated: they are of what the calibration's floor is of, values of the last layer.
@@ -202,8 +212,8 @@ def class_table(
 
 
 def segment(
-    encoder,
-    image,
+    encoder: Encoder,
+    image: ImageSource,
     classes: Sequence[str],
     templates: str | Sequence[str] = "tips9",
     features: str = "values",
@@ -228,8 +238,9 @@ def segment(
     names = tuple(_strip(classes, "classes"))
     if not names:
         raise ValueError("Give at least one class name.")
-    ruled = background is None or isinstance(background, int | float) or background == VERDICT
-    words = () if ruled else tuple(_strip(background, "background"))
+    words: tuple[str, ...] = ()
+    if not (background is None or isinstance(background, int | float) or background == VERDICT):
+        words = tuple(_strip(background, "background"))
     threshold = float(background) if isinstance(background, int | float) else None
     every = [*names, *words]
     if repeated := {name for name in every if every.count(name) > 1}:
@@ -254,16 +265,14 @@ def segment(
         last = found if layer in (None, encoder.num_layers) else encoder.encode_image(image, resolution)
         verdicts = class_verdicts(encoder, last.values, names)
         shown, threshold = seen_only(encoder, maps, verdicts, last is found and features == "values")
-    segments = superpixels(open_image(image), tuple(maps.shape[1:]), encoder.patch_size) if sharp else None
+    segments = superpixels(open_image(image), _grid_of(maps), encoder.patch_size) if sharp else None
     labels, scores = divide(shown, len(names), found.size, threshold, segments)
-    shares, *rest = (each.tolist() for each in class_table(maps[: len(names)], labels, scores))
-    shares = dict(zip(names, shares, strict=True))
+    table = class_table(maps[: len(names)], labels, scores)
+    shares, means, peaks = (dict(zip(names, column.tolist(), strict=True)) for column in table)
     if background is not None:
         shares[BACKGROUND_NAME] = float((labels == BACKGROUND).mean())
-    if verdicts is not None:
-        verdicts = dict(zip(names, verdicts, strict=True))
-    rest = (dict(zip(names, each, strict=True)) for each in rest)
-    return Segmentation(labels, names, shares, scores, *rest, verdicts)
+    by_name = None if verdicts is None else dict(zip(names, verdicts, strict=True))
+    return Segmentation(labels, names, shares, scores, means, peaks, by_name)
 
 
 def background_rule(text: str | None) -> float | list[str] | None:

@@ -112,12 +112,15 @@ def _read(path: Path, written: int) -> Calibration:
         limits = {name: None if content[name] is None else float(content[name]) for name in ("here", "not_here")}
         if not all(math.isfinite(value) for value in numbers.values()) or numbers["low"] >= numbers["high"]:
             raise ValueError("not finite, or low is not below high")
-        told = dict(fitted_on=tuple(map(str, content.get("fitted_on", ()))), figures=content.get("figures"))
+        fitted_on = tuple(map(str, content.get("fitted_on", ())))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"'{path}' is no calibration ({error}): write it anew with python -m tipsv2 calibrate, or take it away."
         ) from error
-    return Calibration(**numbers, **limits, **told)
+    return Calibration(
+        **numbers, here=limits["here"], not_here=limits["not_here"],
+        fitted_on=fitted_on, figures=content.get("figures"),
+    )  # fmt: skip
 
 
 def words_of(encoder: Encoder) -> tuple[list[str], torch.Tensor]:

@@ -22,6 +22,9 @@ from tipsv2.checkpoints.bundled import DRAWINGS
 if TYPE_CHECKING:
     import numpy as np
 
+    from tipsv2.images import ImageSource
+    from tipsv2.network.encoder import Encoder
+
 # English words that say how others belong together: articles, pronouns, prepositions, conjunctions, auxiliaries.
 FUNCTION_WORDS = frozenset(
     "a an the this that these those it its he him his she her hers they them their we us our you your i me my one some "
@@ -82,7 +85,7 @@ def phrases(sentence: str) -> list[str]:
     return list(first.values())
 
 
-def words_in_context(encoder, sentence: str) -> tuple[list[str], torch.Tensor]:
+def words_in_context(encoder: Encoder, sentence: str) -> tuple[list[str], torch.Tensor]:
     """What each content word adds to its sentence -> (N words, [N, D] float32 unit rows).
 
     A word is embedded as the difference between the sentence and the sentence without it (every place it stands); a
@@ -111,8 +114,8 @@ def words_in_context(encoder, sentence: str) -> tuple[list[str], torch.Tensor]:
 
 
 def word_maps(
-    encoder,
-    image,
+    encoder: Encoder,
+    image: ImageSource,
     sentence: str,
     mode: str = "cosine",
     features: str | int = "values",
@@ -131,7 +134,9 @@ def word_maps(
     return words, to_pixels(maps, size).numpy()
 
 
-def nearest_words(patch: torch.Tensor, encoder, vocabulary: Sequence[str], count: int = 8) -> list[tuple[str, float]]:
+def nearest_words(
+    patch: torch.Tensor, encoder: Encoder, vocabulary: Sequence[str], count: int = 8
+) -> list[tuple[str, float]]:
     """The words whose embeddings are nearest to a patch [D] -> up to `count` of (word, cosine), the nearest first.
 
     vocabulary: phrases, embedded as they are: prompt templates would cost eighty times as much for as good a ranking.

@@ -27,6 +27,8 @@ from tipsv2.benchmark.measuring import in_turns, matrix_rate, resident, timed
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
+    from transformers import Tipsv2Model
 
     from tipsv2.benchmark.straightforward import Straightforward
     from tipsv2.network.encoder import Encoder
@@ -152,7 +154,7 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
     return ours, Straightforward(plain.to(ours.device).eval(), ours.tokenizer, *window_sizes(ours))
 
 
-def random_model():
+def random_model() -> Tipsv2Model:
     """Tipsv2Model of the size of B/14, float32."""
     from transformers import Tipsv2Config, Tipsv2Model
 
@@ -173,7 +175,7 @@ def unit_rows(count: int, encoder: Encoder) -> torch.Tensor:
     return torch.nn.functional.normalize(rows, dim=-1)
 
 
-def photograph():
+def photograph() -> Image.Image:
     """A picture of the size of a photograph, always the same."""
     from PIL import Image
 
@@ -182,7 +184,7 @@ def photograph():
     return Image.fromarray(draw(7, 1024).image).resize(PHOTO)
 
 
-def segment(encoder: Encoder, image, text: torch.Tensor) -> torch.Tensor:
+def segment(encoder: Encoder, image: Image.Image, text: torch.Tensor) -> torch.Tensor:
     """Sliding windows by the evaluation's own code, text ready -> label map [H, W]."""
     from tipsv2.evaluation.segmentation.protocol import Protocol, labels_of, look
     from tipsv2.network.windows import window_sizes
@@ -224,7 +226,7 @@ def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict
     return found
 
 
-def follow_up(encoder: Encoder, image, turns: int) -> dict[str, float]:
+def follow_up(encoder: Encoder, image: Image.Image, turns: int) -> dict[str, float]:
     """Seconds of encoding a picture, and of asking it one phrase more: new to the encoder, and known."""
     from tipsv2.analysis.heatmap import similarity, to_pixels
 
@@ -247,7 +249,7 @@ def follow_up(encoder: Encoder, image, turns: int) -> dict[str, float]:
     }
 
 
-def agreement(ours: Encoder, plain: Straightforward, image, text: torch.Tensor) -> dict[str, float]:
+def agreement(ours: Encoder, plain: Straightforward, image: Image.Image, text: torch.Tensor) -> dict[str, float]:
     """How near to the straightforward path: the least cosine of a patch, and equal pixels of label maps."""
     import torch
 

@@ -67,21 +67,21 @@ def find_columns(name: str, seen: dict[str, object], given: Mapping[str, str], c
     return mapping
 
 
-def is_web(value) -> bool:
+def is_web(value: object) -> bool:
     """Is it an address of the web?"""
     return isinstance(value, str) and value[:8].lower().startswith(WEB)
 
 
-def _names_image(value) -> bool:
+def _names_image(value: object) -> bool:
     """What a column that is called as images are may hold: also addresses, which need not end as files do."""
     return _is_image(value) or is_web(value)
 
 
-def _is_image(value) -> bool:
+def _is_image(value: object) -> bool:
     if isinstance(value, dict):
         return "bytes" in value
     return isinstance(value, bytes) or (isinstance(value, str) and value.lower().endswith(ENDINGS))
 
 
-def _is_text(value) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str | dict) for v in value))

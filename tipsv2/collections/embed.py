@@ -202,7 +202,8 @@ def _encode(
 
     from tipsv2.images import by_size
 
-    part, texts = Part(), []
+    part = Part()
+    texts: list[tuple[Prepared, str, str]] = []
     kind = {"values": "values", "final": "patches"}.get(patches)  # as the encoder calls them
     wanted = (*VECTORS, kind) if kind else VECTORS
 
@@ -245,7 +246,7 @@ def _encode(
         for batch, pixels in by_size(readable(), batch_size):
             found = encoder.encode_pixels(pixels, only=wanted)
             vectors = {name: normalize(found[name], dim=-1).cpu().numpy() for name in VECTORS}
-            grids = found[kind].half().cpu().numpy() if kind else None
+            grids = found[kind].half().cpu().numpy() if kind else ()
             for index, row in enumerate(batch):
                 about = {"id": row.id, "name": row.name, "shard": row.row.shard, "row": row.row.number}
                 about |= {"height": row.size[0], "width": row.size[1]}

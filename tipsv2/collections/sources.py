@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tipsv2.collections.tar_samples import IMAGE_SUFFIXES, PROBLEM, read_samples
 from tipsv2.collections.text_files import NAMES, SEPARATORS, decode, file_encoding, separator_of
@@ -55,7 +55,8 @@ class Source:
     base: Path | None
     expand: Callable[[dict], dict] = dict
     label_names: tuple[str, ...] = ()  # of a names.json beside tars, table or images: what a mask's values mean
-    read_labels: Callable[[Path], np.ndarray] | None = None  # a mask's file -> [H, W] places of names, -1 unlabelled
+    # a mask's file -> [H, W] places of names, -1 unlabelled
+    read_labels: Callable[[Any], np.ndarray] | None = None
     notes: tuple[str, ...] = ()  # what was guessed or mended, a sentence each
     files: tuple[Path, ...] = ()  # that a stream is read from, where they are on this disk
 
@@ -170,7 +171,7 @@ def _annotations_in(path: Path, split: str) -> Path | None:
         for file in (folder.iterdir() if folder.is_dir() else ())
         if re.fullmatch(ANNOTATIONS, file.name)
     )
-    kinds = {file: re.fullmatch(ANNOTATIONS, file.name)["split"] or split for file in there}
+    kinds = {file: named["split"] or split for file in there if (named := re.fullmatch(ANNOTATIONS, file.name))}
     fitting = [file for file, kind in kinds.items() if kind == split]
     if there and len(fitting) != 1:
         names = ", ".join(str(file) for file in there)

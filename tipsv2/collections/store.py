@@ -19,14 +19,18 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tipsv2.collections.parts import End
 from tipsv2.collections.sources import open_source
+
+if TYPE_CHECKING:
+    import datasets
 
 VECTORS = ("cls", "caption_cls")
 NAME = re.compile(r"(\d+)-(\d+)(-last)?\.parquet")
@@ -168,7 +172,8 @@ def whole_parts(folder: Path, settings: Mapping) -> tuple[dict[tuple[int, int], 
     """(shard, part) of the parts that are there and whole -> whether it is the last of its shard; and the files that
     make others torn -> what is wrong. Every file's end is read, or where a table ends, its length.
     """
-    done, torn = {}, {}
+    done: dict[tuple[int, int], bool] = {}
+    torn: dict[str, str] = {}
     for file in sorted((folder / "images").glob("*.parquet")):
         if not (found := NAME.fullmatch(file.name)):
             continue
@@ -224,7 +229,7 @@ def lacking(folder: str | Path) -> str:
     return f"'{folder}' lacks {what}{named}; the command that made it goes on: {manifest.get('command', 'embed')}"
 
 
-def open_table(folder: str | Path, kind: str = "images"):
+def open_table(folder: str | Path, kind: str = "images") -> datasets.Dataset:
     """The rows of images/ or captions/ as one `datasets.Dataset`, memory-mapped: parquet becomes Arrow files in the
     cache of `datasets` when it is first read. Raises ValueError where there are none, or one is torn.
     """
@@ -266,7 +271,7 @@ def read_patches(folder: str | Path, image: Mapping) -> np.ndarray:
         return file.get_tensor(image["id"])
 
 
-def chunks(table, column: str):
+def chunks(table: datasets.Dataset, column: str) -> Iterator[np.ndarray]:
     """A column of vectors as arrays [n, D], in order, without copies: what is read comes from the disk as needed."""
     for chunk in table.data.column(column).chunks:
         yield chunk.flatten().to_numpy().reshape(len(chunk), -1)

@@ -10,7 +10,7 @@ import sys
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tipsv2.prompts import TEMPLATES
 
@@ -155,8 +155,10 @@ def run(options: argparse.Namespace) -> None:
     for name in models:
         encoders.append(load(name, options.device, options.dtype))
         print(encoders[-1], file=sys.stderr)
+    first, second = encoders
     found = compare(
-        *encoders,
+        first,
+        second,
         image,
         queries,
         masks,
@@ -194,7 +196,7 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...], where: str, ins
 
 def _numbers(found: Comparison) -> dict:
     """What is printed, for JSON."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"query": query, "agreement": agreement, "A": asdict(a), "B": asdict(b)}
         for query, agreement, a, b in zip(found.queries, found.agreement, *found.scores, strict=True)
     ]

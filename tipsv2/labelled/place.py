@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 PREFIX = "folder"
 PARTS = ("val", "test", "train")  # in the order in which one is measured where none is named
@@ -89,7 +90,8 @@ def absolute(data: str) -> str:
     """The address so that it is found from other folders, too."""
     address = read_address(data)
     paths = {name: getattr(address, name) for name in ("root", "images", "labels", "names", "palette")}
-    return str(replace(address, **{name: Path(os.path.abspath(path)) for name, path in paths.items() if path}))
+    there: dict[str, Any] = {name: Path(os.path.abspath(path)) for name, path in paths.items() if path}
+    return str(replace(address, **there))
 
 
 def places(address: Address) -> dict[str, Place]:
@@ -99,7 +101,7 @@ def places(address: Address) -> dict[str, Place]:
             return {ALL: Place(address.images, _beside(address.labels), address.labels)}
         return {ALL: Place(address.images, address.labels)}
     root = address.root
-    if not root.is_dir():
+    if root is None or not root.is_dir():
         raise ValueError(f"there is no folder '{root}': check the path.")
     found = _coco(root) or _plain(root)
     if not found:
@@ -112,7 +114,7 @@ def places(address: Address) -> dict[str, Place]:
 def folders_of_lists(address: Address) -> list[Path]:
     """Where classes.tsv, palette.tsv and synonyms.tsv are looked for: in the folder, and above one that is a part."""
     if address.root is None:
-        return list(dict.fromkeys(path.parent for path in (address.labels, address.images)))
+        return list(dict.fromkeys(path.parent for path in (address.labels, address.images) if path))
     return [address.root, *([address.root.parent] if address.root.name in PARTS else [])]
 
 
@@ -132,7 +134,7 @@ def _plain(root: Path) -> dict[str, Place]:
 
 def _coco(root: Path) -> dict[str, Place]:
     files = sorted(file for folder in (root, root / "annotations") for file in folder.glob("panoptic*.json"))
-    found = {}
+    found: dict[str, Place] = {}
     for file in files:
         name = file.stem.removeprefix("panoptic").strip("_")  # "val2017"
         part = next((part for part in PARTS if part in name), ALL)
@@ -145,8 +147,10 @@ def _coco(root: Path) -> dict[str, Place]:
             inner = root / "labels" / part
             labels = inner if inner.is_dir() else root / "labels"
         if part in found:
-            other = found[part].panoptic.name
-            raise ValueError(f"'{root}' has {other} and {file.name}: keep one, or give images=DIR and labels=FILE.")
+            other = found[part].panoptic or found[part].labels
+            raise ValueError(
+                f"'{root}' has {other.name} and {file.name}: keep one, or give images=DIR and labels=FILE."
+            )
         found[part] = Place(there, labels, file)
     return found
 

@@ -34,7 +34,7 @@ from tipsv2.checkpoints.catalogue import (
     vision_sizes,
 )
 from tipsv2.checkpoints.weights import digest_of, read_model, read_tokenizer, turn_back
-from tipsv2.images import by_size, fit_size, open_image, to_tensor
+from tipsv2.images import ImageSource, by_size, fit_size, open_image, to_tensor
 from tipsv2.network import text_cache
 from tipsv2.network.cpu import speed_up
 from tipsv2.network.dense import OUTPUTS, ExactPixels, layer_features, vision_features
@@ -78,7 +78,7 @@ class Encoder:
     def __repr__(self) -> str:
         return f"Encoder({self.info.name}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
 
-    def encode_image(self, image, resolution: int | None = None) -> ImageFeatures:
+    def encode_image(self, image: ImageSource, resolution: int | None = None) -> ImageFeatures:
         """image: anything `tipsv2.images.open_image` takes.   resolution: short side in pixels that the network sees,
         the aspect ratio kept; by default the encoder's own, `info.resolution`. Raises ImageError.
         """
@@ -86,7 +86,7 @@ class Encoder:
 
     @torch.no_grad()
     def encode_layers(
-        self, image, layers: Collection[int] | None = None, resolution: int | None = None
+        self, image: ImageSource, layers: Collection[int] | None = None, resolution: int | None = None
     ) -> dict[int, ImageFeatures]:
         """As encode_image for every layer k of `layers` (1..num_layers, by default all): what it would return if the
         network ended after block k. The highest layer is encode_image itself; see
@@ -98,8 +98,11 @@ class Encoder:
         pixels = to_tensor(image, size)[None].to(self.device)
         layers = range(1, self.num_layers + 1) if layers is None else layers
         return {
-            number: ImageFeatures(*(value[0].float().cpu() for value in found), size=(image.height, image.width))
-            for number, found in layer_features(self.model.vision_model, pixels, layers)
+            number: ImageFeatures(
+                **{name: value[0].float().cpu() for name, value in zip(OUTPUTS, features, strict=True)},
+                size=(image.height, image.width),
+            )
+            for number, features in layer_features(self.model.vision_model, pixels, layers)
         }
 
     def encode_images(
@@ -109,7 +112,7 @@ class Encoder:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
         resolution = self.info.resolution if resolution is None else resolution
-        found: list[ImageFeatures | None] = [None] * len(images)
+        features: dict[int, ImageFeatures] = {}  # by the place of the image, those of one size together
 
         def opened() -> Iterator[tuple[tuple[int, tuple[int, int]], torch.Tensor]]:
             for index, source in enumerate(images):
@@ -121,8 +124,8 @@ class Encoder:
             out = {name: value.cpu() for name, value in self.encode_pixels(pixels).items()}
             for row, (index, size) in enumerate(batch):
                 # clones, so that keeping one image's features does not keep its whole batch
-                found[index] = ImageFeatures(**{name: value[row].clone() for name, value in out.items()}, size=size)
-        return found
+                features[index] = ImageFeatures(**{name: value[row].clone() for name, value in out.items()}, size=size)
+        return [features[index] for index in range(len(images))]
 
     @torch.no_grad()  # not inference_mode: a teacher's outputs must be usable in a student's loss
     def encode_pixels(
@@ -137,7 +140,7 @@ class Encoder:
         pixels = pixels.to(self.device)
         if masked is not None:
             masked = masked.to(self.device)
-        outputs = vision_features(self.model.vision_model, pixels, masked, only)
+        outputs = vision_features(self.model.vision_model, pixels, masked, only=only)
         return {name: value.float() for name, value in zip(OUTPUTS, outputs, strict=True) if value is not None}
 
     def encode_text(

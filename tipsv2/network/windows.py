@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from tipsv2.images import fit_size, open_image, to_tensor
+from tipsv2.images import ImageSource, fit_size, open_image, to_tensor
 from tipsv2.network.dense import crop_windows, stitch, window_corners
 from tipsv2.network.encoder import Encoder, ImageFeatures
 
@@ -37,7 +37,7 @@ def count_windows(encoder: Encoder, grid: tuple[int, int]) -> int:
 
 
 def encode_windows(
-    encoder: Encoder, image, resolution: int | None = None, batch_size: int = BATCH_SIZE
+    encoder: Encoder, image: ImageSource, resolution: int | None = None, batch_size: int = BATCH_SIZE
 ) -> ImageFeatures:
     """The features of an image seen through windows.
 

@@ -133,7 +133,7 @@ def _vision(encoder: Encoder, size: tuple[int, int] | None) -> torch.export.Expo
         return torch.export.export(VisionTower(model).eval(), (torch.rand(2, 3, *size),), dynamic_shapes=(shape,))
 
 
-def _text(encoder: Encoder, _size) -> torch.export.ExportedProgram:
+def _text(encoder: Encoder, _size: tuple[int, int] | None) -> torch.export.ExportedProgram:
     import torch
 
     from tipsv2.sharing.exportable import TextTower
@@ -154,8 +154,9 @@ def _save(program: torch.export.ExportedProgram, file: Path, tower: str) -> None
         torch.export.save(program, file)
         return
     inputs, outputs = (["pixels"], VisionTower.outputs) if tower == "vision" else (["ids", "mask"], TextTower.outputs)
-    names = dict(input_names=inputs, output_names=list(outputs))
-    torch.onnx.export(program, dynamo=True, verbose=False, **names).save(file)
+    written = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=list(outputs))
+    assert written is not None  # dynamo=True gives a program
+    written.save(file)
 
 
 def _about(encoder: Encoder, kind: str, size: tuple[int, int] | None) -> dict:

@@ -130,7 +130,8 @@ def run(options: argparse.Namespace) -> None:
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         print(f"{size:>14,}  {name}")
     if options.card:
-        Path(options.card).write_bytes(files["README.md"])
+        card = files["README.md"]
+        Path(options.card).write_bytes(card if isinstance(card, bytes) else card.read_bytes())
         print(f"the card is in {options.card}")
     if options.dry_run:
         kind = "private" if options.private else "public"

@@ -96,7 +96,7 @@ class CaptionedImages:
             if large:
                 every = len(large) == len(recipe.stages)
                 raise ValueError(too_large(large, self.pairs.name, self.size, every=every))
-            self.order = TableOrder(self.pairs, recipe.seed, rank, world)
+            self.order: TableOrder | StreamOrder = TableOrder(self.pairs, recipe.seed, rank, world)
         else:
             self.size = math.inf
             self.order = StreamOrder(self.pairs, recipe.seed, rank, world, recipe.data.buffer)
@@ -146,7 +146,7 @@ class CaptionedImages:
             else:
                 with whole_file(record) as part:
                     part.write_text(json.dumps(found) + "\n")
-        if not self.pairs.indexed and record.exists():
+        if isinstance(self.order, StreamOrder) and record.exists():
             self.order.remember(record)
 
     def _compare(self, before: dict, now: dict) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi
@@ -44,7 +45,7 @@ class Captioner:
     """A model and its processor: `write` gives one caption an image, greedily."""
 
     model: torch.nn.Module
-    processor: object
+    processor: Any  # of the model's own class
 
     @torch.inference_mode()
     def write(self, images: list[Image.Image], prompt: str, max_tokens: int) -> list[str]:

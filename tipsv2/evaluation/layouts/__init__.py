@@ -16,13 +16,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from tipsv2.scenes.splits import SCENES
 
 OWN = "folder"  # the layout of own labelled pictures
 HELD_OUT = "held-out"  # the part a probe is judged on, of a layout without parts
 LOOKED_AT = 20  # pictures by whose names a tree is recognised
+
+
+_Truth = TypeVar("_Truth")
+
+
+def known(truth: _Truth) -> Callable[[], _Truth]:
+    """A sample's `truth` that needs no file."""
+    return lambda: truth
+
+
+class SampleLike(Protocol):
+    """What a task asks of a `Sample`; also of what is drawn or opened only when it is asked for its image."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def image(self) -> Any: ...
+    @property
+    def truth(self) -> Callable[[], Any]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,7 @@ class Split:
 
     layout: str
     part: str  # "train" | "val" | "test", as the layout calls it
-    samples: Sequence[Sample]
+    samples: Sequence[SampleLike]
     classes: tuple[str, ...] = ()
     background: int | None = None  # the class that stands for "none of the others" (VOC-21, Context-60, COCO-Object)
     root: Path | None = None  # the folder it lies in

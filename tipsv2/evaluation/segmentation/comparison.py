@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[s
     names = [each["name"] for each in identities]
     if features[0] != features[1]:
         names = [f"{name} ({kind})" for name, kind in zip(names, features, strict=True)]
-    numbers = table(*measured, names)
+    numbers = table(measured[0], measured[1], names)
     numbers = {"data": options.data, "templates": options.templates or "tips9", "protocol": protocol} | numbers
     if out is not None:
         difference_bars(numbers["per_class"], numbers["models"]).savefig(out / "difference.png")
@@ -118,9 +118,9 @@ def figures(a: Measured, b: Measured) -> dict[str, dict[str, dict[str, float | N
             if name in ("miou_present", "miou_all"):  # which have rows with intervals
                 continue
             other, by_chance = second[kind_b].get(name), first["chance"].get(name)
-            known = one is not None and other is not None
             found[f"{kind_a if kind_a == kind_b else f'{kind_a}, {kind_b}'} {name}"] = {
-                "A": one, "B": other, "difference": round(other - one, 4) if known else None, "chance": by_chance,
+                "A": one, "B": other,
+                "difference": None if one is None or other is None else round(other - one, 4), "chance": by_chance,
             }  # fmt: skip
     return {"figures": found}
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ HIT = 0.25  # the same for the patch where the name's cosine is highest
 FEWEST = 2  # patches
 
 
-def patch_shares(labels: np.ndarray, present: Sequence[int], grid: tuple[int, int]) -> np.ndarray:
+def patch_shares(labels: np.ndarray, present: Sequence[int] | np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Which part of each patch's pixels is of each class of `present`: float32 [P, h, w] in [0, 1].
 
     labels: int [H, W].   grid: (h, w); where it does not divide (H, W) patches share the pixels between them.
@@ -73,7 +74,8 @@ def presence(peaks: np.ndarray, there: np.ndarray) -> tuple[float, float]:
         [auroc(scores, truth) for scores, truth in zip(table, mask, strict=True) if 0 < truth.sum() < len(truth)]
         for table, mask in ((peaks, there), (peaks.T, there.T))
     )
-    return tuple(float(np.mean(values)) if values else float("nan") for values in (rows, columns))
+    by_picture, by_name = (float(np.mean(values)) if values else float("nan") for values in (rows, columns))
+    return by_picture, by_name
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class NamedPatches:
     synonyms: Sequence[np.ndarray]
 
     @classmethod
-    def of(cls, kept: Sequence[dict[str, np.ndarray]], kind: str) -> NamedPatches:
+    def of(cls, kept: Sequence[Mapping[str, np.ndarray]], kind: str) -> NamedPatches:
         """From what `look_at` gave for each picture."""
         return cls(*([each[f"{kind} {name}"] for each in kept] for name in ("named", "peaks", "synonyms")))
 
@@ -116,7 +118,7 @@ def look_at(
     maps: Mapping[str, np.ndarray],
     labels: np.ndarray,
     synonyms: Sequence[int] = (),
-    synonym_maps: Mapping[str, np.ndarray] | None = None,
+    synonym_maps: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
     """What `NamedPatches` needs of one picture.
 

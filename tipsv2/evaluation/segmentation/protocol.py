@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ from tipsv2.analysis.heatmap import similarity
 from tipsv2.analysis.segmentation import label_bands, label_map
 from tipsv2.images import MAX_RESOLUTION, to_tensor
 from tipsv2.network.dense import crop_windows, layer_features, window_corners
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 BATCH_SIZE = 16  # pictures or windows that go through together
 OUTPUT_OF = {"values": "values", "final": "patches"}  # of Encoder.encode_pixels
@@ -111,7 +115,7 @@ def resized(image: Image.Image, resolution: int) -> torch.Tensor:
     return to_tensor(image, (height, width))
 
 
-def look(encoder, images: Sequence[Image.Image], protocol: Protocol) -> list[View]:
+def look(encoder: Encoder, images: Sequence[Image.Image], protocol: Protocol) -> list[View]:
     """The patches of RGB pictures. Equally large pictures and windows go through the network together."""
     views: list[View] = []
     waiting: dict[tuple[int, int], list[tuple[int, torch.Tensor]]] = {}  # size -> (view, crop), in order
@@ -120,7 +124,7 @@ def look(encoder, images: Sequence[Image.Image], protocol: Protocol) -> list[Vie
         size = (pixels.shape[1], pixels.shape[2])
         corners = window_corners(size, protocol.window, protocol.stride) if protocol.kind == "slide" else None
         crops = pixels[None] if corners is None else crop_windows(pixels, corners, protocol.window)
-        views.append(View({}, size, corners, tuple(crops.shape[2:])))
+        views.append(View({}, size, corners, (crops.shape[2], crops.shape[3])))
         for crop in _whole_patches(crops, encoder.patch_size):
             waiting.setdefault(tuple(crop.shape[1:]), []).append((number, crop))
     found: list[dict[str, list[torch.Tensor]]] = [{kind: [] for kind in protocol.features} for _ in views]
@@ -162,7 +166,7 @@ def mean_shares(cosines: Sequence[torch.Tensor], view: View, first: int, last: i
     total = cosines[0].new_zeros(len(cosines[0]), last - first, view.size[1])
     count = total.new_zeros(last - first, view.size[1])
     down, right = _bilinear(rows, height).to(total.device), _bilinear(columns, width).to(total.device)
-    for maps, (top, left) in zip(cosines, view.corners, strict=True):
+    for maps, (top, left) in zip(cosines, view.corners or (), strict=True):
         start, stop = max(first, top), min(last, top + height)
         if start < stop:
             part = (down[start - top : stop - top] @ maps @ right.T).exp_()  # no cosine is too large for exp
@@ -187,8 +191,8 @@ def guess(
     """
     rows = np.arange(len(words.rows)) if among is None else np.flatnonzero(np.isin(words.owners, among))
     labels = labels_of(view, features, text[torch.from_numpy(rows)], size, words.threshold).numpy()
-    found = words.owners[rows][labels]
-    return found if words.threshold is None else np.where(labels < 0, words.background, found)
+    classes: np.ndarray = words.owners[rows][labels]
+    return classes if words.background is None else np.where(labels < 0, words.background, classes)
 
 
 def _whole_patches(crops: torch.Tensor, patch: int) -> torch.Tensor:
@@ -200,7 +204,7 @@ def _whole_patches(crops: torch.Tensor, patch: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _features(encoder, pixels: torch.Tensor, kinds: Sequence[str]) -> dict[str, torch.Tensor]:
+def _features(encoder: Encoder, pixels: torch.Tensor, kinds: Sequence[str]) -> dict[str, torch.Tensor]:
     """pixels [B, 3, H, W] -> kind -> float32 [B, h, w, D]."""
     outputs = {kind: OUTPUT_OF[kind] for kind in kinds if kind in OUTPUT_OF}
     seen = encoder.encode_pixels(pixels, only=tuple(outputs.values())) if outputs else {}

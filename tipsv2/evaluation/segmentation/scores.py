@@ -10,11 +10,15 @@ Sizes: C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tipsv2.analysis.metrics import accuracy, class_iou, mean_iou
 from tipsv2.records import bootstrap
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def pack(confusion: np.ndarray) -> np.ndarray:
@@ -90,7 +94,7 @@ class Tables:
     def _square(self, flat: np.ndarray) -> np.ndarray:
         return flat.reshape(self.num_classes, self.num_classes)
 
-    def _sparse(self):
+    def _sparse(self) -> csr_array:
         """Every image a row: scipy's sparse [images, C * C]."""
         from scipy.sparse import csr_array
 

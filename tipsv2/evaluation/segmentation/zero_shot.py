@@ -33,6 +33,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice, product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ from tipsv2 import scenes
 from tipsv2.analysis.metrics import confusion_matrix
 from tipsv2.analysis.segmentation import background_rule
 from tipsv2.collections.parts import limited
-from tipsv2.evaluation.layouts import OWN, SCENES, Sample, Split, folder, open_data
+from tipsv2.evaluation.layouts import OWN, SCENES, SampleLike, Split, folder, open_data
 from tipsv2.evaluation.segmentation.named_patches import NamedPatches, look_at
 from tipsv2.evaluation.segmentation.protocol import Protocol, View, Words, cosines_of, guess, layer_of, look
 from tipsv2.evaluation.segmentation.scores import Tables, chance, chance_of_images, pack
@@ -53,6 +54,11 @@ from tipsv2.network.windows import window_sizes
 from tipsv2.prompts import TEMPLATES
 from tipsv2.records import fingerprint, identity
 from tipsv2.scenes.splits import is_scenes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tipsv2.network.encoder import Encoder
 
 FEATURES = ("final", "values")  # of the scenes and of own labelled pictures
 CANDIDATES = ("present", "all")
@@ -80,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     templates: str = "tips9",
@@ -112,7 +118,7 @@ def evaluate(
     started = time.perf_counter()
     found = measure(encoder, data, resolution, templates, limit, out, progress, protocol, features, background)
     split, rule, main = found.split, found.rule, found.main
-    numbers = {
+    numbers: dict[str, Any] = {
         "task": "segmentation", "data": data, "model": encoder.info.name, "resolution": rule.resolution,
         "templates": templates, "images": len(main.names), "classes": len(split.classes),
     }  # fmt: skip
@@ -123,7 +129,7 @@ def evaluate(
         numbers |= windows or {"protocol": protocol}
         numbers |= {"layout": split.layout, "part": split.part, "features": rule.features[-1]}
         if split.layout == OWN:
-            numbers |= {"unlabelled": round(split.unlabelled, 4)} | found.scores()
+            numbers |= {"unlabelled": None if split.unlabelled is None else round(split.unlabelled, 4)} | found.scores()
         numbers |= {"background": found.words.told} if split.background is not None else {}
     if out or not is_scenes(data):
         numbers |= main.numbers(split.classes) | {"fingerprint": found.fingerprint}
@@ -151,9 +157,9 @@ class Measured:
         """Of the last features, among all classes."""
         return self.tables[self.rule.features[-1], "all"]
 
-    def scores(self) -> dict[str, dict[str, float]]:
+    def scores(self) -> dict[str, dict[str, float | None]]:
         """Features -> mIoU by candidates, and chance; of own labelled pictures with what their patches say."""
-        found: dict[str, dict[str, float]] = {kind: {} for kind in (*self.rule.features, "chance")}
+        found: dict[str, dict[str, float | None]] = {kind: {} for kind in (*self.rule.features, "chance")}
         for (kind, among), tables in self.tables.items():
             found[kind][f"miou_{among}"] = round(tables.miou(), 4)
             found["chance"][f"miou_{among}"] = round(chance(tables.truth(), among), 4)
@@ -167,7 +173,7 @@ class Measured:
                     found["chance"] |= self.named[kind].chance()
         return found
 
-    def show(self, encoder, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def show(self, encoder: Encoder, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The picture uint8 [H, W, 3], the truth and the guess [H, W] of a sample."""
         image, truth = _read(self.split.samples[index])
         (view,) = look(encoder, [image], self.rule)
@@ -175,7 +181,7 @@ class Measured:
 
 
 def measure(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     templates: str = "tips9",
@@ -200,8 +206,9 @@ def measure(
     candidates = CANDIDATES if drawn or own else ("all",)
     named = own and protocol == "whole"
     names = [sample.name for sample in split.samples]
+    digest = fingerprint(names, split.classes)
     settings = {
-        "data": split.origin, "fingerprint": fingerprint(names, split.classes),
+        "data": split.origin, "fingerprint": digest,
         "encoder": identity(encoder), "templates": templates, "background": background, "protocol": asdict(rule),
     } | ({"synonyms": split.synonyms} if named else {})  # fmt: skip
     with Partial(out and out / PARTIAL, settings) as partial:
@@ -224,7 +231,7 @@ def measure(
         for key in product(kinds, candidates)
     }
     patches = {kind: NamedPatches.of(rows, kind) for kind in kinds} if named else {}
-    return Measured(split, settings["fingerprint"], rule, words, text, tables, patches)
+    return Measured(split, digest, rule, words, text, tables, patches)
 
 
 def _named(
@@ -238,12 +245,12 @@ def _named(
 
 
 def score_scenes(
-    encoder,
+    encoder: Encoder,
     chosen: Sequence[scenes.Scene],
     candidates: Sequence[str] = CANDIDATES,
     templates: str = "tips9",
     progress: bool = True,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """The scores of `evaluate` for scenes at hand, all of one size, a multiple of the patch size."""
     split = Split(SCENES, "", DrawnSamples(chosen), scenes.names())
     text = encoder.encode_text(list(split.classes), templates)  # [C, D]
@@ -259,8 +266,8 @@ def score_scenes(
 
 
 def _tables(
-    encoder,
-    samples: Iterable[Sample],
+    encoder: Encoder,
+    samples: Iterable[SampleLike],
     rule: Protocol,
     text: torch.Tensor,
     words: Words,
@@ -282,7 +289,7 @@ def _tables(
             yield sample.name, tables, view, truth
 
 
-def _read(sample: Sample):
+def _read(sample: SampleLike) -> tuple[Image.Image, np.ndarray]:
     """A sample's picture and label map. Raises ValueError where they do not fit together."""
     image, truth = open_image(sample.image), sample.truth()
     if truth.shape != (image.height, image.width):

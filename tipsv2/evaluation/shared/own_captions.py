@@ -135,7 +135,7 @@ def _picture(pairs: Pairs, row: int, pair: Pair, spool: _Spool) -> Callable[[], 
 class _Spool:
     """Bytes kept in an unnamed file, which goes when the last of its readers does."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._file, self._end = tempfile.TemporaryFile(), 0  # noqa: SIM115 (open as long as it has readers)
 
     def add(self, data: bytes) -> Callable[[], bytes]:

@@ -18,14 +18,14 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from tipsv2 import scenes
 from tipsv2.collections.parts import limited
-from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
+from tipsv2.evaluation.layouts import SCENES, SampleLike, Split, open_data
 from tipsv2.evaluation.shared import embeddings
 from tipsv2.evaluation.shared.drawings import Drawing, number_of
 from tipsv2.evaluation.shared.embeddings import embed_images, keep
@@ -34,6 +34,9 @@ from tipsv2.evaluation.shared.ranking import Ranking, rank
 from tipsv2.evaluation.shared.splits import network_side
 from tipsv2.records import bootstrap, fingerprint
 from tipsv2.scenes.splits import is_scenes, split_of
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 SHOWN = 4  # finds in the picture
 
@@ -47,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     domains: Sequence[str] = (),
@@ -128,14 +131,14 @@ def open_instances(data: str, resolution: int) -> tuple[Split, Split]:
         places = [(k, noun, style) for k, noun in enumerate(split.nouns) for style in styles]
         return [Drawing(noun, style, number_of(data), (k,), resolution) for k, noun, style in places]
 
-    parts = (("queries", split.styles), ("index", scenes.SEEN_STYLES))
-    return tuple(Split(SCENES, part, shown(styles), classes) for part, styles in parts)
+    queries = Split(SCENES, "queries", shown(split.styles), classes)
+    return queries, Split(SCENES, "index", shown(scenes.SEEN_STYLES), classes)
 
 
 class Item(NamedTuple):
     """A sample with what it shows by name, for the numbers of two parts need not agree."""
 
-    sample: Sample
+    sample: SampleLike
     names: tuple[str, ...]
 
     @property

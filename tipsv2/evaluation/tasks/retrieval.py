@@ -32,6 +32,7 @@ import argparse
 import time
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -50,6 +51,9 @@ from tipsv2.evaluation.tasks import captioned
 from tipsv2.records import fingerprint
 from tipsv2.scenes.scene import MENTIONED
 from tipsv2.scenes.splits import is_scenes
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 NAMES = "caption_cls"
 RANKS = (1, 5, 10)
@@ -74,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     languages: Sequence[str] = (),
@@ -161,15 +165,19 @@ class SceneSample:
 
     @property
     def image(self) -> np.ndarray:
-        scene = self._split[self._index]
-        self._said = scene.captions, things(scene)
-        return scene.image
+        return self._draw().image
 
     def truth(self) -> tuple[dict[str, str], tuple[int, ...]]:
         """Its captions by role, and the nouns they would name."""
         if self._said is None:
-            _ = self.image
+            scene = self._draw()
+            return scene.captions, things(scene)
         return self._said
+
+    def _draw(self) -> scenes.Scene:
+        scene = self._split[self._index]
+        self._said = scene.captions, things(scene)
+        return scene
 
 
 def all_languages() -> tuple[str, ...]:
