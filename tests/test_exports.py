@@ -193,6 +193,7 @@ def compared(studio, folder, **changes):
     return compare_export.take(Compares(studio), str(folder / "image.png"), *(COMPARE | changes).values())
 
 
+@pytest.mark.slow
 def test_the_shown_code_makes_the_numbers_of_the_file(studio, folder):
     mask = np.asarray(Image.open(folder / "image.png").convert("L")) > 127
     Image.fromarray(mask).save(folder / "mask.png")

@@ -507,6 +507,7 @@ def test_the_drawer_on_a_phone(visit, other):
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
+@pytest.mark.slow
 def test_a_client_of_the_api(url, picture, other):
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
