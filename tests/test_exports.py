@@ -360,7 +360,7 @@ def test_nothing_to_take_is_a_sentence_and_no_file(visit):
     page.get_by_label("Remove Image").click()
     expect(page.get_by_text("Start with an image")).to_be_visible()
     page.locator("[data-kind=png]").click()
-    expect(page.get_by_text("nothing to take along yet")).to_be_visible()
+    expect(page.get_by_text("nothing to save yet")).to_be_visible()
     assert not files
 
 

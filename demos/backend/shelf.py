@@ -111,11 +111,11 @@ class Shelf:
         nothing let go, if it does not.
         """
         with self._lock:
-            for name in self.in_the_way(info, keep, others):
+            for name in self.would_evict(info, keep, others):
                 del self._loaded[name]
 
-    def in_the_way(self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = ()) -> list[str]:
-        """Whom `make_room` would let go of. Raises ModelError if the encoder does not fit whoever goes."""
+    def would_evict(self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = ()) -> list[str]:
+        """The names that `make_room` would evict. Raises ModelError if the encoder does not fit whoever goes."""
         with self._lock:
             need = weight_bytes(info, self.device)
             held = {name: _held(encoder) for name, (_, encoder) in self._loaded.items()}

@@ -101,7 +101,7 @@ class Studio:
         """No longer offer a folder, and let go of what is in memory of it. Nothing on the disk is touched."""
         self.offer.remove(name)
         self.shelf.drop(name)
-        self._unsee(2, name)
+        self._forget_features(2, name)
 
     def info(self, name: str | None = None) -> ModelInfo:
         """What is known of an encoder on offer without loading it. Raises ModelError on any other name."""
@@ -130,7 +130,7 @@ class Studio:
 
     def _get(self, info: ModelInfo, keep: Sequence[str] = ()) -> Encoder:
         if not self.shelf.current(info):
-            self._unsee(2, info.name)  # what other weights of this name have seen
+            self._forget_features(2, info.name)  # what other weights of this name have seen
         return self.shelf.get(info, keep, self.offer.infos())
 
     def fetch(self, name: str | None, visitor: str) -> Iterator[tuple[int, int]]:
@@ -139,7 +139,7 @@ class Studio:
         """
         info = self.offer.info(name or self.first)
         if info.source == "hub" and not is_cached(info):
-            self.shelf.in_the_way(info, others=self.offer.infos())  # refuses; nobody goes before it is there
+            self.shelf.would_evict(info, others=self.offer.infos())  # refuses; nobody goes before it is there
             yield from self.downloads.follow(info, visitor)
 
     def encode(
@@ -188,9 +188,9 @@ class Studio:
         """Drop a visitor's images and no longer download for them."""
         self.downloads.cancel(visitor)
         self.offer.forget(visitor)
-        self._unsee(0, visitor)
+        self._forget_features(0, visitor)
 
-    def _unsee(self, part: int, value: str) -> None:
+    def _forget_features(self, part: int, value: str) -> None:
         """Drop the images whose key has this value as this part."""
         with self._visiting:
             for key in [each for each in self._seen if each[part] == value]:

@@ -68,14 +68,14 @@ def run(options: argparse.Namespace) -> None:
     names = [name.strip() for name in options.models.split(",") if name.strip()]
     if options.turns < 1 or not names:
         raise ValueError("give at least one model and one turn: --models opentips-nano --turns 5.")
-    found = {}
+    results = {}
     with tqdm(total=len(names) * STEPS, unit="part", desc="benchmark") as bar:
         for name in names:
-            found[name] = measure(name, options.device, options.dtype, options.turns, bar.update)
+            results[name] = measure(name, options.device, options.dtype, options.turns, bar.update)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(results))
     else:
-        for name, numbers in found.items():
+        for name, numbers in results.items():
             print(f"{name}\n\n{as_text(numbers)}\n")
 
 
@@ -86,19 +86,19 @@ def measure(name: str, device: str = "auto", dtype: str = "auto", turns: int = 5
     ours, plain = open_both(name, device, dtype)
     # A random text tower takes all names for about the same: nothing could be told apart.
     text = unit_rows(150, ours) if name == RANDOM else ours.encode_text(list(CLASS_LISTS["ade20k150"]), "tips9")
-    found = speeds(ours, plain, text, turns, tick)
+    measured = speeds(ours, plain, text, turns, tick)
     memory = {}
     for who, size in MEMORY:
         memory[f"{who} {size}"] = peak(name, device, dtype, who, size)
         tick()
-    return found | {"peak_memory_mb": memory}
+    return measured | {"peak_memory_mb": memory}
 
 
 def speeds(ours: Encoder, plain: Straightforward, text: torch.Tensor, turns: int, tick: Callable) -> dict:
     """What both take for the same, and how well they agree. text: unit rows [C, D] that label maps are of."""
     import torch
 
-    found: dict = {"device": str(ours.device), "dtype": str(ours.dtype).removeprefix("torch."),
+    rows: dict = {"device": str(ours.device), "dtype": str(ours.dtype).removeprefix("torch."),
                    "threads": torch.get_num_threads()}  # fmt: skip
     encoded = {}
     for size in SIZES:
@@ -110,7 +110,7 @@ def speeds(ours: Encoder, plain: Straightforward, text: torch.Tensor, turns: int
             "ratio_at_matrix_rate": both["straightforward"] / (work / rate),
         }  # fmt: skip
         tick()
-    found["encode"] = encoded
+    rows["encode"] = encoded
     pixels, photo = torch.rand(1, 3, 448, 448), photograph()
     others = {"value features, 448 px": in_turns(
         lambda: ours.encode_pixels(pixels, only=("values",)), lambda: plain.values(pixels), turns
@@ -122,12 +122,12 @@ def speeds(ours: Encoder, plain: Straightforward, text: torch.Tensor, turns: int
     tick()
     others |= reading(ours, plain, turns)
     tick()
-    found["other"] = others
-    found["follow_up"] = follow_up(ours, photo, turns)
+    rows["other"] = others
+    rows["follow_up"] = follow_up(ours, photo, turns)
     tick()
-    found["agreement"] = agreement(ours, plain, photo, text)
+    rows["agreement"] = agreement(ours, plain, photo, text)
     tick()
-    return found
+    return rows
 
 
 def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Encoder, Straightforward]:
@@ -208,7 +208,7 @@ def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict
 
     first = in_turns(read, lambda: plain.text(prompts[:SOME]), turns)
     whole = first["straightforward"] * len(prompts) / SOME
-    found = {"text, 150 classes x 9, first": {"ours": first["ours"], "straightforward": whole,
+    rows = {"text, 150 classes x 9, first": {"ours": first["ours"], "straightforward": whole,
                                               "ratio": whole / first["ours"]}}  # fmt: skip
     before, info = os.environ.get("TIPSV2_CACHE"), ours.info
     with tempfile.TemporaryDirectory() as folder:
@@ -222,19 +222,19 @@ def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict
         finally:
             ours.info = info
             os.environ.pop("TIPSV2_CACHE") if before is None else os.environ.update(TIPSV2_CACHE=before)
-    found["text, from the disk"] = {"ours": again, "straightforward": whole, "ratio": whole / again}
-    return found
+    rows["text, from the disk"] = {"ours": again, "straightforward": whole, "ratio": whole / again}
+    return rows
 
 
 def follow_up(encoder: Encoder, image: Image.Image, turns: int) -> dict[str, float]:
     """Seconds of encoding a picture, and of asking it one phrase more: new to the encoder, and known."""
     from tipsv2.analysis.heatmap import similarity, to_pixels
 
-    size, found = (image.height, image.width), encoder.encode_image(image)
+    size, features = (image.height, image.width), encoder.encode_image(image)
     fresh = iter(range(10**6))
 
     def ask(phrase: str) -> None:
-        to_pixels(similarity(found.values, encoder.encode_text([phrase])), size)
+        to_pixels(similarity(features.values, encoder.encode_text([phrase])), size)
 
     took = {
         "encoding": lambda: encoder.encode_image(image),

@@ -22,8 +22,8 @@ def in_turns(ours: Callable, plain: Callable, turns: int) -> dict[str, float]:
             seconds = timed(call)
             if turn:  # the first warms up
                 took[name].append(seconds)
-    found = {name: statistics.median(seconds) for name, seconds in took.items()}
-    return found | {"ratio": found["straightforward"] / found["ours"]}
+    medians = {name: statistics.median(seconds) for name, seconds in took.items()}
+    return medians | {"ratio": medians["straightforward"] / medians["ours"]}
 
 
 def timed(call: Callable) -> float:

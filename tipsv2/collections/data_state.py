@@ -69,8 +69,8 @@ def replaced(before: Mapping, now: Mapping) -> list[str]:
 
 def rewritten(before: Mapping, now: Mapping) -> bool:
     """Whether files have other times and are the same as far as that was looked at."""
-    told = "times" in before and "times" in now
-    return told and before["times"] != now["times"] and not replaced(before, now)
+    timed = "times" in before and "times" in now
+    return timed and before["times"] != now["times"] and not replaced(before, now)
 
 
 def _add_files(paths: list[Path], contents: hashlib._Hash, times: hashlib._Hash, base: Path | None = None) -> None:

@@ -192,10 +192,10 @@ class Pairs:
     def texts(self, limit: int) -> Iterator[str]:
         """Every caption of up to `limit` pairs: a fixed random choice of rows, or the start of a stream."""
         if self.indexed and len(self) > limit:
-            found = (self[row] for row in np.random.default_rng(0).choice(len(self), limit, replace=False))
+            pairs = (self[row] for row in np.random.default_rng(0).choice(len(self), limit, replace=False))
         else:
-            found = islice(self, limit)
-        for pair in found:
+            pairs = islice(self, limit)
+        for pair in pairs:
             for texts in pair.captions.values():
                 yield from texts
 

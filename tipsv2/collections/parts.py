@@ -112,12 +112,12 @@ class Collection:
         """One pair again; of a stream, all before it in its shard are read. Raises ValueError where it is gone."""
         if self.count is not None and row < self.count:
             return self._load(row, side)
-        found = None
+        pair = None
         if self.count is None and shard < self.shards:
-            found = next(islice(self._stream(shard), row, None), None)
-        if found is None:
+            pair = next(islice(self._stream(shard), row, None), None)
+        if pair is None:
             raise ValueError(f"{self.name} has no row {row + 1} in shard {shard + 1} any more.")
-        return found
+        return pair
 
     def missing(self, worker: int, workers: int, done: Container[tuple[int, int]]) -> int | None:
         """How many rows a worker will read; None where that is not known before."""

@@ -52,11 +52,11 @@ def search(folder: str | Path, query: np.ndarray, top: int = 10, vectors: str = 
     best, scores, start = np.empty(0, np.int64), np.empty(0, np.float32), 0
     for chunk in chunks(table, vectors):
         for first in range(0, len(chunk), CHUNK):
-            found = chunk[first : first + CHUNK] @ np.asarray(query, np.float32)
-            scores = np.concatenate([scores, found])
-            best = np.concatenate([best, np.arange(start, start + len(found))])
+            cosines = chunk[first : first + CHUNK] @ np.asarray(query, np.float32)
+            scores = np.concatenate([scores, cosines])
+            best = np.concatenate([best, np.arange(start, start + len(cosines))])
             keep = np.lexsort((best, -scores))[:top]
-            best, scores, start = best[keep], scores[keep], start + len(found)
+            best, scores, start = best[keep], scores[keep], start + len(cosines)
     rows = table.select(best).select_columns(["id", "name", "shard", "row"])
     return [Hit(**row, score=float(score)) for row, score in zip(rows, scores, strict=True)]
 

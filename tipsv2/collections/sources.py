@@ -113,8 +113,8 @@ def _folder(name: str, path: Path, split: str) -> Source:
         if (path / f"metadata.{kind}").is_file():
             return _files(name, [path / f"metadata.{kind}"], split)
     if annotations := _annotations_in(path, split):
-        found = _annotations(name, annotations, split)
-        return replace(found, notes=(f"{name}: its captions are read from {annotations}.", *found.notes))
+        source = _annotations(name, annotations, split)
+        return replace(source, notes=(f"{name}: its captions are read from {annotations}.", *source.notes))
     if (there := sorted(p.name for p in path.iterdir() if p.is_dir())) and set(there) <= {*SPLITS}:
         if split not in there:
             raise ValueError(f"{name} has no folder {split}; it has {', '.join(there)}: set data.split to one of them.")
@@ -285,8 +285,8 @@ def _images(name: str, path: Path) -> Source:
             if images:
                 masks = [kinds[k] for k in ("mask.png", "label.png") if k in kinds]
                 masks += [i for i in images[1:] if i.lower() == f"{stem.lower()}.png"]
-                found = {"image": images[0], "txt": kinds.get("txt"), "json": kinds.get("json")}
-                for column, file in (found | {"mask": masks[0] if masks else None}).items():
+                endings = {"image": images[0], "txt": kinds.get("txt"), "json": kinds.get("json")}
+                for column, file in (endings | {"mask": masks[0] if masks else None}).items():
                     columns[column].append(os.path.relpath(os.path.join(folder, file), path) if file else "")
     if not columns["image"]:
         tables = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix in TABLES)[:3])
@@ -326,18 +326,18 @@ def _labelled(name: str, split: str) -> Source:
     from tipsv2.labelled import ALL, open_labelled, parts_of
 
     alone = parts_of(name) == (ALL,)
-    found = open_labelled(name, read_address(name).part or (None if alone else split))
-    folder = found.pictures[0].image.parent
+    labelled = open_labelled(name, read_address(name).part or (None if alone else split))
+    folder = labelled.pictures[0].image.parent
     beside = _by_stem(os.listdir(folder))
     columns: dict[str, list[str]] = {
-        "image": [picture.image.name for picture in found.pictures],
-        "mask": [os.path.abspath(picture.labels) for picture in found.pictures],
+        "image": [picture.image.name for picture in labelled.pictures],
+        "mask": [os.path.abspath(picture.labels) for picture in labelled.pictures],
     }
-    columns |= {k: [beside[picture.image.stem].get(k, "") for picture in found.pictures] for k in ("txt", "json")}
+    columns |= {k: [beside[picture.image.stem].get(k, "") for picture in labelled.pictures] for k in ("txt", "json")}
     columns = {column: files for column, files in columns.items() if any(files)}
     data = Dataset.from_dict(columns, features=Features({column: Value("string") for column in columns}))
-    expand = partial(_with_written, folder, found.legend)
-    return Source(name, data, folder, expand, found.classes, found.legend.read, found.notes)
+    expand = partial(_with_written, folder, labelled.legend)
+    return Source(name, data, folder, expand, labelled.classes, labelled.legend.read, labelled.notes)
 
 
 def _with_written(folder: Path, legend: Legend, row: dict) -> dict:

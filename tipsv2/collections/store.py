@@ -71,11 +71,11 @@ class Folder:
         self.manifest = read_manifest(self.path)
         before = self.manifest["settings"]
         if other := [key for key in {**before, **wanted} if before.get(key) != wanted.get(key)]:
-            told = [f"{key} {before.get(key)!r} and not {wanted.get(key)!r}" for key in other if key not in DIGESTS]
+            changes = [f"{key} {before.get(key)!r} and not {wanted.get(key)!r}" for key in other if key not in DIGESTS]
             if "weights" in other and "dtype" not in other:  # the digest is of the numbers as they are rounded
-                told.insert(0, f"the weights of another model ({self.manifest['model']})")
+                changes.insert(0, f"the weights of another model ({self.manifest['model']})")
             raise ValueError(
-                f"'{self.path}' holds embeddings with {', '.join(told) or 'other rows by the same name'}: choose "
+                f"'{self.path}' holds embeddings with {', '.join(changes) or 'other rows by the same name'}: choose "
                 "another --out, or give what it was made with."
             )
 
@@ -175,7 +175,7 @@ def whole_parts(folder: Path, settings: Mapping) -> tuple[dict[tuple[int, int], 
     done: dict[tuple[int, int], bool] = {}
     torn: dict[str, str] = {}
     for file in sorted((folder / "images").glob("*.parquet")):
-        if not (found := NAME.fullmatch(file.name)):
+        if not (match := NAME.fullmatch(file.name)):
             continue
         needed = [file]
         needed += [folder / "captions" / file.name] if settings["captions"] else []
@@ -183,7 +183,7 @@ def whole_parts(folder: Path, settings: Mapping) -> tuple[dict[tuple[int, int], 
         wrong = {str(each.relative_to(folder)): reason for each in needed if (reason := _torn(each))}
         torn |= wrong
         if not wrong:
-            done[int(found[1]), int(found[2])] = bool(found[3])
+            done[int(match[1]), int(match[2])] = bool(match[3])
     return done, torn
 
 
@@ -264,10 +264,10 @@ def read_patches(folder: str | Path, image: Mapping) -> np.ndarray:
     from safetensors import safe_open
 
     part = image["row"] // read_manifest(folder)["settings"]["shard_size"]
-    found = list((Path(folder) / "patches").glob(f"{image['shard']:06d}-{part:06d}*.safetensors"))
-    if not found:
+    files = list((Path(folder) / "patches").glob(f"{image['shard']:06d}-{part:06d}*.safetensors"))
+    if not files:
         raise ValueError(f"'{folder}' holds no patch grids: it was made without --patches.")
-    with safe_open(found[0], framework="numpy") as file:
+    with safe_open(files[0], framework="numpy") as file:
         return file.get_tensor(image["id"])
 
 

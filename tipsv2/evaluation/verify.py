@@ -78,13 +78,13 @@ def verify(encoder: Encoder, image: ImageSource) -> Verdict:
             "there is nothing to compare it with."
         )
     pixels = to_tensor(open_image(image), (SIDE, SIDE))[None]
-    found = encoder.encode_pixels(pixels, only=("cls", "patches"))
-    rows, row = encoder.encode_text(TEXTS), F.normalize(found["cls"].cpu(), dim=-1)[0]
+    features = encoder.encode_pixels(pixels, only=("cls", "patches"))
+    rows, row = encoder.encode_text(TEXTS), F.normalize(features["cls"].cpu(), dim=-1)[0]
     numbers = {
         "logits": rows @ row / encoder.temperature,
         "text": rows[0],
         "image": row,
-        "patch": found["patches"][0, 0, 0],
+        "patch": features["patches"][0, 0, 0],
     }
     return Verdict({name: tuple(map(float, numbers[name][: len(PUBLISHED[name])])) for name in PUBLISHED})
 

@@ -131,12 +131,12 @@ class BatchStream:
 
     def __init__(self, batches: Batches, start: int, workers: int):
         self._loader = DataLoader(
-            _Told(batches),
+            _ErrorsAsBatches(batches),
             batch_size=None,
             sampler=range(start, len(batches)),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_be_a_worker,
+            worker_init_fn=_init_worker,
             generator=torch.Generator(),  # its own: opening a stream must not move the run's random state
         )
         self._arriving: Iterator | None = None
@@ -214,7 +214,7 @@ class BatchStream:
             ) from error
 
 
-class _Told(Dataset):
+class _ErrorsAsBatches(Dataset):
     """A mistake of the user as its sentence: an error that crosses processes would arrive with the traceback in it."""
 
     def __init__(self, batches: Batches):
@@ -227,7 +227,7 @@ class _Told(Dataset):
             return str(error)
 
 
-def _be_a_worker(_: int) -> None:
+def _init_worker(_: int) -> None:
     """What a terminal or a scheduler sends to every process of a run is the training process's to answer: it saves."""
     torch.set_num_threads(1)  # the training process needs the cores
     sys.excepthook = _quiet_about_connections

@@ -130,22 +130,24 @@ class CaptionedImages:
             captions["web"].append(web)
             captions["synthetic"].append(synthetic)
             if len(images) == share:
-                found = torch.stack(labels) if labelled else None
-                return Samples(torch.stack(images), captions, generator, len(problems), tuple(problems[:NAMED]), found)
+                patch_names = torch.stack(labels) if labelled else None
+                return Samples(
+                    torch.stack(images), captions, generator, len(problems), tuple(problems[:NAMED]), patch_names
+                )
         raise ValueError(
             f"{self.pairs.name}: {len(problems)} of {k + 1} images in a row cannot be used. {' '.join(problems[:3])}"
         )
 
     def remember(self, record: Path, main: bool) -> None:
         """See that the data is what the run began with, and keep what is learned about it in a JSONL file."""
-        found = {"pairs": self.size} if self.pairs.indexed else {"shards": self.pairs.shards}
+        extent = {"pairs": self.size} if self.pairs.indexed else {"shards": self.pairs.shards}
         if main:
-            found |= self.pairs.state()
+            extent |= self.pairs.state()
             if record.exists():
-                self._compare(_first_line(record), found)
+                self._compare(_first_line(record), extent)
             else:
                 with whole_file(record) as part:
-                    part.write_text(json.dumps(found) + "\n")
+                    part.write_text(json.dumps(extent) + "\n")
         if isinstance(self.order, StreamOrder) and record.exists():
             self.order.remember(record)
 

@@ -83,9 +83,9 @@ def shown(recipe: Recipe) -> str:
         "whole_names": ("weight", "captions"),
         "kept_distillation": ("weight",),
     }.items():
-        told = {weight: fields[family][weight] for weight in weights}
-        if all(value in (0, "own") for value in told.values()):
-            fields[family] = told
+        kept = {weight: fields[family][weight] for weight in weights}
+        if all(value in (0, "own") for value in kept.values()):
+            fields[family] = kept
     if not is_kept(recipe.data.source):
         fields.pop("kept")
     parts = []

@@ -133,9 +133,9 @@ def _same_frozen(model: Tipsv2Model, sets: list[KeptSet], what: str) -> None:
 def _bridge(recipe: Recipe, width: int, out: int) -> nn.Sequential:
     if not recipe.kept.bridge:
         return sentence_vectors.Bridge(width, recipe.kept.hidden, out).map
-    found = sentence_vectors.open_bridge(Path(recipe.kept.bridge), width).map
-    if found[-1].out_features != out:
+    bridge = sentence_vectors.open_bridge(Path(recipe.kept.bridge), width).map
+    if bridge[-1].out_features != out:
         raise ValueError(
-            f"kept.bridge={recipe.kept.bridge} leads to {found[-1].out_features} and not to {out} numbers."
+            f"kept.bridge={recipe.kept.bridge} leads to {bridge[-1].out_features} and not to {out} numbers."
         )
-    return found
+    return bridge

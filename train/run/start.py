@@ -74,7 +74,7 @@ def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> int:
     if "WORLD_SIZE" in os.environ:  # accelerate would part the processes after the first generation, for good
         os.environ["FORK_LAUNCHED"] = "1"
     count, teacher = recipe.distillation.generations, recipe.distillation.teacher
-    with _Heard() as heard:
+    with _SignalWatch() as heard:
         for number in range(1, count + 1):
             folder = out / f"generation-{number}"
             student = replace(recipe, distillation=replace(recipe.distillation, teacher=teacher))
@@ -102,10 +102,10 @@ def _any(here: bool) -> bool:
     return bool(total(torch.tensor(float(here), device=device)))
 
 
-class _Heard:
+class _SignalWatch:
     """Whether a signal to stop came, even if a generation in its last step took it and had nothing left to stop."""
 
-    def __enter__(self) -> _Heard:
+    def __enter__(self) -> _SignalWatch:
         self._ends = socket.socketpair()
         for end in self._ends:
             end.setblocking(False)
@@ -146,7 +146,7 @@ def prepare(recipe: Recipe, out: Path | None, resume: bool = False, empty: bool 
     torch.manual_seed(recipe.seed)
     model = teacher = None
     unimodal = open_teachers(recipe.sfclip)
-    digests = {f"{kind}_digest": digest_of(found.model) for kind, found in vars(unimodal).items() if found}
+    digests = {f"{kind}_digest": digest_of(one.model) for kind, one in vars(unimodal).items() if one}
     recipe = replace(recipe, sfclip=replace(recipe.sfclip, **digests))
     if recipe.tuning.base:
         recipe, model, tokenizer = open_base(recipe)

@@ -138,10 +138,10 @@ def open_data(task: str, data: str, part: str | None = None) -> Split:
     layout, root = recognise(task, data)
     if part is None or (part == HELD_OUT and not layout.held_out):
         part = layout.part
-    found = layout.open(task, root, part)
-    if not len(found.samples):
-        raise ValueError(f"'{root}' holds no sample of {layout.title} ({found.part}): the split is empty.")
-    return replace(found, root=root)
+    split = layout.open(task, root, part)
+    if not len(split.samples):
+        raise ValueError(f"'{root}' holds no sample of {layout.title} ({split.part}): the split is empty.")
+    return replace(split, root=root)
 
 
 def recognise(task: str, data: str) -> tuple[Layout, Path]:

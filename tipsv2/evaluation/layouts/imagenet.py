@@ -54,16 +54,16 @@ def _in_folders(folder: Path) -> dict[str, tuple[Path, list[str]]]:
     """Folder of a class -> where its images are, and their names, in order."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder '{folder}': a folder of images per class belongs there.")
-    found = {}
+    classes = {}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir() and not entry.name.startswith("."):
             files = sorted(name for name in os.listdir(entry) if name.lower().endswith(IMAGE_SUFFIXES))
             if not files:
                 raise ValueError(f"'{entry.path}' holds no image ({', '.join(IMAGE_SUFFIXES[:5])}, ...): remove it.")
-            found[entry.name] = (Path(entry.path), files)
-    if not found:
+            classes[entry.name] = (Path(entry.path), files)
+    if not classes:
         raise ValueError(f"'{folder}' has no folders: it needs one per class, with its images.")
-    return found
+    return classes
 
 
 def _split(layout: str, task: str, root: Path, part: str, files: dict[str, tuple[Path, list[str]]]) -> Split:

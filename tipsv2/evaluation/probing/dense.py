@@ -79,9 +79,9 @@ def evaluate_task(
         layer_of(features, encoder.num_layers)  # before anything is computed
     test = open_part(task, data, resolution, None if predict else HELD_OUT)
     samples = test.samples[: limited(len(test.samples), limit)]
-    told = {"task": task.name, "data": data, "part": test.part, "model": encoder.info.name, "resolution": resolution}
+    record = {"task": task.name, "data": data, "part": test.part, "model": encoder.info.name, "resolution": resolution}
     layout = {} if is_scenes(data) else {"layout": test.layout}
-    settings = told | {"model": identity(encoder)} | ({"version": task.version} if task.version > 1 else {})
+    settings = record | {"model": identity(encoder)} | ({"version": task.version} if task.version > 1 else {})
     with _folder(out) as folder:
         if predict is None:
             fitting = open_part(task, data, resolution, "train")
@@ -93,12 +93,12 @@ def evaluate_task(
             probing.collect(encoder, chosen, features, resolution, store, progress)
             recipe = task.recipe(fitting)
             epochs = probing.planned(store, names) if epochs is None else epochs
-            told |= {"features": features, "epochs": epochs, "train_images": len(names)}
+            record |= {"features": features, "epochs": epochs, "train_images": len(names)}
             file = folder / "probe.safetensors"
             probe = probing.train(store, names, recipe, epochs, encoder.device, file, progress)
             guess: Guess = partial(_guesses, task, encoder, probe, recipe, features, resolution)
         else:
-            told |= {"head": "dpt"}
+            record |= {"head": "dpt"}
             known = Partial(folder / PARTIAL, settings | {"head": "dpt"})
             guess = partial(_predicted, predict, resolution)
         _measure(task, test, samples, guess, known, progress)
@@ -115,7 +115,7 @@ def evaluate_task(
 
             task.pictures(out, judged, test, show)
     return {
-        **told, **layout, "images": len(judged), "left_out": len(samples) - len(judged),
+        **record, **layout, "images": len(judged), "left_out": len(samples) - len(judged),
         "fingerprint": fingerprint((sample.name for sample in test.samples), test.classes),
         **task.summary(judged, test),
     }  # fmt: skip
@@ -189,8 +189,8 @@ def _measure(
         for start in range(0, len(missing), BATCH_SIZE):
             batch = missing[start : start + BATCH_SIZE]
             pairs = [probing.read(sample) for sample in batch]
-            found = guess([image for image, _ in pairs])
-            for sample, (_, truth), guessed in zip(batch, pairs, found, strict=True):
+            guesses = guess([image for image, _ in pairs])
+            for sample, (_, truth), guessed in zip(batch, pairs, guesses, strict=True):
                 known.add(sample.name, **task.score(truth, guessed, split))
                 bar.update()
 

@@ -94,10 +94,10 @@ def encode(
     """Images -> for each its patches [h, w, D] and its CLS 1 [D], float32 on the CPU."""
     layer = layer_of(features, encoder.num_layers)
     if layer is None:
-        found = encoder.encode_images(images, resolution)
+        encoded = encoder.encode_images(images, resolution)
     else:
-        found = [encoder.encode_layers(image, [layer], resolution)[layer] for image in images]
-    return [(f.values if features == "values" else f.patches, f.cls) for f in found]
+        encoded = [encoder.encode_layers(image, [layer], resolution)[layer] for image in images]
+    return [(f.values if features == "values" else f.patches, f.cls) for f in encoded]
 
 
 def inputs(patches: torch.Tensor, cls: torch.Tensor | None) -> torch.Tensor:
@@ -183,9 +183,9 @@ def train(
     with tqdm(total=steps * epochs, initial=steps * done, unit="step", disable=not progress, desc="probe") as bar:
         for epoch in range(done, epochs):
             for number, batch in enumerate(_batches(names, grids, epoch)):
-                found = [store[name] for name in batch]
+                stored = [store[name] for name in batch]
                 patches, cls, truth = (
-                    torch.from_numpy(np.stack([one[kind] for one in found])).to(device)
+                    torch.from_numpy(np.stack([one[kind] for one in stored])).to(device)
                     for kind in ("patches", "cls", "truth")
                 )
                 for group in optimizer.param_groups:

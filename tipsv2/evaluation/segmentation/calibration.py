@@ -144,15 +144,15 @@ def figures(halves: Sequence[tuple[Calibration, Measured]]) -> dict[str, float |
             rows = zip(scores, part.there, part.judged, strict=True)
             areas[name] += [auroc(row[known], truth[known]) for row, truth, known in rows]
     answers, there = np.concatenate(answers), np.concatenate(there)
-    found: dict[str, float | int | None] = {"pictures": sum(len(part.there) for _, part in halves)}
-    found |= {"asked": int(there.size), "share_there": _rounded(there.mean())}
+    numbers: dict[str, float | int | None] = {"pictures": sum(len(part.there) for _, part in halves)}
+    numbers |= {"asked": int(there.size), "share_there": _rounded(there.mean())}
     for answer, right in ((HERE, there), (NOT_HERE, ~there)):
         said, name = answers == answer, answer.replace(" ", "_")
         hits, misses = (said & right).sum() / max(1, right.sum()), (said & ~right).sum() / max(1, (~right).sum())
-        found[f"{name}_precision"] = _rounded((said & right).sum() / said.sum()) if said.any() else None
-        found[f"{name}_precision_half"] = _rounded(hits / (hits + misses)) if said.any() else None
-        found[f"{name}_recall"] = _rounded(hits)
-    return found | {k: _rounded(np.nanmean(each)) if np.isfinite(each).any() else None for k, each in areas.items()}
+        numbers[f"{name}_precision"] = _rounded((said & right).sum() / said.sum()) if said.any() else None
+        numbers[f"{name}_precision_half"] = _rounded(hits / (hits + misses)) if said.any() else None
+        numbers[f"{name}_recall"] = _rounded(hits)
+    return numbers | {k: _rounded(np.nanmean(each)) if np.isfinite(each).any() else None for k, each in areas.items()}
 
 
 def _rounded(value: float | np.floating) -> float:
@@ -191,8 +191,8 @@ def judged(parts: Sequence[Measured], data: Sequence[str], names: Sequence[str])
     """`calibrate`, of what was measured."""
     even, odd = slice(0, None, 2), slice(1, None, 2)
     halves = [(fit([part.part(one) for part in parts]), other) for one, other in ((even, odd), (odd, even))]
-    told = {
+    by_data = {
         name: figures([(fitted, part.part(other)) for fitted, other in halves])
         for name, part in zip(data, parts, strict=True)
     }
-    return replace(fit(parts, names), figures=told), told
+    return replace(fit(parts, names), figures=by_data), by_data

@@ -112,17 +112,17 @@ def figures(a: Measured, b: Measured) -> dict[str, dict[str, dict[str, float | N
     if a.split.layout != OWN:
         return {}
     first, second = a.scores(), b.scores()
-    found = {}
+    rows = {}
     for kind_a, kind_b in zip(a.rule.features, b.rule.features, strict=True):
         for name, one in first[kind_a].items():
             if name in ("miou_present", "miou_all"):  # which have rows with intervals
                 continue
             other, by_chance = second[kind_b].get(name), first["chance"].get(name)
-            found[f"{kind_a if kind_a == kind_b else f'{kind_a}, {kind_b}'} {name}"] = {
+            rows[f"{kind_a if kind_a == kind_b else f'{kind_a}, {kind_b}'} {name}"] = {
                 "A": one, "B": other,
                 "difference": None if one is None or other is None else round(other - one, 4), "chance": by_chance,
             }  # fmt: skip
-    return {"figures": found}
+    return {"figures": rows}
 
 
 def difference_bars(per_class: dict[str, dict[str, float]], names: dict[str, str]) -> Figure:

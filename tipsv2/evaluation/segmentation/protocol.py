@@ -127,15 +127,15 @@ def look(encoder: Encoder, images: Sequence[Image.Image], protocol: Protocol) ->
         views.append(View({}, size, corners, (crops.shape[2], crops.shape[3])))
         for crop in _whole_patches(crops, encoder.patch_size):
             waiting.setdefault(tuple(crop.shape[1:]), []).append((number, crop))
-    found: list[dict[str, list[torch.Tensor]]] = [{kind: [] for kind in protocol.features} for _ in views]
+    patches: list[dict[str, list[torch.Tensor]]] = [{kind: [] for kind in protocol.features} for _ in views]
     for crops in waiting.values():
         for start in range(0, len(crops), BATCH_SIZE):
             batch = crops[start : start + BATCH_SIZE]
             seen = _features(encoder, torch.stack([crop for _, crop in batch]), protocol.features)
             for kind, grids in seen.items():
                 for (number, _), grid in zip(batch, grids, strict=True):
-                    found[number][kind].append(grid)
-    for view, kinds in zip(views, found, strict=True):
+                    patches[number][kind].append(grid)
+    for view, kinds in zip(views, patches, strict=True):
         view.grids.update({kind: torch.stack(grids) for kind, grids in kinds.items()})
     return views
 
@@ -208,10 +208,10 @@ def _features(encoder: Encoder, pixels: torch.Tensor, kinds: Sequence[str]) -> d
     """pixels [B, 3, H, W] -> kind -> float32 [B, h, w, D]."""
     outputs = {kind: OUTPUT_OF[kind] for kind in kinds if kind in OUTPUT_OF}
     seen = encoder.encode_pixels(pixels, only=tuple(outputs.values())) if outputs else {}
-    found = {kind: seen[output] for kind, output in outputs.items()}
+    features = {kind: seen[output] for kind, output in outputs.items()}
     layers = {int(kind.removeprefix("layer:")): kind for kind in kinds if kind not in outputs}
     if layers:
         pixels = pixels.to(encoder.device)  # in float32: an encoder of another type rounds them later
         for number, (_, _, patches, _) in layer_features(encoder.model.vision_model, pixels, layers):
-            found[layers[number]] = patches.float()
-    return found
+            features[layers[number]] = patches.float()
+    return features

@@ -116,27 +116,29 @@ def evaluate(
     Raises ValueError for data that are not as they should be, a limit under 1, or a resolution not in whole patches.
     """
     started = time.perf_counter()
-    found = measure(encoder, data, resolution, templates, limit, out, progress, protocol, features, background)
-    split, rule, main = found.split, found.rule, found.main
+    measured = measure(encoder, data, resolution, templates, limit, out, progress, protocol, features, background)
+    split, rule, main = measured.split, measured.rule, measured.main
     numbers: dict[str, Any] = {
         "task": "segmentation", "data": data, "model": encoder.info.name, "resolution": rule.resolution,
         "templates": templates, "images": len(main.names), "classes": len(split.classes),
     }  # fmt: skip
     windows = {"protocol": protocol, "window": rule.window, "stride": rule.stride} if protocol == "slide" else {}
     if is_scenes(data):
-        numbers |= windows | found.scores()
+        numbers |= windows | measured.scores()
     else:
         numbers |= windows or {"protocol": protocol}
         numbers |= {"layout": split.layout, "part": split.part, "features": rule.features[-1]}
         if split.layout == OWN:
-            numbers |= {"unlabelled": None if split.unlabelled is None else round(split.unlabelled, 4)} | found.scores()
-        numbers |= {"background": found.words.told} if split.background is not None else {}
+            numbers |= {
+                "unlabelled": None if split.unlabelled is None else round(split.unlabelled, 4)
+            } | measured.scores()
+        numbers |= {"background": measured.words.told} if split.background is not None else {}
     if out or not is_scenes(data):
-        numbers |= main.numbers(split.classes) | {"fingerprint": found.fingerprint}
+        numbers |= main.numbers(split.classes) | {"fingerprint": measured.fingerprint}
     if out:
         from tipsv2.evaluation.segmentation.pictures import write
 
-        write(out, main, split.classes, lambda index: found.show(encoder, index))
+        write(out, main, split.classes, lambda index: measured.show(encoder, index))
     return numbers | {"seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -159,19 +161,19 @@ class Measured:
 
     def scores(self) -> dict[str, dict[str, float | None]]:
         """Features -> mIoU by candidates, and chance; of own labelled pictures with what their patches say."""
-        found: dict[str, dict[str, float | None]] = {kind: {} for kind in (*self.rule.features, "chance")}
+        scores: dict[str, dict[str, float | None]] = {kind: {} for kind in (*self.rule.features, "chance")}
         for (kind, among), tables in self.tables.items():
-            found[kind][f"miou_{among}"] = round(tables.miou(), 4)
-            found["chance"][f"miou_{among}"] = round(chance(tables.truth(), among), 4)
+            scores[kind][f"miou_{among}"] = round(tables.miou(), 4)
+            scores["chance"][f"miou_{among}"] = round(chance(tables.truth(), among), 4)
         if self.split.layout == OWN:
             for kind in self.rule.features:
                 tables = self.tables[kind, "present"]
-                found[kind]["miou_pictures"] = round(float(np.nanmean(tables.of_images())), 4)
-                found["chance"]["miou_pictures"] = round(chance_of_images(tables.truth()), 4)
+                scores[kind]["miou_pictures"] = round(float(np.nanmean(tables.of_images())), 4)
+                scores["chance"]["miou_pictures"] = round(chance_of_images(tables.truth()), 4)
                 if kind in self.named:
-                    found[kind] |= self.named[kind].figures(tables.truth() > 0)
-                    found["chance"] |= self.named[kind].chance()
-        return found
+                    scores[kind] |= self.named[kind].figures(tables.truth() > 0)
+                    scores["chance"] |= self.named[kind].chance()
+        return scores
 
     def show(self, encoder: Encoder, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The picture uint8 [H, W, 3], the truth and the guess [H, W] of a sample."""
@@ -256,12 +258,12 @@ def score_scenes(
     text = encoder.encode_text(list(split.classes), templates)  # [C, D]
     rule, words = Protocol("whole", FEATURES, len(chosen[0].image)), Words.of(split.classes)
     samples = tqdm(split.samples, unit="image", disable=not progress, desc="images")
-    found = [
+    packed = [
         {key: pack(table) for key, table in tables.items()}
         for _, tables, _, _ in _tables(encoder, samples, rule, text, words, candidates, len(split.classes))
     ]
     names = [sample.name for sample in split.samples]
-    tables = {key: Tables(names, [each[key] for each in found], len(split.classes)) for key in found[0]}
+    tables = {key: Tables(names, [each[key] for each in packed], len(split.classes)) for key in packed[0]}
     return Measured(split, "", rule, words, text, tables, {}).scores()
 
 
@@ -284,8 +286,8 @@ def _tables(
             for kind in rule.features:
                 for among in candidates:
                     present = np.unique(truth[truth >= 0]) if among == "present" else None
-                    found = guess(view, kind, text, words, truth.shape, present)
-                    tables[kind, among] = confusion_matrix(truth, found, num_classes)
+                    guessed = guess(view, kind, text, words, truth.shape, present)
+                    tables[kind, among] = confusion_matrix(truth, guessed, num_classes)
             yield sample.name, tables, view, truth
 
 

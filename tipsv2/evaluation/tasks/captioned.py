@@ -119,11 +119,11 @@ def _answers(texts: Sequence[Hashable], owner: np.ndarray) -> dict[str, list[np.
     own: list[list[np.ndarray]] = [[] for _ in range(owner.max() + 1)]
     for number, text in enumerate(texts):
         equal.setdefault(text, []).append(number)
-    numbers = {text: np.array(found) for text, found in equal.items()}
+    numbers = {text: np.array(places) for text, places in equal.items()}
     for text, image in zip(texts, owner, strict=True):
         own[image].append(numbers[text])
     return {
-        "i2t": [np.unique(np.concatenate(found)) for found in own],
+        "i2t": [np.unique(np.concatenate(places)) for places in own],
         "t2i": [np.unique(owner[numbers[text]]) for text in texts],
     }
 
@@ -143,13 +143,13 @@ def _of_collection(samples: Sequence, having: Sequence[np.ndarray], left_out: di
 
 def _chance(right: Sequence[np.ndarray], candidates: int, way: str) -> dict[str, float]:
     """Recalls of a random order, each query with so many right ones among the candidates."""
-    counts, many = np.unique([len(found) for found in right], return_counts=True)
-    found = {}
+    counts, many = np.unique([len(numbers) for numbers in right], return_counts=True)
+    numbers = {}
     for k in RANKS:
         # A query's chance depends on how many of its candidates are right, so one row a count is enough.
         rows = [chance_recall_at_k(np.arange(candidates)[None] < count, k) for count in counts]
-        found[f"{way}_r{k}"] = round(float(np.average(rows, weights=many)), 4)
-    return found
+        numbers[f"{way}_r{k}"] = round(float(np.average(rows, weights=many)), 4)
+    return numbers
 
 
 def _worst(

@@ -96,7 +96,7 @@ def evaluate(
     return {
         "task": "classification", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "templates": templates, "images": len(samples), "classes": len(classes),
-        **{token: top(found) for token, found in ranks.items()},
+        **{token: top(token_ranks) for token, token_ranks in ranks.items()},
         "chance": by_chance(len(classes)),
         "interval": {"top1": low_high} if low_high else {},
         "fingerprint": fingerprint((sample.name for sample in samples), split.classes),

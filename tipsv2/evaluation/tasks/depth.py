@@ -106,8 +106,8 @@ def expected_depth(outputs: torch.Tensor) -> torch.Tensor:
     """Outputs [B, 256, h, w] -> the mean of the bins [B, h, w], metres."""
     bins = torch.linspace(MIN_DEPTH, MAX_DEPTH, BINS, device=outputs.device)
     sums = torch.stack([bins, torch.ones_like(bins)])  # of depth, and of the weights, in one product: half the time
-    found = sums @ torch.relu(outputs).flatten(2) + ADDED * sums.sum(dim=1, keepdim=True)  # [B, 2, h * w]
-    return (found[:, 0] / found[:, 1]).unflatten(1, outputs.shape[2:])
+    sums_of_bins = sums @ torch.relu(outputs).flatten(2) + ADDED * sums.sum(dim=1, keepdim=True)  # [B, 2, h * w]
+    return (sums_of_bins[:, 0] / sums_of_bins[:, 1]).unflatten(1, outputs.shape[2:])
 
 
 def judged(truth: _Depths) -> _Depths:

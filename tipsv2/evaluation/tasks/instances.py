@@ -90,25 +90,25 @@ def evaluate(
         given = (partial, resolution, shape, progress)
         memory = embed_images(encoder, [c.sample for c in candidates], *given, desc="index", tokens=(cls,))[cls]
         rows = embed_images(encoder, [q.sample for q in asked], *given, desc="queries", tokens=(cls,))[cls]
-    found, each, shown = {}, {}, []
+    rankings, each, shown = {}, {}, []
     for domain, own in zip(chosen, rows.split([len(items) for items in by_domain.values()]), strict=True):
         among = [k for k, item in enumerate(candidates) if item.domain == domain or not separate]
         offered, items = [candidates[k] for k in among], by_domain[domain]
-        found[domain], chance = _rank(own, memory[torch.tensor(among)], items, offered)
+        rankings[domain], chance = _rank(own, memory[torch.tensor(among)], items, offered)
         each[domain] = {
             "queries": len(items), "candidates": sum(item.domain == domain for item in offered),
-            "r1": float((found[domain].first < 1).mean()), "map": float(found[domain].precision.mean()),
+            "r1": float((rankings[domain].first < 1).mean()), "map": float(rankings[domain].precision.mean()),
             "chance": chance,
         }  # fmt: skip
-        for k in worst(found[domain].first):
-            finds = [offered[n] for n in found[domain].nearest[k][:SHOWN]]
+        for k in worst(rankings[domain].first):
+            finds = [offered[n] for n in rankings[domain].nearest[k][:SHOWN]]
             row = Query(items[k].sample.image, items[k].text, [(find.sample.image, find.text) for find in finds])
-            shown.append((found[domain].first[k], row))
+            shown.append((rankings[domain].first[k], row))
     if out is not None:
         depths = np.array([depth for depth, _ in shown])
         write_queries(out / "worst_queries.png", [shown[k][1] for k in worst(depths)])
     means = {key: float(np.mean([row[key] for row in each.values()])) for key in ("r1", "map", "chance")}
-    low_high = _interval([ranking.first < 1 for ranking in found.values()])
+    low_high = _interval([ranking.first < 1 for ranking in rankings.values()])
     return {
         "task": "instances", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "features": cls, "index": "separate" if separate else "merged", "queries": len(asked),
@@ -166,7 +166,7 @@ def _rank(
     own = np.array([where.get(item.sample.name, -1) for item in queries])
     answers = [np.unique([n for name in item.names for n in places.get(name, ())]).astype(int) for item in queries]
     others = len(candidates) - (own >= 0)
-    right = np.array([(found != itself).sum() for found, itself in zip(answers, own, strict=True)])
+    right = np.array([(answer != itself).sum() for answer, itself in zip(answers, own, strict=True)])
     return rank(rows, memory, answers, own, precision=True), float((right / np.maximum(others, 1)).mean())
 
 

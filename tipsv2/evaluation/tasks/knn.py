@@ -88,14 +88,14 @@ def evaluate(
         rows = embed_images(encoder, samples, *given, tokens=(cls,))[cls]
     labels = np.array([sample.truth() for sample in known])
     right = np.array([sample.truth() for sample in samples])
-    cosines, found = nearest(rows, memory, k)
-    ranks = answer_ranks(votes(cosines, labels[found], len(test.classes), temperature), right)
+    cosines, neighbours = nearest(rows, memory, k)
+    ranks = answer_ranks(votes(cosines, labels[neighbours], len(test.classes), temperature), right)
     low_high = interval(ranks < 1)
     if out is not None:
         write_classes(out, test.classes, right, ranks < 1)
         queries = []
         for q in worst(ranks):
-            near = zip(found[q][:SHOWN], cosines[q], strict=False)
+            near = zip(neighbours[q][:SHOWN], cosines[q], strict=False)
             alike = [(known[n].image, f"{test.classes[labels[n]]}, {cosine:.3f}") for n, cosine in near]
             queries.append(Query(samples[q].image, test.classes[right[q]], alike))
         write_queries(out / "worst_queries.png", queries)

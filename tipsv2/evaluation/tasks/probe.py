@@ -135,9 +135,9 @@ def fit(rows: np.ndarray, labels: np.ndarray, others: np.ndarray, classes: int, 
         warnings.simplefilter("ignore", ConvergenceWarning)  # 1000 steps are the protocol's too
         warnings.filterwarnings("ignore", "The number of unique classes")  # a few images of each are a fair question
         model = LogisticRegression(C=strength, max_iter=ITERATIONS).fit(rows, labels)
-    found = model.decision_function(others)
+    scores = model.decision_function(others)
     logits = np.full((len(others), classes), -np.inf)
-    logits[:, model.classes_] = found if found.ndim == 2 else np.stack([-found, found], axis=1)
+    logits[:, model.classes_] = scores if scores.ndim == 2 else np.stack([-scores, scores], axis=1)
     return logits
 
 

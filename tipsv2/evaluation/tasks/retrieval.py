@@ -141,7 +141,9 @@ def evaluate(
         scores.setdefault(group, {})[name] = recalls(ranks)
         chance[name if group == "captions" else "names"] = by_chance(right)  # the same lists in every language
         if name == SHOWN:
-            intervals = {f"{way}_r1": low_high for way, found in ranks.items() if (low_high := interval(found < 1))}
+            intervals = {
+                f"{way}_r1": low_high for way, way_ranks in ranks.items() if (low_high := interval(way_ranks < 1))
+            }
             if out is not None:
                 best = (texts @ images[token].T).topk(min(NEAREST, count)).indices.tolist()
                 finds = {k: [(samples[n].image, written[n]) for n in best[k]] for k in worst(ranks["t2i"])}
@@ -213,7 +215,7 @@ def rank_both_ways(images: torch.Tensor, texts: torch.Tensor, right: np.ndarray)
 
 def recalls(ranks: dict[str, np.ndarray]) -> dict[str, float]:
     """The recalls of ranks by direction: "i2t_r1", ..."""
-    return {f"{way}_r{k}": round(float((found < k).mean()), 4) for way, found in ranks.items() for k in RANKS}
+    return {f"{way}_r{k}": round(float((way_ranks < k).mean()), 4) for way, way_ranks in ranks.items() for k in RANKS}
 
 
 def by_chance(right: np.ndarray) -> dict[str, float]:

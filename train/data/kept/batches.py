@@ -53,11 +53,11 @@ class KeptBatches(Dataset):
 
     def extent(self) -> str:
         """What the data are and how often they are gone through."""
-        told = [
+        parts = [
             f"{each.kept.name} {rows:,} crops, {self.recipe.steps * each.crops / rows:.1f} epochs"
             for each, rows in zip(self.sets, self.rows, strict=True)
         ]
-        return f"data: {'; '.join(told)}"
+        return f"data: {'; '.join(parts)}"
 
     def too_many(self, unreadable: int, tried: int) -> bool:
         """Never: what is kept is read already."""
