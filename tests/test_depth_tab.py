@@ -18,6 +18,7 @@ import gradio as gr
 import huggingface_hub
 import numpy as np
 import pytest
+from caller import Visitor
 from PIL import Image
 from test_dpt import make_dpt
 
@@ -37,13 +38,6 @@ from tipsv2.checkpoints.catalogue import DPT, ModelError, find
 NAMES = "image loaded chosen trouble resolution span near far colormap".split()
 USUAL = dict(loaded="tiny-dpt", chosen="tiny-dpt", trouble="", resolution=56, span="auto", near=0, far=10)
 USUAL |= dict(colormap="viridis")
-
-
-class Visitor:
-    """Stands for gr.Request: all the handlers use of it."""
-
-    def __init__(self, session_hash):
-        self.session_hash = session_hash
 
 
 @pytest.fixture(scope="module")

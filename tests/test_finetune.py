@@ -466,6 +466,8 @@ def test_the_command_line_says_what_is_wrong_and_dry_runs(tiny_folder, tmp_path,
 
 
 def test_the_shapes_can_be_written_from_the_command_line(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "tests" / "shapes.py", tmp_path / "s", "3"], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "helpers" / "shapes.py", tmp_path / "s", "3"], capture_output=True
+    )
     assert done.returncode == 0 and len(list((tmp_path / "s").glob("*.png"))) == 3
     assert " a " in (tmp_path / "s" / "000002.txt").read_text()

@@ -13,6 +13,8 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
+from caller import Visitor
+from pictures import noise
 from PIL import Image
 
 from demos.ask import export, views
@@ -30,20 +32,9 @@ from tipsv2.checkpoints.bundled import DRAWINGS, PHOTOGRAPHS
 SENTENCE = "a red dog on grass"
 
 
-class Visitor:
-    """Stands for gr.Request: all the handlers use of it."""
-
-    session_hash = "a"
-
-
 @pytest.fixture
 def tab(tiny_folder):
     return Heatmaps(Studio(str(tiny_folder), device="cpu"))
-
-
-def noise(path, seed, size):
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
-    return str(path)
 
 
 @pytest.fixture

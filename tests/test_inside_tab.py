@@ -15,6 +15,8 @@ import time
 import gradio as gr
 import numpy as np
 import pytest
+from caller import Visitor
+from pictures import noise
 from PIL import Image
 from run_folders import wait
 
@@ -34,13 +36,6 @@ USUAL = dict(view="pca", layer=0, model=None, features="final", resolution=56, r
 USUAL |= dict(foreground=False, k=3, words=["dog"], colors="pca", neighbors=5, gap="bridge")
 
 
-class Visitor:
-    """Stands for gr.Request: all the handlers use of it."""
-
-    def __init__(self, session_hash):
-        self.session_hash = session_hash
-
-
 @pytest.fixture
 def tab(tiny_folder):
     return Insides(Studio(str(tiny_folder), device="cpu"))
@@ -49,9 +44,7 @@ def tab(tiny_folder):
 @pytest.fixture
 def picture(tmp_path):
     """A noisy picture of 90 x 60 pixels, which is 4 x 6 patches: no two alike."""
-    path = tmp_path / "noise.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
-    return str(path)
+    return noise(tmp_path / "noise.png")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import gradio as gr
 import httpx2
 import huggingface_hub
 import pytest
+from caller import Visitor
 from huggingface_hub import constants
 
 from demos.backend.studio import Studio
@@ -26,11 +27,6 @@ from tipsv2.checkpoints.catalogue import ModelError, find, is_cached
 SHA = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_abcdefghijklmnop"
 BUSY = 300.0  # seconds
-
-
-class Visitor:
-    def __init__(self, session_hash="a"):
-        self.session_hash = session_hash
 
 
 class Hub:

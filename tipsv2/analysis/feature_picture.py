@@ -113,8 +113,8 @@ def run(options: argparse.Namespace) -> None:
     encoder = load(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)
     layer = encoder.num_layers if options.layer is None else options.layer
-    found = encoder.encode_layers(image, [layer], options.resolution)[layer]
-    patches = pick_features(found, options.features)
+    seen = encoder.encode_layers(image, [layer], options.resolution)[layer]
+    patches = pick_features(seen, options.features)
     image.thumbnail((LONGEST, LONGEST))
     made, words, numbers = panels(np.asarray(image), patches, options.clusters, options.seed, options.opacity)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -97,10 +97,10 @@ def patch_grid(
 ) -> tuple[torch.Tensor, tuple[int, int]]:
     """The patches [h, w, D] of an image and its size (H, W); arguments as in `heatmap`."""
     if isinstance(features, int):
-        found = encoder.encode_layers(image, [features], resolution)[features]
-        return found.patches, found.size
-    found = encoder.encode_image(image, resolution)
-    return pick_features(found, features), found.size
+        seen = encoder.encode_layers(image, [features], resolution)[features]
+        return seen.patches, seen.size
+    seen = encoder.encode_image(image, resolution)
+    return pick_features(seen, features), seen.size
 
 
 def pick_features(found: ImageFeatures, features: str) -> torch.Tensor:

@@ -143,13 +143,13 @@ def agreement(labels: np.ndarray, truth: np.ndarray, num_classes: int, whole: bo
     labels, truth = np.asarray(labels), np.asarray(truth)
     other = num_classes
     if whole:
-        found = np.where(labels < 0, other, labels)
+        compared = np.where(labels < 0, other, labels)
         kept = BACKGROUND if (labels < 0).any() else None
     else:
-        found = np.where(np.isin(labels, np.unique(truth[truth >= 0])), labels, other)
+        compared = np.where(np.isin(labels, np.unique(truth[truth >= 0])), labels, other)
         kept = BACKGROUND
     target = np.where(truth == IGNORED, -1, np.where(truth < 0, other if kept is not None else -1, truth))
-    confusion = confusion_matrix(target, found, num_classes + 1)
+    confusion = confusion_matrix(target, compared, num_classes + 1)
     iou = class_iou(confusion)
     scored = iou.copy()
     if not whole or not confusion[other].any():
@@ -160,5 +160,5 @@ def agreement(labels: np.ndarray, truth: np.ndarray, num_classes: int, whole: bo
         float(np.nanmean(scored)) if np.isfinite(scored).any() else float("nan"),
         accuracy(confusion),
         float((target >= 0).mean()),
-        (target >= 0) & (target != found),
+        (target >= 0) & (target != compared),
     )

@@ -77,8 +77,8 @@ def layer_scores(
     [L, N], nan for queries without a mask beside some with one.
     """
     table, measure = [], "sharpness"
-    for found in layers.values():
-        maps = to_pixels(similarity(pick_features(found, features), text), found.size).numpy()
+    for layer in layers.values():
+        maps = to_pixels(similarity(pick_features(layer, features), text), layer.size).numpy()
         checked = checked_masks(masks, len(text), maps.shape[1:])
         if any(mask is not None for mask in checked):
             measure = "auroc"
@@ -108,5 +108,5 @@ def _centred_gram(x: torch.Tensor, debiased: bool) -> torch.Tensor:
 
 def _layer_grams(layers: Mapping[int, ImageFeatures], grid: tuple[int, int], debiased: bool) -> torch.Tensor:
     """The patches of every layer, averaged to `grid` -> centred Gram matrices [L, n * n]."""
-    grids = (found.patches.permute(2, 0, 1) for found in layers.values())
+    grids = (layer.patches.permute(2, 0, 1) for layer in layers.values())
     return torch.stack([_centred_gram(F.adaptive_avg_pool2d(each, grid).flatten(1).T, debiased) for each in grids])

@@ -84,12 +84,12 @@ def pca(grids: Sequence, count: int = 3, masks: Sequence[np.ndarray] | None = No
     mean = rows.mean(axis=0)
     components, explained = np.zeros((count, rows.shape[1])), np.zeros(count)
     if rows.var(axis=0).sum() > _ROUNDING * np.square(rows).sum(axis=1).mean():
-        found = PCA(min(count, *rows.shape), svd_solver="covariance_eigh").fit(rows)
-        real = found.explained_variance_ratio_ > _ROUNDING
-        kept = found.components_[real]
+        fitted = PCA(min(count, *rows.shape), svd_solver="covariance_eigh").fit(rows)
+        real = fitted.explained_variance_ratio_ > _ROUNDING
+        kept = fitted.components_[real]
         signs = np.where((kept**3).sum(axis=1) < 0, -1.0, 1.0)
         components[: len(kept)] = kept * signs[:, None]
-        explained[: len(kept)] = found.explained_variance_ratio_[real]
+        explained[: len(kept)] = fitted.explained_variance_ratio_[real]
     return Basis(mean, components, explained)
 
 
@@ -194,13 +194,13 @@ def kmeans(patches: Numbers, k: int = 6, seed: int = 0) -> Clusters:
     patches = _grid(patches)
     rows = _unit(patches.reshape(-1, patches.shape[-1]))
     different = len(np.unique(rows.round(6), axis=0))  # 6 digits: x and 2x have one direction but for rounding
-    found = KMeans(min(k, different), n_init=10, random_state=seed).fit(rows)
-    names, first, counts = np.unique(found.labels_, return_index=True, return_counts=True)
+    fitted = KMeans(min(k, different), n_init=10, random_state=seed).fit(rows)
+    names, first, counts = np.unique(fitted.labels_, return_index=True, return_counts=True)
     order = np.lexsort((first, -counts))
     renamed = np.zeros(names.max() + 1, np.int64)
     renamed[names[order]] = np.arange(len(names))
-    centers = _unit(found.cluster_centers_[names[order]])
-    return Clusters(renamed[found.labels_].reshape(patches.shape[:2]), centers, counts[order] / len(rows))
+    centers = _unit(fitted.cluster_centers_[names[order]])
+    return Clusters(renamed[fitted.labels_].reshape(patches.shape[:2]), centers, counts[order] / len(rows))
 
 
 def patch_norms(patches: Numbers, cut: float = 3.5) -> Norms:

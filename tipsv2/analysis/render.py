@@ -177,9 +177,9 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
         raise ValueError(f"A scale must go from a number to one that is not smaller, not from {low} to {high}.")
     if low == high:
         return [float(low)]
-    found = MaxNLocator(nbins=max(1, count - 1), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    values = MaxNLocator(nbins=max(1, count - 1), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     slack = 1e-9 * (high - low)
-    return [float(value) for value in found if low - slack <= value <= high + slack]
+    return [float(value) for value in values if low - slack <= value <= high + slack]
 
 
 def color_bar(

@@ -254,19 +254,19 @@ def segment(
     if windows:
         from tipsv2.network.windows import encode_windows
 
-        found = encode_windows(encoder, image, resolution)
+        seen = encode_windows(encoder, image, resolution)
     elif layer is not None:
-        found = encoder.encode_layers(image, [layer], resolution)[layer]
+        seen = encoder.encode_layers(image, [layer], resolution)[layer]
     else:
-        found = encoder.encode_image(image, resolution)
-    maps = nearest_of(similarity(pick_features(found, features), text), owners, len(every))
+        seen = encoder.encode_image(image, resolution)
+    maps = nearest_of(similarity(pick_features(seen, features), text), owners, len(every))
     shown, verdicts = maps, None
     if background == VERDICT:
-        last = found if layer in (None, encoder.num_layers) else encoder.encode_image(image, resolution)
+        last = seen if layer in (None, encoder.num_layers) else encoder.encode_image(image, resolution)
         verdicts = class_verdicts(encoder, last.values, names)
-        shown, threshold = seen_only(encoder, maps, verdicts, last is found and features == "values")
+        shown, threshold = seen_only(encoder, maps, verdicts, last is seen and features == "values")
     segments = superpixels(open_image(image), _grid_of(maps), encoder.patch_size) if sharp else None
-    labels, scores = divide(shown, len(names), found.size, threshold, segments)
+    labels, scores = divide(shown, len(names), seen.size, threshold, segments)
     table = class_table(maps[: len(names)], labels, scores)
     shares, means, peaks = (dict(zip(names, column.tolist(), strict=True)) for column in table)
     if background is not None:

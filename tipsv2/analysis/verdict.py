@@ -158,7 +158,7 @@ def judge(
     calibration = calibration or calibration_of(encoder.info)
     words, rows = words_of(encoder)
     peaks, leads, rivals, own = measure(patches, encoder.encode_text(queries), rows)
-    found = []
+    verdicts = []
     for query, peak, lead, rival in zip(queries, peaks.tolist(), leads.tolist(), rivals.tolist(), strict=True):
         beats = float((own < peak).float().mean())
         if calibration is None:
@@ -166,8 +166,8 @@ def judge(
         else:
             likelihood = calibration.likelihood(peak, lead)
             answer = calibration.answer(likelihood)
-        found.append(Verdict(query, answer, peak, lead, words[rival] if rival >= 0 else "", beats, likelihood))
-    return found
+        verdicts.append(Verdict(query, answer, peak, lead, words[rival] if rival >= 0 else "", beats, likelihood))
+    return verdicts
 
 
 def _by_rank(lead: float, beats: float) -> str:

@@ -71,13 +71,13 @@ def phrases(sentence: str) -> list[str]:
     """
     naming = {word.lower() for word in content_words(sentence)}
     runs: list[tuple[int, int]] = []  # start and end in the sentence
-    for found in _WORD.finditer(sentence):
-        if found[0].lower() in naming:
+    for match in _WORD.finditer(sentence):
+        if match[0].lower() in naming:
             start, end = runs[-1] if runs else (0, 0)
-            if runs and sentence[end : found.start()].isspace():
-                runs[-1] = (start, found.end())
+            if runs and sentence[end : match.start()].isspace():
+                runs[-1] = (start, match.end())
             else:
-                runs.append(found.span())
+                runs.append(match.span())
     first: dict[str, str] = {}
     for start, end in runs:
         phrase = " ".join(sentence[start:end].split())
@@ -152,7 +152,7 @@ def nearest_words(
 
 def _without(sentence: str, word: str) -> str:
     """The sentence less a word that `content_words` found in it, whatever sign stands next to it."""
-    return " ".join(_WORD.sub(lambda found: " " if found[0].lower() == word.lower() else found[0], sentence).split())
+    return " ".join(_WORD.sub(lambda match: " " if match[0].lower() == word.lower() else match[0], sentence).split())
 
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")

@@ -159,13 +159,13 @@ class Encoder:
         texts = [_clean(text) for text in texts]
         if not texts:
             return torch.empty(0, self.model.config.text_config.hidden_size)
-        found = {}
+        vectors = {}
         with self._lock:
             for text in texts:
                 if (text, frames) in self._texts:
                     self._texts.move_to_end((text, frames))
-                    found[text] = self._texts[text, frames]
-        missing = [text for text in dict.fromkeys(texts) if text not in found]
+                    vectors[text] = self._texts[text, frames]
+        missing = [text for text in dict.fromkeys(texts) if text not in vectors]
         if missing:
             key = text_cache.key_of(self.info, self.dtype, frames, missing) if keep else ""
             rows = text_cache.read(key) if key else None
@@ -175,13 +175,13 @@ class Encoder:
                 rows = F.normalize(rows.mean(dim=1), dim=-1)
                 if key:
                     text_cache.write(key, rows)
-            found.update(zip(missing, (row.clone() for row in rows), strict=True))
+            vectors.update(zip(missing, (row.clone() for row in rows), strict=True))
             with self._lock:
                 for text in missing:
-                    self._texts[text, frames] = found[text]
+                    self._texts[text, frames] = vectors[text]
                 while len(self._texts) > TEXT_CACHE_SIZE:
                     self._texts.popitem(last=False)
-        return torch.stack([found[text] for text in texts])
+        return torch.stack([vectors[text] for text in texts])
 
     def forget_texts(self) -> None:
         """Let go of the texts it remembers; what is on the disk stays."""

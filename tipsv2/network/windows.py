@@ -55,14 +55,14 @@ def encode_windows(
         return encoder.encode_image(image, resolution)
     pixels = to_tensor(image, size)
     corners = window_corners(size, side, stride)
-    found: dict[str, list[torch.Tensor]] = {"cls": [], "caption_cls": [], "patches": [], "values": []}
+    pieces: dict[str, list[torch.Tensor]] = {"cls": [], "caption_cls": [], "patches": [], "values": []}
     for start in range(0, len(corners), batch_size):
         seen = encoder.encode_pixels(crop_windows(pixels, corners[start : start + batch_size], side))
-        for name, parts in found.items():
+        for name, parts in pieces.items():
             parts.append(seen[name].cpu())
     cells = [(top // encoder.patch_size, left // encoder.patch_size) for top, left in corners]
     grid = (size[0] // encoder.patch_size, size[1] // encoder.patch_size)
-    joined = {name: torch.cat(parts) for name, parts in found.items()}
+    joined = {name: torch.cat(parts) for name, parts in pieces.items()}
     dense = {
         name: stitch(F.normalize(joined[name], dim=-1).permute(0, 3, 1, 2), cells, grid).permute(1, 2, 0).contiguous()
         for name in ("patches", "values")

@@ -76,14 +76,14 @@ def write_atlas(images: list[Image.Image], path: Path) -> None:
 
 def translations(npm: Path) -> dict[str, dict[str, str]]:
     """name -> language -> name: the Unicode label of the first emoji, or what translations.py has instead."""
-    found: dict[str, dict[str, str]] = {name: {} for name, *_ in rows()}
+    names: dict[str, dict[str, str]] = {name: {} for name, *_ in rows()}
     for column, language in enumerate(LANGUAGES):
         entries = _json(npm / "emojibase-data" / language / "data.json")
         labels = {plain_code(entry["hexcode"]): plain_label(entry["label"]) for entry in entries}
         for name, _, codes, _ in rows():
             correction = CORRECTIONS[name].split("|")[column] if name in CORRECTIONS else ""
-            found[name][language] = correction or labels[codes.split()[0]]
-    return found
+            names[name][language] = correction or labels[codes.split()[0]]
+    return names
 
 
 def write_names(npm: Path, path: Path) -> None:
