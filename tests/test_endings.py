@@ -14,11 +14,11 @@ import time
 import gradio as gr
 import pytest
 from conftest import PATIENCE
+from strangers import Stranger
 
 from demos import launch
 from demos.server import endings
 from demos.server.gate import Guarded
-from tests.strangers import Stranger
 
 DELAY = 0.5  # seconds the news of the end takes, where an answer takes some milliseconds
 

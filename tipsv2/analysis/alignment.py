@@ -114,8 +114,8 @@ def compare_maps(
     masks = checked_masks(masks, len(queries), maps.shape[2:])
     if names[0] == names[1]:  # two runs' folders, or two layers of one encoder
         names = (f"{names[0]} (A)", f"{names[1]} (B)")
-    scaled = np.stack([standardise(each, scale) for each in maps])
-    z = np.stack([standardise(each, "z") for each in maps]).astype(np.float64)
+    scaled = np.stack([standardise(side, scale) for side in maps])
+    z = np.stack([standardise(side, "z") for side in maps]).astype(np.float64)
     scores = (_scores(maps[0], z[0], queries, masks, tolerance), _scores(maps[1], z[1], queries, masks, tolerance))
     agreement = tuple(float(value) for value in (z[0] * z[1]).mean(axis=(1, 2)))
     text = sentence(names, scores, agreement)

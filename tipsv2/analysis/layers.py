@@ -109,4 +109,6 @@ def _centred_gram(x: torch.Tensor, debiased: bool) -> torch.Tensor:
 def _layer_grams(layers: Mapping[int, ImageFeatures], grid: tuple[int, int], debiased: bool) -> torch.Tensor:
     """The patches of every layer, averaged to `grid` -> centred Gram matrices [L, n * n]."""
     grids = (layer.patches.permute(2, 0, 1) for layer in layers.values())
-    return torch.stack([_centred_gram(F.adaptive_avg_pool2d(each, grid).flatten(1).T, debiased) for each in grids])
+    return torch.stack(
+        [_centred_gram(F.adaptive_avg_pool2d(patches, grid).flatten(1).T, debiased) for patches in grids]
+    )

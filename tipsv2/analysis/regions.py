@@ -59,13 +59,13 @@ def find_regions(values: np.ndarray, threshold: float, smallest: float = 0.0) ->
     if values.ndim != 2 or not values.size:
         raise ValueError(f"A map must be [H, W] with at least one pixel, not {list(values.shape)}.")
     labels = label(values >= threshold, connectivity=2)
-    large = [each for each in regionprops(labels, values) if each.area >= smallest * values.size]
-    large.sort(key=lambda each: -each.area)
+    large = [region for region in regionprops(labels, values) if region.area >= smallest * values.size]
+    large.sort(key=lambda region: -region.area)
     parts = []
-    for each in large:
-        top, left, bottom, right = each.bbox
-        parts.append(Part((left, top, right, bottom), int(each.area), float(each.intensity_max)))
-    return Regions(np.isin(labels, [each.label for each in large]), tuple(parts), float(threshold))
+    for region in large:
+        top, left, bottom, right = region.bbox
+        parts.append(Part((left, top, right, bottom), int(region.area), float(region.intensity_max)))
+    return Regions(np.isin(labels, [region.label for region in large]), tuple(parts), float(threshold))
 
 
 def outlines(mask: np.ndarray, tolerance: float = 0.7) -> list[np.ndarray]:

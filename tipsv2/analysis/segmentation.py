@@ -80,7 +80,7 @@ def label_bands(
             labels = torch.empty(size, dtype=torch.int64, device=maps.device)
             scores = torch.empty(size, device=maps.device)
             side = BLOCK if maps.device.type == "cpu" else size[1]  # elsewhere few large pieces are faster
-            columns = [each.to(maps.device) for each in _neighbours(shape[1], size[1], side)]
+            columns = [line.to(maps.device) for line in _neighbours(shape[1], size[1], side)]
         rows = rows.to(maps.device)
         for some in columns:
             part = maps[:, :, some.first : some.last + 1]
@@ -107,7 +107,7 @@ class _Line:
     share: torch.Tensor  # float32 [n], of `after`
 
     def to(self, device: torch.device) -> _Line:
-        moved = (each.to(device) for each in (self.before, self.after, self.share))
+        moved = (indices.to(device) for indices in (self.before, self.after, self.share))
         return _Line(self.at, self.first, self.last, *moved)
 
 
@@ -157,7 +157,7 @@ def class_verdicts(encoder: Encoder, values: torch.Tensor, names: Sequence[str])
     words, owners = words_of_classes(names)
     judged = judge(encoder, values, words)
     return [
-        most_present([each for each, owner in zip(judged, owners.tolist(), strict=True) if owner == number])
+        most_present([verdict for verdict, owner in zip(judged, owners.tolist(), strict=True) if owner == number])
         for number in range(len(names))
     ]
 

@@ -138,7 +138,7 @@ def measure(
     Returns peaks [N], leads [N], rivals int64 [N] (places in the vocabulary, -1 without one) and the vocabulary's own
     peaks [V]. A query without a rival leads by its peak.
     """
-    grid, text, rows = (F.normalize(each, dim=-1) for each in (patches.flatten(0, 1), text, rows))
+    grid, text, rows = (F.normalize(vectors, dim=-1) for vectors in (patches.flatten(0, 1), text, rows))
     others = grid @ rows.T
     peaks, places = (grid @ text.T).max(dim=0)
     there = others[places].masked_fill(text @ rows.T > SAME, -torch.inf)
@@ -179,7 +179,7 @@ def _by_rank(lead: float, beats: float) -> str:
 
 def most_present(verdicts: Sequence[Verdict]) -> Verdict:
     """Of several words for one thing the verdict that speaks most for it."""
-    return max(verdicts, key=lambda each: (-ANSWERS.index(each.answer), each.lead))
+    return max(verdicts, key=lambda verdict: (-ANSWERS.index(verdict.answer), verdict.lead))
 
 
 def color_range(encoder: Encoder, patches: torch.Tensor, calibrated: bool = True) -> tuple[float, float]:

@@ -180,7 +180,7 @@ def whole_parts(folder: Path, settings: Mapping) -> tuple[dict[tuple[int, int], 
         needed = [file]
         needed += [folder / "captions" / file.name] if settings["captions"] else []
         needed += [folder / "patches" / f"{file.stem}.safetensors"] if settings["patches"] else []
-        wrong = {str(each.relative_to(folder)): reason for each in needed if (reason := _torn(each))}
+        wrong = {str(path.relative_to(folder)): reason for path in needed if (reason := _torn(path))}
         torn |= wrong
         if not wrong:
             done[int(match[1]), int(match[2])] = bool(match[3])

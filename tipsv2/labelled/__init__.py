@@ -111,7 +111,9 @@ def _pairs(place: Place) -> tuple[Picture, ...]:
     images, labels = pictures_in(place.images), pictures_in(place.labels)
     first = next(iter(images), "")
     shared = {name[len(first) :] for name in labels if name.startswith(first)}
-    ending = next((each for each in sorted(shared) if all(f"{name}{each}" in labels for name in images)), "")
+    ending = next(
+        (candidate for candidate in sorted(shared) if all(f"{name}{candidate}" in labels for name in images)), ""
+    )
     lost = [name for name in images if f"{name}{ending}" not in labels]
     _all_there(lost, len(images), place, lambda name: f"{name}.png")
     return tuple(Picture(name, image, labels[f"{name}{ending}"]) for name, image in images.items())

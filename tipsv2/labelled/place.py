@@ -43,8 +43,8 @@ class Address:
         text = f"{PREFIX}:{self.root or ''}"
         for name in FIELDS:
             value = getattr(self, name)
-            for each in value if isinstance(value, tuple) else (value,):
-                text += "" if each is None else f",{name}={each}"
+            for part in value if isinstance(value, tuple) else (value,):
+                text += "" if part is None else f",{name}={part}"
         return text
 
 

@@ -70,7 +70,8 @@ class Encoder:
         self.patch_size: int = model.config.vision_config.patch_size
         self.num_layers: int = model.config.vision_config.num_hidden_layers
         self.temperature = float(model.temperature.detach())  # image-text logits are cosines divided by it
-        self.nbytes = sum(each.nbytes for each in model.parameters())  # of the weights, packed by `cpu` or not
+        # of the weights, packed by `cpu` or not
+        self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
         self.digest = digest_of(model)
         self._texts: OrderedDict[tuple[str, tuple[str, ...]], torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
@@ -196,7 +197,7 @@ class Encoder:
         limit = self.model.config.text_config.max_position_embeddings
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
         tokens = self.tokenizer(list(places), truncation=True, max_length=limit)["input_ids"]
-        lengths = torch.tensor([len(each) for each in tokens])
+        lengths = torch.tensor([len(ids) for ids in tokens])
         for prompt, length in zip(places, lengths, strict=True):
             if not length:
                 raise ValueError(f"The text '{prompt}' holds nothing that can be read: write some words.")

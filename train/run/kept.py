@@ -29,9 +29,9 @@ def prepare_kept(recipe: Recipe, empty: bool = False) -> tuple[Recipe, KeptObjec
     """
     sets = open_sets(recipe.data.source)
     _check(recipe, sets)
-    crops, size = sum(each.crops for each in sets), max(each.kept.size for each in sets)
+    crops, size = sum(kept_set.crops for kept_set in sets), max(kept_set.kept.size for kept_set in sets)
     recipe = replace(recipe, stages=tuple(replace(stage, batch_size=crops, size=size) for stage in recipe.stages))
-    words = compose([each.kept for each in sets], recipe.kept, recipe.whole_names.captions > 0)
+    words = compose([kept_set.kept for kept_set in sets], recipe.kept, recipe.whole_names.captions > 0)
     text = TextTeacher(recipe.sfclip.text_teacher, "--text-teacher")
     recipe, model, tokenizer = open_base(recipe)
     _same_frozen(model, sets, f"--base {recipe.tuning.base}")
@@ -67,12 +67,12 @@ def centre(model: Tipsv2Model, sets: list[KeptSet], crops: int) -> None:
     A direction that all patches share says nothing, and hides in every cosine what differs.
     """
     means = []
-    for each in sets:
-        rows, side = each.kept.rows, (each.kept.side, each.kept.side)
+    for kept_set in sets:
+        rows, side = kept_set.kept.rows, (kept_set.kept.side, kept_set.kept.side)
         count, total = min(rows, max(1, crops // len(sets))), 0.0
         for k in range(count):
-            hidden = torch.from_numpy(each.kept.arrays["hidden"][[k * rows // count]]).float()
-            _, _, patches, values = features_after(model.vision_model, hidden, each.kept.blocks, side)
+            hidden = torch.from_numpy(kept_set.kept.arrays["hidden"][[k * rows // count]]).float()
+            _, _, patches, values = features_after(model.vision_model, hidden, kept_set.kept.blocks, side)
             total = total + (patches + values).mean((0, 1, 2)) / 2
         means.append(total / count)
     model.vision_model.layernorm.bias -= torch.stack(means).mean(0)
@@ -112,7 +112,7 @@ def _check(recipe: Recipe, sets: list[KeptSet]) -> None:
             "named_patches.weight=1, presence.weight=1 or soft_names.weight=1."
         )
     for family, (array, wanted, what) in needs.items():
-        if wanted and not any(each.kept.has(array) for each in sets):
+        if wanted and not any(kept_set.kept.has(array) for kept_set in sets):
             raise ValueError(
                 f"{family} learns from {what}, and no kept set has that: keep one, or set its weights to 0."
             )

@@ -29,7 +29,7 @@ def _open(task: str, root: Path, part: str) -> Split:
         pictures, name = tuple(p for k, p in enumerate(pictures) if k % EVERY), f"all but every {EVERY}th"
     elif alone and part == HELD_OUT:
         pictures, name = pictures[::EVERY], f"every {EVERY}th"
-    samples = [Sample(each.name, each.image, partial(opened.read, each.labels)) for each in pictures]
+    samples = [Sample(picture.name, picture.image, partial(opened.read, picture.labels)) for picture in pictures]
     return Split(
         OWN, name, samples, opened.classes,
         notes=opened.notes, unlabelled=opened.unlabelled, synonyms=opened.synonyms,

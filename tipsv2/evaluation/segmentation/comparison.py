@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[s
             )
         )
         del encoder  # before the other one takes its memory
-    names = [each["name"] for each in identities]
+    names = [about["name"] for about in identities]
     if features[0] != features[1]:
         names = [f"{name} ({kind})" for name, kind in zip(names, features, strict=True)]
     numbers = table(measured[0], measured[1], names)
@@ -90,7 +90,7 @@ def table(a: Measured, b: Measured, names: Sequence[str]) -> dict:
         low, high = one.difference(other)
         scores = {"A": one.miou(), "B": other.miou(), "difference": other.miou() - one.miou(), "low": low, "high": high}
         rows[f"{kinds}, {key_a[1]}"] = {name: round(float(value), 4) for name, value in scores.items()}
-    classes = [class_table(each.main.sum(), each.split.classes) for each in (a, b)]
+    classes = [class_table(measured.main.sum(), measured.split.classes) for measured in (a, b)]
     each_class = {}
     for name in a.split.classes:
         first, second = (rows_of[name]["iou"] for rows_of in classes)

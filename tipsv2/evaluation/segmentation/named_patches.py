@@ -93,7 +93,7 @@ class NamedPatches:
     @classmethod
     def of(cls, kept: Sequence[Mapping[str, np.ndarray]], kind: str) -> NamedPatches:
         """From what `look_at` gave for each picture."""
-        return cls(*([each[f"{kind} {name}"] for each in kept] for name in ("named", "peaks", "synonyms")))
+        return cls(*([of_picture[f"{kind} {name}"] for of_picture in kept] for name in ("named", "peaks", "synonyms")))
 
     def figures(self, there: np.ndarray) -> dict[str, float | None]:
         """The figures, in [0, 1]; None for what nothing tells of. there: [I, C] bool."""

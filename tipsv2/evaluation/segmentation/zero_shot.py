@@ -263,7 +263,7 @@ def score_scenes(
         for _, tables, _, _ in _tables(encoder, samples, rule, text, words, candidates, len(split.classes))
     ]
     names = [sample.name for sample in split.samples]
-    tables = {key: Tables(names, [each[key] for each in packed], len(split.classes)) for key in packed[0]}
+    tables = {key: Tables(names, [of_picture[key] for of_picture in packed], len(split.classes)) for key in packed[0]}
     return Measured(split, "", rule, words, text, tables, {}).scores()
 
 

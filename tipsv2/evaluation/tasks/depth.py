@@ -88,7 +88,7 @@ def predictor(encoder: Encoder | Dpt, head: str, kind: str, *probe: object) -> C
     """
     if head not in HEADS:
         raise ValueError(f"head='{head}' is unknown: take {' or '.join(HEADS)}.")
-    if head == "dpt" and any(each is not None for each in probe):
+    if head == "dpt" and any(setting is not None for setting in probe):
         raise ValueError("--features, --epochs and --train-limit are of the probe: leave them out with --head dpt.")
     from tipsv2.analysis.depth import Dpt
 

@@ -38,15 +38,15 @@ def open_sets(source: str) -> list[KeptSet]:
         if not math.isfinite(weight) or weight <= 0:
             raise ValueError(f"--kept {text!r}: a weight is above 0.")
         sets.append(KeptSet(open_kept(Path(match[1]).expanduser()), int(match[2]), weight))
-    names = [each.kept.name for each in sets]
+    names = [kept_set.kept.name for kept_set in sets]
     if len(set(names)) < len(names):
         raise ValueError(f"--kept has two folders called {next(n for n in names if names.count(n) > 1)}: rename one.")
     first = sets[0].kept
-    for each in sets[1:]:
+    for kept_set in sets[1:]:
         for key in ("frozen", "blocks"):
-            if each.kept.meta[key] != first.meta[key]:
+            if kept_set.kept.meta[key] != first.meta[key]:
                 raise ValueError(
-                    f"'{first.folder}' and '{each.kept.folder}' were kept with different frozen parts: make one of "
+                    f"'{first.folder}' and '{kept_set.kept.folder}' were kept with different frozen parts: make one of "
                     "them again, with the same --vision and --blocks."
                 )
     return sets
