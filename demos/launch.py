@@ -11,6 +11,7 @@ import ctypes
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -155,7 +156,9 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
         )
     page = build(tabs, models, given.device, Settings(Path(given.runs), training, given.memory, public))
     if on_space():
-        page.warm_up()
+        page.warm_up(download=True)
+    else:
+        threading.Thread(target=page.warm_up, daemon=True).start()
     launch(
         page,
         server_name=host,

@@ -37,6 +37,7 @@ KEEP_BYTES = 2_000_000_000  # of images and features, all visitors together: g/1
 KEEP_OF_ONE = KEEP_BYTES // 4  # of one visitor, beside the image that is looked at
 MOST = 2048 * 2048  # pixels kept of an image: more than MAX_PATCHES hold, and what a full-size map costs has an end
 LONGEST = 16_384  # of them in a row: what browsers draw
+WARM_UP = (640, 360)  # (width, height) of a picture to begin with: among the usual shapes, the one of most patches
 MAX_PATCHES = 16_384  # as many as the official Space allows (1792 x 1792); more needs minutes on a CPU
 
 
@@ -176,13 +177,21 @@ class Studio:
                 self._seen.popitem(last=False)
         return seen
 
-    def warm_up(self) -> None:
-        """Load what the app opens with, as a Space does at its start; what cannot be had is said on the page later."""
+    def warm_up(self, download: bool = False) -> None:
+        """Load what the app opens with and let each encode one photograph's shape: the first visitor need not wait for
+        either, and memory is from the start what it stays at. download: also what is not on this machine yet, as a
+        Space does; what cannot be had is said on the page later.
+        """
+        from PIL import Image
+
         for name in self.opening:
             with suppress(ModelError):
-                for _ in self.fetch(name, "start"):
-                    pass
-                self.encoder(name)
+                if download:
+                    for _ in self.fetch(name, "start"):
+                        pass
+                encoder = self.encoder(name)
+                if encoder.device.type == "cpu":
+                    encoder.encode_image(Image.new("RGB", WARM_UP))
 
     def forget(self, visitor: str) -> None:
         """Drop a visitor's images and no longer download for them."""
