@@ -346,7 +346,7 @@ def test_a_mask_goes_with_the_program_that_sent_it(studio, picture, mask, tmp_pa
     Image.fromarray(mask).save(path)
     given = dict(templates="none", scale="z", mask=str(path), request=Visitor())
     Endpoints(studio).compare(picture, WORDS, **SAME, **given)
-    belongings.clear(Visitor.session_hash)
+    belongings.clear(Visitor().session_hash)
     assert not path.exists()
 
 

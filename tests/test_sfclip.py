@@ -17,6 +17,7 @@ from train.data.batches import Batches
 from train.data.masking import random_words
 from train.objectives import losses
 from train.recipe.overrides import override
+from train.run import start
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +249,8 @@ def test_two_processes_are_one(folders, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_trains_and_says_what_is_wrong(folders, tmp_path, capsys):
+def test_the_command_trains_and_says_what_is_wrong(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(start, "TOKENIZER_PAIRS", 60)
     out = ["--out", str(tmp_path / "run"), "--recipe", "sfclip"]
     assert main(["sfclip", *out]) == 2
     assert "--vision-teacher, --text-teacher or both" in capsys.readouterr().err

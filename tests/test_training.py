@@ -22,7 +22,7 @@ from train.objectives import Objective
 from train.objectives.view import caption_keys
 from train.recipe import recipes
 from train.recipe.overrides import override
-from train.run import checkpoint
+from train.run import checkpoint, start
 from train.run.loop import _optimizer, fit
 from train.tools import curves
 
@@ -504,7 +504,8 @@ def test_without_milestones_two_checkpoints_stay(recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_command_line_says_what_is_wrong(capsys, tmp_path):
+def test_command_line_says_what_is_wrong(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(start, "TOKENIZER_PAIRS", 60)
     out = str(tmp_path / "x")
     for arguments, hint in (
         (["pretrain", "--out", out, "sed=1"], "did you mean seed=1?"),
