@@ -25,8 +25,8 @@ from train.recipe.recipes import RECIPES
 from train.recipe.settings import Tower, as_given, to_dict
 from train.run import checkpoint, monitor
 from train.run import start as run
-from train.run.loop import _optimizer
 from train.run.resume import command_line, recorded
+from train.run.step import optimizer_of
 
 KINDS = {name: (name, []) for name in RECIPES if name != "photos"} | {  # which tests/test_photos_run.py resumes
     f"finetune {part}": ("finetune", [f"tuning.part={part}", "tuning.layers=1"]) for part in ("full", "last", "lora")
@@ -68,14 +68,14 @@ def test_a_checkpoint_holds_all_that_the_next_steps_need(teachers, tmp_path, mon
     monkeypatch.setattr(run, "TOKENIZER_PAIRS", 60)
     parts = run.prepare(small(name, 4, teachers, *fields), None)
     recipe, objective = parts.recipe, parts.objective
-    batches, optimizer = open_batches(recipe, parts.tokenizer), _optimizer(recipe, objective)
+    batches, optimizer = open_batches(recipe, parts.tokenizer), optimizer_of(recipe, objective)
     trained(recipe, objective, optimizer, batches, range(2))
     place = checkpoint.save(tmp_path / "run", 2, objective, optimizer)
     whole = trained(recipe, objective, optimizer, batches, range(2, 4))
     ends = [load_file(checkpoint.save(tmp_path / "whole", 4, objective, optimizer) / "state.safetensors")]
 
     other = run.prepare(small(name, 4, teachers, *fields, "seed=9"), None).objective
-    optimizer = _optimizer(recipe, other)
+    optimizer = optimizer_of(recipe, other)
     torch.rand(7)  # a new process would not share the old one's random state
     assert checkpoint.load(place, other, optimizer) == 2
     assert trained(recipe, other, optimizer, batches, range(2, 4)) == whole

@@ -18,11 +18,13 @@ from train.data.batches import Batches, BatchStream
 from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives import Objective
+from train.parallel.signals import StopFlag
 from train.recipe import recipes
 from train.recipe.overrides import override
 from train.run import checkpoint
-from train.run.loop import StopFlag, _optimizer, fit
+from train.run.loop import fit
 from train.run.start import prepare
+from train.run.step import optimizer_of
 
 pytestmark = pytest.mark.processes
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
@@ -30,7 +32,8 @@ DRIVER = """
 import resource, sys, torch
 from pathlib import Path
 from train.recipe import recipes
-from train.run.loop import Stopped, fit
+from train.parallel.signals import Stopped
+from train.run.loop import fit
 from train.objectives import Objective
 from train.network.towers import build
 from train.recipe.overrides import override
@@ -229,7 +232,7 @@ def test_kill_9_then_resume_gives_the_same_weights(tmp_path, drive):
 @pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path, drive, recipe):
     objective = objective_of(recipe)
-    place = checkpoint.save(tmp_path / "run", 0, objective, _optimizer(recipe, objective))  # without moments yet
+    place = checkpoint.save(tmp_path / "run", 0, objective, optimizer_of(recipe, objective))  # without moments yet
     size = (place / "state.safetensors").stat().st_size
     full = drive(tmp_path / "other", limit=size // 2, fields=["save_every=2"])
     _, said = full.communicate(timeout=600)
@@ -247,7 +250,8 @@ def test_tensorboard_holds_what_metrics_jsonl_holds(recipe, tokenizer, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "loss" in line]
     assert [e.step for e in read.Scalars("loss")] == [line["step"] for line in lines]
-    assert [e.value for e in read.Scalars("dino")] == pytest.approx([x["dino"] for x in lines if "dino" in x], rel=1e-5)
+    dino = "loss/self_distillation/dino"
+    assert [e.value for e in read.Scalars(dino)] == pytest.approx([x[dino] for x in lines if dino in x], rel=1e-5)
 
 
 @pytest.mark.parametrize("name, hint", [("tensorbord", "did you mean 'tensorboard'"), ("clearml", "not installed")])

@@ -2,6 +2,7 @@
 
     python -m tipsv2 benchmark
     python -m tipsv2 benchmark --models opentips-nano --turns 9 --json
+    python -m tipsv2 benchmark --search 1000000
 
 The straightforward path is plain transformers (tipsv2/benchmark/straightforward.py). Both take turns (A B A B ...),
 medians over the turns, so that a busy machine slows both. `of_matrix_rate` is the work of a forward pass per second,
@@ -48,7 +49,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "benchmark",
         run,
         "Measure encoding, segmentation, text, queries and memory beside the straightforward path. Takes minutes.",
-        "benchmark --models opentips-nano --turns 9 --json",
+        "benchmark --models opentips-nano --turns 9 --json\n  python -m tipsv2 benchmark --search 1000000",
     )
     parser.add_argument(
         "--models", default=f"{RANDOM},opentips-nano", help=f"names, folders or {RANDOM} (default: %(default)s)"
@@ -56,6 +57,10 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
     parser.add_argument("--turns", type=int, default=5, help="measurements of each (default: %(default)s)")
+    parser.add_argument(
+        "--search", type=int, metavar="N", help="measure a search in so many made embeddings, and nothing else"
+    )
+    parser.add_argument("--width", type=int, default=384, help="of these embeddings (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
 
 
@@ -68,6 +73,12 @@ def run(options: argparse.Namespace) -> None:
     names = [name.strip() for name in options.models.split(",") if name.strip()]
     if options.turns < 1 or not names:
         raise ValueError("give at least one model and one turn: --models opentips-nano --turns 5.")
+    if options.search is not None:
+        from tipsv2.benchmark import search
+
+        measured = search.measure(options.search, options.width, options.turns)
+        print(json.dumps(measured) if options.json else search.report(measured))
+        return
     results = {}
     with tqdm(total=len(names) * STEPS, unit="part", desc="benchmark") as bar:
         for name in names:
@@ -139,7 +150,7 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
     from tipsv2.checkpoints.catalogue import HUB, fetch, find
     from tipsv2.checkpoints.weights import read_model, read_tokenizer
     from tipsv2.network.encoder import Encoder, for_inference, load, pick_device, pick_dtype
-    from tipsv2.network.windows import window_sizes
+    from tipsv2.network.view import window_sizes
 
     if name == RANDOM:
         where = pick_device(device)
@@ -185,13 +196,12 @@ def photograph() -> Image.Image:
 
 
 def segment(encoder: Encoder, image: Image.Image, text: torch.Tensor) -> torch.Tensor:
-    """Sliding windows by the evaluation's own code, text ready -> label map [H, W]."""
-    from tipsv2.evaluation.segmentation.protocol import Protocol, labels_of, look
-    from tipsv2.network.windows import window_sizes
+    """Sliding windows as the evaluation looks through them, text ready -> label map [H, W]."""
+    from tipsv2.analysis.segmentation import label
+    from tipsv2.network.view import look, windowed
 
-    side, stride = window_sizes(encoder)
-    (view,) = look(encoder, [image], Protocol("slide", ("values",), side, side, stride))
-    return labels_of(view, "values", text, (image.height, image.width))
+    (features,) = look(encoder, [image], windowed(encoder, None, "bicubic"), only=("values",), device=None)
+    return label(features, text).labels.cpu()
 
 
 def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict[str, float]]:
@@ -228,16 +238,16 @@ def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict
 
 def follow_up(encoder: Encoder, image: Image.Image, turns: int) -> dict[str, float]:
     """Seconds of encoding a picture, and of asking it one phrase more: new to the encoder, and known."""
-    from tipsv2.analysis.heatmap import similarity, to_pixels
+    from tipsv2.analysis.heatmap import maps
 
-    size, features = (image.height, image.width), encoder.encode_image(image)
+    features = encoder.look(image)
     fresh = iter(range(10**6))
 
     def ask(phrase: str) -> None:
-        to_pixels(similarity(features.values, encoder.encode_text([phrase])), size)
+        maps(features, encoder.encode_text([phrase]))
 
     took = {
-        "encoding": lambda: encoder.encode_image(image),
+        "encoding": lambda: encoder.look(image),
         "new phrase": lambda: ask(f"a red car number {next(fresh)}"),
         "known phrase": lambda: ask("a red car"),
     }

@@ -9,6 +9,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from train.cli import simulate_arguments
 from train.recipe import recipes
 from train.recipe.overrides import meant
 from train.recipe.settings import near
@@ -134,7 +135,7 @@ def _training_command(commands, name: str) -> None:
         description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Any field of the recipe can be given as key=value, 'stages.*' for all its stages; --dry-run prints\n"
-        f"them, train/recipe/settings.py explains them.\n\n{fields}\n\n"
+        f"them, train/recipe/settings.py and train/objectives/ explain them.\n\n{fields}\n\n"
         f"examples:\n  {start}\n  {start} {first}\n  {run} --out runs/mine --resume",
     )
     fitting = [key for key, make in recipes.RECIPES.items() if make().command == name]
@@ -326,6 +327,7 @@ def _plain_commands(commands) -> None:
     )
     benchmark.add_argument("--json", action="store_true", help="print one line of JSON")
     benchmark.add_argument("--out", type=Path, help="also draw seconds a step over patches and images as this picture")
+    simulate_arguments.add_command(commands)
     reproduce = commands.add_parser(
         "reproduce",
         help="the papers' claims side by side on bundled scenes: hours, and it goes on where it stopped",

@@ -23,17 +23,14 @@ from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives import Objective
 from train.recipe import recipes
-from train.recipe.settings import PATCH, Recipe, SelfDistillation, Stage
-from train.run import cost
-from train.run.loop import _optimizer, chosen_precision
+from train.recipe.settings import PATCH, Recipe, Stage
+from train.run import cost, paper
+from train.run.step import Step, chosen_precision, optimizer_of
 from train.tools.kept_speed import images_per_second
 
 WORDS = ["a large dog on the grass, two cats in the snow, below the night sky"] * 50
 FULL = Stage(steps=10**6, size=112, batch_size=64, local_size=56, local_crops=2)  # every term of TIPSv2's pretraining
 SIZES, BATCHES = (56, 84, 112, 140, 168), (16, 32, 64, 128)
-PAPER = ((90_000, 8192, 224, 98), (9_000, 4096, 448, 140))  # steps, batch, global and local crop (papers, 1.6)
-PAPER_CHIPS, PAPER_DAYS, CHIP_PEAK = 512, 2.0, 197e12  # TPU v5e; bf16 operations a second and chip (vendor's figure)
-GIANT = cost.Shape(1536, 40, 4096, 3), cost.Shape(1536, 12, 6144)
 
 
 class Trainer:
@@ -45,26 +42,25 @@ class Trainer:
         tokenizer = train_tokenizer(WORDS, 400)
         self.device = pick_device("auto")
         self.objective = Objective(self.recipe, build(self.recipe, recipe.tower.vocabulary)).to(self.device)
-        self.optimizer = _optimizer(self.recipe, self.objective)
+        self.take = Step(self.recipe, self.objective, optimizer_of(self.recipe, self.objective), self._forward)
         self.batches = BatchStream(Batches(self.recipe, tokenizer), 0, recipe.workers)
         self.half = chosen_precision(recipe.precision) == "bf16"
         self.done = 0
 
     def step(self) -> tuple[float, float]:
-        """Seconds of a training step, without clipping and records, and of them those spent waiting for the batch."""
+        """Seconds of a training step, as the loop takes it, and of them those spent waiting for the batch."""
         started = time.perf_counter()
         batch = {name: value.to(self.device, non_blocking=True) for name, value in next(self.batches).items()}
         waited = time.perf_counter() - started
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            loss, _ = self.objective(batch, self.stage)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.objective.after_step(self.done)
+        self.take(self.done, batch)
         self.done += 1
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
         return time.perf_counter() - started, waited
+
+    def _forward(self, batch: dict[str, torch.Tensor], stage: Stage) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return self.objective(batch, stage)
 
 
 class Took(NamedTuple):
@@ -130,9 +126,9 @@ def run(turns: int = 12) -> dict:
         "cost_model": {
             "operations_per_second": ours / speed["nano"].step,
             "largest_error_of_predicted_step": _prediction_error(nano, shapes, sizes, by_tokens),
-            "paper_operations": (paper := paper_operations()),
-            "paper_utilisation": paper / (PAPER_CHIPS * CHIP_PEAK * PAPER_DAYS * 86400),
-            "years_here": paper / (ours / speed["nano"].step) / 86400 / 365,
+            "paper_operations": (whole := paper.operations(paper.recipe_of(), *paper.TOWERS["g14"])),
+            "paper_utilisation": paper.utilisation(),
+            "years_here": whole / (ours / speed["nano"].step) / 86400 / 365,
         },
     }
 
@@ -155,15 +151,6 @@ def _prediction_error(recipe: Recipe, shapes, stages: list[Stage], points: list[
     middle = len(stages) // 2
     rate = work[middle] / points[middle][1]
     return max(abs(w / rate - seconds) / seconds for w, (_, seconds) in zip(work, points, strict=True))
-
-
-def paper_operations() -> float:
-    """Operations of TIPSv2's g/14 run: both stages, six local crops; TIPS's prototypes, and DINOv2's
-    head sizes, since TIPSv2's are not published."""
-    heads = SelfDistillation(prototypes=32768, hidden=2048, bottleneck=256)
-    recipe = replace(recipes.nano(), self_distillation=heads)
-    stages = [Stage(steps=n, batch_size=b, size=s, local_size=c) for n, b, s, c in PAPER]
-    return sum(cost.operations(recipe, stage, *GIANT) * stage.steps * stage.batch_size for stage in stages)
 
 
 def plot(found: dict, out: Path) -> Path:

@@ -34,6 +34,7 @@ from tipsv2.evaluation.segmentation.protocol import layer_of
 from tipsv2.evaluation.shared.partial import Partial
 from tipsv2.evaluation.shared.splits import BATCH_SIZE
 from tipsv2.images import open_image
+from tipsv2.network.view import View, look
 
 if TYPE_CHECKING:
     from tipsv2.network.encoder import Encoder
@@ -93,11 +94,8 @@ def encode(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Images -> for each its patches [h, w, D] and its CLS 1 [D], float32 on the CPU."""
     layer = layer_of(features, encoder.num_layers)
-    if layer is None:
-        encoded = encoder.encode_images(images, resolution)
-    else:
-        encoded = [encoder.encode_layers(image, [layer], resolution)[layer] for image in images]
-    return [(f.values if features == "values" else f.patches, f.cls) for f in encoded]
+    found = look(encoder, images, View(resolution), layer)
+    return [(f.values if features == "values" else f.patches, f.cls) for f in found]
 
 
 def inputs(patches: torch.Tensor, cls: torch.Tensor | None) -> torch.Tensor:
