@@ -237,12 +237,13 @@ def test_a_client_of_the_api(url, picture, tmp_path):
         client.predict(image=handle_file(bad), queries=["a dog"], api_name="/heatmap")
 
 
-def test_serving_a_page_loads_nothing_heavy(tiny_folder):
+@pytest.mark.slow
+def test_serving_a_page_with_every_tab_loads_nothing_heavy(tiny_folder):
     code = (
-        "import json, sys; from demos.ui.page import build; from demos.launch import launch\n"
-        f"page = build(['ask'], model={str(tiny_folder)!r}, device='cpu')\n"
+        "import json, sys, app; from demos.ui.page import build; from demos.launch import launch\n"
+        f"page = build(app.TABS, model={str(tiny_folder)!r}, device='cpu')\n"
         "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
-        "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'skimage', 'sklearn'}\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'numba', 'skimage', 'sklearn', 'scipy'}\n"
         "print(json.dumps(sorted(heavy & set(sys.modules))))"
     )
     served = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caller import Visitor
 from PIL import Image
 
 from demos.backend import belongings
@@ -46,11 +47,6 @@ def wait(until, seconds=20):
     while not until():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.05)
-
-
-class Visitor:
-    def __init__(self, session_hash):
-        self.session_hash = session_hash
 
 
 def test_what_two_visitors_made_lies_apart_and_goes_with_each(folder):

@@ -209,6 +209,7 @@ def test_chains_that_cannot_be_are_refused(wide, tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_a_student_does_not_go_on_with_another_teacher(tmp_path, capsys):
     teacher = tmp_path / "teacher"
     save_teacher(teacher)

@@ -13,6 +13,8 @@ from html import unescape
 import gradio as gr
 import numpy as np
 import pytest
+from caller import Visitor
+from pictures import noise
 from PIL import Image
 
 from demos.backend import belongings
@@ -33,10 +35,6 @@ OTHER = SAME | dict(model_b=NANO, features_b="values")
 TEACHER, STUDENT = bundled.PAIRS[NANO]
 
 
-class Visitor:
-    session_hash = "a"
-
-
 @pytest.fixture(scope="module")
 def studio(tiny_folder):
     return Studio(str(tiny_folder), device="cpu")
@@ -45,9 +43,7 @@ def studio(tiny_folder):
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     """A noisy picture of 90 x 60 pixels: no two patches alike."""
-    path = tmp_path_factory.mktemp("pictures") / "noise.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
-    return str(path)
+    return noise(tmp_path_factory.mktemp("pictures") / "noise.png")
 
 
 @pytest.fixture
@@ -353,7 +349,7 @@ def test_a_mask_goes_with_the_program_that_sent_it(studio, picture, mask, tmp_pa
     Image.fromarray(mask).save(path)
     given = dict(templates="none", scale="z", mask=str(path), request=Visitor())
     Endpoints(studio).compare(picture, WORDS, **SAME, **given)
-    belongings.clear(Visitor.session_hash)
+    belongings.clear(Visitor().session_hash)
     assert not path.exists()
 
 

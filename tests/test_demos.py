@@ -17,6 +17,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import pytest
+from pictures import noise
 from PIL import Image
 
 from demos.ask.api import Endpoints
@@ -36,13 +37,6 @@ from tipsv2.images import fit_size
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Visitor:
-    """Stands for gr.Request: all the handlers use of it."""
-
-    def __init__(self, session_hash):
-        self.session_hash = session_hash
-
-
 @pytest.fixture
 def studio(tiny_folder):
     return Studio(str(tiny_folder), device="cpu")
@@ -51,9 +45,7 @@ def studio(tiny_folder):
 @pytest.fixture
 def picture(tmp_path):
     """A noisy picture of 90 x 60 pixels: no two patches alike."""
-    path = tmp_path / "noise.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
-    return str(path)
+    return noise(tmp_path / "noise.png")
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -20,6 +18,7 @@ import gradio as gr
 import huggingface_hub
 import numpy as np
 import pytest
+from caller import Visitor
 from PIL import Image
 from test_dpt import make_dpt
 
@@ -36,17 +35,9 @@ from tipsv2.__main__ import main
 from tipsv2.analysis.depth import ADE20K, load_dpt
 from tipsv2.checkpoints.catalogue import DPT, ModelError, find
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = "image loaded chosen trouble resolution span near far colormap".split()
 USUAL = dict(loaded="tiny-dpt", chosen="tiny-dpt", trouble="", resolution=56, span="auto", near=0, far=10)
 USUAL |= dict(colormap="viridis")
-
-
-class Visitor:
-    """Stands for gr.Request: all the handlers use of it."""
-
-    def __init__(self, session_hash):
-        self.session_hash = session_hash
 
 
 @pytest.fixture(scope="module")
@@ -513,15 +504,3 @@ def test_a_client_of_the_api(url, picture):
     assert numbers["model"] == "tiny-dpt" and len(pictures) == 4 and numbers["patches"] == [4, 6]
     with pytest.raises(AppError, match="HF_HUB_OFFLINE"):
         client.predict(heads="tipsv2-b14-dpt", api_name="/load_heads")
-
-
-def test_serving_the_tab_loads_nothing_heavy(folder):
-    code = (
-        "import json, sys; from demos.ui.page import build; from demos.launch import launch\n"
-        f"page = build(['depth'], model={str(folder)!r}, device='cpu')\n"
-        "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
-        "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'numba', 'skimage', 'sklearn', 'scipy'}\n"
-        "print(json.dumps(sorted(heavy & set(sys.modules))))"
-    )
-    served = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert json.loads(served.stdout.splitlines()[-1]) == []

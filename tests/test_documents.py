@@ -85,6 +85,13 @@ def test_tests_that_are_named_are_there(words, pytestconfig):
             assert any(words[words.index("-k") + 1] in name for name in names), words
 
 
+def test_the_table_of_claims_names_tests_that_are_there():
+    files = (ROOT / "tests").rglob("test_*.py")
+    there = {name for file in files for name in re.findall(r"^ *def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)}
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "claims.md").read_text("utf-8"))
+    assert len(named) > 80 and not set(named) - there
+
+
 def test_fields_that_are_named_are_there():
     recipe = recipes.get("finetune")
     for path in DOCUMENTS:

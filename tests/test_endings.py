@@ -14,11 +14,11 @@ import time
 import gradio as gr
 import pytest
 from conftest import PATIENCE
+from strangers import Stranger
 
 from demos import launch
 from demos.server import endings
 from demos.server.gate import Guarded
-from tests.strangers import Stranger
 
 DELAY = 0.5  # seconds the news of the end takes, where an answer takes some milliseconds
 
@@ -132,6 +132,7 @@ def test_who_never_lets_go_is_answered_after_the_grace(visitor, monkeypatch):
     assert visitor.answers([second])[second]["success"]
 
 
+@pytest.mark.slow
 def test_a_question_before_the_end_keeps_the_stream_open(visitor):
     one, two = (visitor.join(0, []).raise_for_status().json()["event_id"] for _ in range(2))
     with listening(visitor) as stream:

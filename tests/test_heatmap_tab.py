@@ -13,6 +13,8 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
+from caller import Visitor
+from pictures import noise
 from PIL import Image
 
 from demos.ask import export, views
@@ -31,20 +33,9 @@ from tipsv2.network.view import View
 SENTENCE = "a red dog on grass"
 
 
-class Visitor:
-    """Stands for gr.Request: all the handlers use of it."""
-
-    session_hash = "a"
-
-
 @pytest.fixture
 def tab(tiny_folder):
     return Heatmaps(Studio(str(tiny_folder), device="cpu"))
-
-
-def noise(path, seed, size):
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
-    return str(path)
 
 
 @pytest.fixture
@@ -530,6 +521,7 @@ def test_the_drawer_on_a_phone(visit, other):
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
+@pytest.mark.slow
 def test_a_client_of_the_api(url, picture, other):
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError

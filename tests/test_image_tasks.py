@@ -291,6 +291,7 @@ def test_square_and_aspect_differ_where_an_image_is_not_square(tmp_path):
         retrieval.evaluate(Sizes(), root, shape="round", progress=False)
 
 
+@pytest.mark.slow
 def test_scenes_have_every_task(tiny_encoder, tmp_path):
     given = {"resolution": 28, "limit": 6, "progress": False}
     for task, own, expected in (

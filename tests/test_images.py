@@ -259,6 +259,7 @@ def test_flipped_bytes_never_raise_anything_else(kind):
             pass
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_decoding():
     """A 400 megapixel PNG of zeros: refused from the header, in little memory (a process apart, to measure it)."""
     code = (

@@ -8,16 +8,15 @@ import html
 import io
 import json
 import re
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import gradio as gr
 import numpy as np
 import pytest
 import torch
+from caller import Visitor
+from pictures import noise
 from PIL import Image
 from run_folders import wait
 
@@ -34,17 +33,9 @@ from demos.segment.work import Divider
 from demos.segment.work import ask as segment_question
 from tipsv2.analysis import projection
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = "image view layer model features resolution red green blue foreground k words colors neighbors gap".split()
 USUAL = dict(view="pca", layer=0, model=None, features="final", resolution=56, red=1, green=2, blue=3)
 USUAL |= dict(foreground=False, k=3, words=["dog"], colors="pca", neighbors=5, gap="bridge")
-
-
-class Visitor:
-    """Stands for gr.Request: all the handlers use of it."""
-
-    def __init__(self, session_hash):
-        self.session_hash = session_hash
 
 
 @pytest.fixture
@@ -55,9 +46,7 @@ def tab(tiny_folder):
 @pytest.fixture
 def picture(tmp_path):
     """A noisy picture of 90 x 60 pixels, which is 4 x 6 patches: no two alike."""
-    path = tmp_path / "noise.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
-    return str(path)
+    return noise(tmp_path / "noise.png")
 
 
 @pytest.fixture
@@ -281,6 +270,7 @@ def test_the_api_gives_a_picture_and_numbers(tab, picture, maps):
         asked(tab, None)
 
 
+@pytest.mark.slow
 def test_umap_lays_out_patches_and_words_once_compiled(tab, picture):
     heard = []
     tab.mapper.draw(
@@ -291,6 +281,7 @@ def test_umap_lays_out_patches_and_words_once_compiled(tab, picture):
     assert page.count('class="word"') == 1
 
 
+@pytest.mark.slow
 def test_a_large_map_lets_a_small_one_through_and_ends_when_nobody_waits(monkeypatch):
     mapper, running, steps, order = inside_work.Mapper(Turns(Ledger())), threading.Lock(), [], []
 
@@ -429,15 +420,3 @@ def test_a_client_of_the_api(url, picture):
         assert (drawn.format, drawn.size) == ("PNG", (90, 60))
     with pytest.raises(AppError, match="no layer 8"):
         client.predict(image=handle_file(picture), layer=8, api_name="/features")
-
-
-def test_serving_the_tab_loads_nothing_heavy(tiny_folder):
-    code = (
-        "import json, sys; from demos.ui.page import build; from demos.launch import launch\n"
-        f"page = build(['inside'], model={str(tiny_folder)!r}, device='cpu')\n"
-        "launch(page, server_name='127.0.0.1', prevent_thread_lock=True, quiet=True); page.close(verbose=False)\n"
-        "heavy = {'torch', 'transformers', 'matplotlib', 'umap', 'numba', 'skimage', 'sklearn', 'scipy'}\n"
-        "print(json.dumps(sorted(heavy & set(sys.modules))))"
-    )
-    served = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert json.loads(served.stdout.splitlines()[-1]) == []

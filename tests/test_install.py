@@ -3,6 +3,7 @@
 python -m pytest tests/test_install.py
 """
 
+import ast
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import tipsv2
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +50,7 @@ def test_the_installed_command_answers_from_any_folder_without_a_network(install
     (entry,) = installed.glob("*.dist-info/entry_points.txt")
     assert "tipsv2 = tipsv2.__main__:main" in entry.read_text("utf-8")
     assert not (installed / "train").exists() and not (installed / "demos").exists()
+    assert (installed / "tipsv2" / "py.typed").is_file()  # else type checkers take the library for untyped
     picture = ROOT / "assets" / "examples" / "scene_1.png"
     command = f"heatmap {picture} dog --resolution 112 --out out --device cpu".split()
     code = "import sys; from tipsv2.__main__ import main; sys.exit(main(sys.argv[1:]))"
@@ -60,3 +64,12 @@ def test_the_installed_command_answers_from_any_folder_without_a_network(install
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     where, shape = done.stdout.splitlines()
     assert Path(where).is_relative_to(installed) and shape == "(56, 56, 3)", done.stderr
+
+
+def test_editors_see_the_names_that_are_resolved_when_they_are_used():
+    tree = ast.parse((ROOT / "tipsv2" / "__init__.py").read_text("utf-8"))
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING")
+    imported = {alias.name: node.module for node in typed.body for alias in node.names}
+    assert imported == {name: f"tipsv2.{home}" for name, home in tipsv2._HOMES.items()}
+    assert sorted(imported) == sorted(tipsv2.__all__)
+    assert all(getattr(tipsv2, name).__name__ == name for name in imported)

@@ -15,6 +15,7 @@ import gradio as gr
 import httpx2
 import huggingface_hub
 import pytest
+from caller import Visitor
 from huggingface_hub import constants
 
 from demos.backend.studio import Studio
@@ -26,11 +27,6 @@ from tipsv2.checkpoints.catalogue import ModelError, find, is_cached
 SHA = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_abcdefghijklmnop"
 BUSY = 300.0  # seconds
-
-
-class Visitor:
-    def __init__(self, session_hash="a"):
-        self.session_hash = session_hash
 
 
 class Hub:
@@ -180,6 +176,7 @@ def test_a_cancelled_download_leaves_nothing_half_loaded(hub, tiny_folder):
     assert wanted == "tipsv2-b14" and is_cached(find(wanted))
 
 
+@pytest.mark.slow
 def test_the_last_choice_of_a_menu_wins_however_long_the_one_before_it_takes(hub, tiny_folder):
     hub.gate.clear()
     loading = Loading(Studio(str(tiny_folder), device="cpu"))
@@ -246,6 +243,7 @@ def test_a_visitor_who_leaves_ends_every_download(hub, tiny_folder):
     until(lambda: not any(job.is_alive() for job in studio.downloads._jobs.values()))
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_off_is_one_sentence_without_the_token(hub, tiny_folder, monkeypatch, capfd):
     monkeypatch.setattr(time, "sleep", lambda seconds, real=time.sleep: real(min(seconds, 0.01)))  # between retries
     hub.broken = True

@@ -152,6 +152,7 @@ def test_a_killed_process_holds_nothing(tmp_path, monkeypatch):
             pass
 
 
+@pytest.mark.slow
 def test_a_finished_run_names_the_command_that_trains_it_on(tiny_folder, tmp_path, capsys):
     data, run = photos.folder(tmp_path / "my photos", 6), tmp_path / "run"
     given = ["--base", str(tiny_folder), "--data", str(data), "--out", str(run)]

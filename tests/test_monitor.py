@@ -132,6 +132,7 @@ def test_the_line_says_what_the_score_is_about(fields, said, own, tokenizer, tmp
     assert not (tmp_path / "run" / "samples").exists()  # no image could be shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoilt, resumed, said, named",
     [
@@ -192,6 +193,7 @@ def test_a_sample_a_run_died_in_is_made_on_resume(step, tokenizer, tmp_path, mon
     assert scored(tmp_path / "parts") == [0, 5, 10]
 
 
+@pytest.mark.slow
 def test_images_larger_than_any_scene_are_sampled(own, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(monitor, "LARGEST", 50)
     drawn, draw = [], monitor.draw

@@ -40,6 +40,7 @@ def nearest(model, tokenizer, text):
     return NOUNS[max(range(len(NOUNS)), key=found.__getitem__)].name
 
 
+@pytest.mark.slow
 def test_the_names_of_a_noun_are_nearest_to_each_other_in_plain_transformers(teacher):
     """All of them were trained with: this says that the dictionary was learned, nothing about words left out."""
     folder, scores = teacher
@@ -54,6 +55,7 @@ def test_the_names_of_a_noun_are_nearest_to_each_other_in_plain_transformers(tea
     assert scores["features"] > 0.95 and scores["chance"] == pytest.approx(1 / 7)
 
 
+@pytest.mark.slow
 def test_before_training_they_are_not(teacher):
     folder, _ = teacher
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -63,6 +65,7 @@ def test_before_training_they_are_not(teacher):
     assert scores["words"] < 0.5 and scores["features"] < 0.5  # a few names are the same word in both languages
 
 
+@pytest.mark.slow
 def test_it_opens_as_a_teacher_whose_words_are_whole(teacher):
     opened = TextTeacher(str(teacher[0]))
     assert opened.width == 64 and opened.matrix.shape == (len(opened.tokenizer), 64)

@@ -172,6 +172,7 @@ def test_no_run_starts_before_what_it_needs_and_no_more_than_jobs_at_once(small,
     assert max(most) == 2
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_evaluations(tiny_folder, monkeypatch):
     monkeypatch.setattr("tipsv2.scenes.scene.SPLIT_COUNT", 12)
     found = reproduce.score(tiny_folder, {"val": "scenes:val:30"})["val"]

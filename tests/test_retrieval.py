@@ -136,6 +136,7 @@ def test_lists_name_what_shows_in_every_language(val):
         assert np.array_equal(same([list_names(things(s), language) for s in val]), sets)
 
 
+@pytest.mark.slow
 def test_nano_equals_a_loop_over_its_embeddings():
     encoder, count = load("opentips-nano", device="cpu", dtype="float32"), 24
     record = evaluate(encoder, "scenes:val", languages=("en", "zh"), limit=count, progress=False)

@@ -24,6 +24,7 @@ from train.recipe.overrides import override
 from train.run import checkpoint
 from train.run.loop import fit
 from train.run.start import prepare
+from train.run.step import optimizer_of
 
 pytestmark = pytest.mark.processes
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
@@ -137,17 +138,21 @@ def wait_until(run, condition):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_group_saves(tmp_path, drive, number):
+def test_a_signal_to_the_whole_group_saves(tmp_path, drive):
     """What a terminal's Ctrl-C and a cluster's scheduler send also reaches the workers."""
     long = ["save_every=1000", "stages.0.steps=100000", "stages.0.batch_size=128"]  # a step that a worker's end reaches
-    run = drive(tmp_path / "run", fields=long, start_new_session=True)
-    log = tmp_path / "run" / "metrics.jsonl"
-    wait_until(run, lambda: log.exists() and log.read_text().count("\n") > 2)
-    os.killpg(run.pid, number)
-    said = run.communicate(timeout=600)[1]
-    assert said.startswith("said: stopped after step"), said
-    assert int(checkpoint.latest(tmp_path / "run").name.split("-")[1]) > 2
+    runs = {
+        number: drive(tmp_path / number.name, fields=long, start_new_session=True)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    for number, run in runs.items():
+        log = tmp_path / number.name / "metrics.jsonl"
+        wait_until(run, lambda log=log: log.exists() and log.read_text().count("\n") > 2)
+        os.killpg(run.pid, number)
+    for number, run in runs.items():
+        said = run.communicate(timeout=600)[1]
+        assert said.startswith("said: stopped after step"), said
+        assert int(checkpoint.latest(tmp_path / number.name).name.split("-")[1]) > 2
 
 
 def test_only_ctrl_c_interrupts_a_run_that_is_about_to_save():
@@ -161,6 +166,7 @@ def test_only_ctrl_c_interrupts_a_run_that_is_about_to_save():
             time.sleep(5)  # where the interpreter hears it
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
 def test_a_killed_worker_is_a_sentence(tmp_path, drive):
     run = drive(tmp_path / "run", fields=["save_every=2", "stages.0.steps=100000"])
@@ -223,11 +229,10 @@ def test_kill_9_then_resume_gives_the_same_weights(tmp_path, drive):
     assert pick[0] == pick[1]
 
 
-def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path, drive):
-    first = drive(tmp_path / "run", fields=["save_every=2"])
-    assert first.wait(600) == 0, first.stderr.read()
-    first.stderr.close()
-    place = checkpoint.latest(tmp_path / "run")
+@pytest.mark.slow
+def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path, drive, recipe):
+    objective = objective_of(recipe)
+    place = checkpoint.save(tmp_path / "run", 0, objective, optimizer_of(recipe, objective))  # without moments yet
     size = (place / "state.safetensors").stat().st_size
     full = drive(tmp_path / "other", limit=size // 2, fields=["save_every=2"])
     _, said = full.communicate(timeout=600)

@@ -156,7 +156,7 @@ def test_fewer_nouns_are_spread_over_the_categories_and_leave_the_rest_of_a_scen
     chosen = scenes.some_nouns(30)
     assert len(set(chosen)) == 30 and chosen[0] == 0 and max(np.diff(chosen)) - min(np.diff(chosen)) <= 1
     assert scenes.some_nouns() == tuple(range(len(scenes.nouns())))
-    few = [scenes.split("val:30", 56)[i] for i in range(20)]
+    few = scenes.split("val:30", 56)[:20]
     assert {o.noun for s in few for o in s.objects} <= set(chosen)
     full = [scenes.split("val", 56)[i] for i in range(20)]
     assert [s.regions for s in few] == [s.regions for s in full]

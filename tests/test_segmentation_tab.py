@@ -15,6 +15,8 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
+from caller import Visitor
+from pictures import noise
 from PIL import Image
 
 from demos.backend import belongings
@@ -43,13 +45,6 @@ USUAL |= dict(threshold=-0.05, words="wall", resolution=56, sharp=False)
 FIVE = ["dog", "cat", "grass", "sky", "snow"]
 
 
-class Visitor:
-    """Stands for gr.Request: all the handlers use of it."""
-
-    def __init__(self, session_hash="a"):
-        self.session_hash = session_hash
-
-
 @pytest.fixture
 def tab(tiny_folder):
     return Segmentations(Studio(str(tiny_folder), device="cpu"))
@@ -58,9 +53,7 @@ def tab(tiny_folder):
 @pytest.fixture
 def picture(tmp_path):
     """A noisy picture of 90 x 60 pixels: no two patches alike."""
-    path = tmp_path / "noise.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
-    return str(path)
+    return noise(tmp_path / "noise.png")
 
 
 @pytest.fixture

@@ -198,12 +198,12 @@ def test_a_checkpoint_of_the_paper_is_what_is_written(tmp_path):
     from train.recipe import recipes
     from train.recipe.overrides import override
     from train.run import checkpoint, cost
-    from train.run.loop import _optimizer
+    from train.run.step import optimizer_of
 
     fields = ["tower.width=96", "tower.heads=2", "tower.vocabulary=3000", "self_distillation.hidden=96"]
     recipe = override(recipes.get("smoke"), fields)
     objective = Objective(recipe, build(recipe, 3000))
-    optimizer = _optimizer(recipe, objective)
+    optimizer = optimizer_of(recipe, objective)
     for parameter in objective.parameters():
         if parameter.requires_grad:
             parameter.grad = parameter.detach().clone()

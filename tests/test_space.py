@@ -109,6 +109,7 @@ def test_elsewhere_nothing_is_wrapped(tiny_folder, monkeypatch):
     assert set(space._models) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_space", [False, True])
 def test_a_space_loads_its_models_first_and_trains_nothing(tiny_folder, monkeypatch, on_space):
     from demos import launch

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from PIL import Image
+from strangers import Stranger, handlers, usual
 
 from demos.backend import belongings
 from demos.backend.settings import Settings
 from demos.train import process as train_process
 from demos.ui.page import build
-from tests.strangers import Stranger, handlers, usual
 
 TABS = ("ask", "segment", "inside", "compare", "depth", "train")
 

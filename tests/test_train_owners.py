@@ -180,6 +180,7 @@ def test_a_run_of_others_is_as_if_it_were_not_there(near, ann, bob, runs):
     assert not ann.said and not (runs / "secret").exists()
 
 
+@pytest.mark.slow
 def test_a_browser_finds_its_run_again_and_no_other_does(url, near, runs):
     first = Visitor(url, forwarded="192.0.2.7")
     first.key = watched(first)["key"]

@@ -379,6 +379,7 @@ def test_names_of_runs_are_never_paths(tmp_path):
 # The Hub token of this machine
 
 
+@pytest.mark.slow
 def test_runs_of_strangers_do_not_get_the_hub_token(jobs, tmp_path, monkeypatch):
     secret = "hf_abcdefghijklmnop"
     (tmp_path / "token").write_text(secret)

@@ -165,6 +165,7 @@ def test_a_page_is_sent_only_what_has_changed(tab):
     assert "No run yet" in watch(None, None)["head"]
 
 
+@pytest.mark.slow
 def test_check_counts_what_can_be_used(tab, zipped, tmp_path):
     files = pairs(4) | {"broken.png": b"no picture", "broken.txt": "broken"}
     found = tab.trainer.check(RunRequest("", None, data="zip"), pack(tmp_path / "mixed.zip", files), MACHINE)

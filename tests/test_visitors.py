@@ -41,12 +41,14 @@ def test_a_verdict_says_whose_answer_it_is(tmp_path):
     assert judge(both, 0, "a", np.full((3, 2), 0.1)) == "wrong"
 
 
+@pytest.mark.slow
 def test_four_visitors_at_once_get_their_own_answers(url, everyone):
     outcome = crowd(url, everyone, os.getpid())
     assert not outcome.errors and (outcome.crossed, outcome.wrong) == (0, 0)
     assert len(outcome.seconds) == 12 and outcome.megabytes > 100
 
 
+@pytest.mark.slow
 def test_crossed_answers_and_errors_are_noticed(url, everyone, tmp_path):
     swapped = [
         replace(everyone[0], answers=everyone[1].answers),
@@ -60,6 +62,7 @@ def test_crossed_answers_and_errors_are_noticed(url, everyone, tmp_path):
     assert "not a picture" in outcome.errors[0] and outcome.megabytes is None
 
 
+@pytest.mark.slow
 def test_requests_one_after_the_other_and_the_memory_after_each(url, everyone):
     outcome, sizes = visitors.soak(url, everyone, os.getpid(), 8)
     assert len(outcome.seconds) == len(sizes) == 8 and not outcome.errors and (outcome.crossed, outcome.wrong) == (0, 0)
@@ -81,6 +84,7 @@ def test_the_table_and_the_memory():
     assert growth(rounds) == pytest.approx(0.12) and growth([Round([1.0])]) == 0
 
 
+@pytest.mark.slow
 def test_the_command_starts_an_app_and_says_how_it_went(tiny_folder, capsys):
     flags = ["--visitors", "4", "--queries", "3", "--rounds", "1", "--rest", "0", "--model", str(tiny_folder)]
     assert main(flags) == 0

@@ -11,6 +11,14 @@ Names are resolved when first used, so that importing the package stays light.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers: what _HOMES names
+    from tipsv2.analysis.segmentation import Segmentation, segment
+    from tipsv2.checkpoints.catalogue import ModelError, ModelInfo, available, find
+    from tipsv2.images import ImageError, open_image
+    from tipsv2.network.encoder import Encoder, load
+    from tipsv2.network.view import ImageFeatures, View
 
 _HOMES = {
     "load": "network.encoder",
@@ -26,10 +34,23 @@ _HOMES = {
     "segment": "analysis.segmentation",
     "Segmentation": "analysis.segmentation",
 }
-__all__ = list(_HOMES)
+__all__ = [
+    "Encoder",
+    "ImageError",
+    "ImageFeatures",
+    "ModelError",
+    "ModelInfo",
+    "Segmentation",
+    "View",
+    "available",
+    "find",
+    "load",
+    "open_image",
+    "segment",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -23,7 +23,9 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tipsv2.analysis import depth_picture, feature_picture
 from tipsv2.benchmark import inference as benchmark
@@ -32,6 +34,11 @@ from tipsv2.evaluation import calibrate_command, side_by_side, verify
 from tipsv2.evaluation import command as evaluation
 from tipsv2.prompts import TEMPLATES
 from tipsv2.sharing import convert, export, push
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tipsv2.network.encoder import Encoder
 
 PROGRAM = "tipsv2" if Path(sys.argv[0]).name in ("tipsv2", "tipsv2.exe") else "python -m tipsv2"  # as it was called
 
@@ -63,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, run, summary: str, example: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable, summary: str, example: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=summary,
@@ -237,7 +244,7 @@ def _add_picture(parser: argparse.ArgumentParser, templates: str) -> None:
     parser.add_argument("--opacity", type=float, default=0.6, help="of the colours, 0 to 1 (default: %(default)s)")
 
 
-def _load(options: argparse.Namespace):
+def _load(options: argparse.Namespace) -> Encoder:
     from tipsv2.network.encoder import load
 
     encoder = load(options.model, options.device, options.dtype)
@@ -245,7 +252,7 @@ def _load(options: argparse.Namespace):
     return encoder
 
 
-def _settings(options: argparse.Namespace, encoder) -> dict:
+def _settings(options: argparse.Namespace, encoder: Encoder) -> dict:
     return {
         "image": Path(options.image).name,
         "model": encoder.info.name,
@@ -269,7 +276,7 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def _save(picture, path: Path) -> None:
+def _save(picture: np.ndarray, path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(picture).save(path)

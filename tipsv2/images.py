@@ -14,7 +14,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -36,12 +36,14 @@ FORMATS = tuple("PNG JPEG MPO WEBP GIF BMP DIB TIFF AVIF JPEG2000 PPM TGA PCX SG
 ORIENTATION, SIDEWAYS = 274, (5, 6, 7, 8)  # EXIF's tag, and its values by which width and height change places
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")  # JPEG, PNG, GIF
 
+ImageSource = str | Path | bytes | Image.Image | np.ndarray  # what `open_image` takes
+
 
 class ImageError(ValueError):
     """An image that cannot be used, in one sentence: which one, what is wrong, what to do."""
 
 
-def open_image(source: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
+def open_image(source: ImageSource) -> Image.Image:
     """Open one picture as RGB, turned as its EXIF says, first frame of an animation, transparency over white.
 
     source: a path, the bytes of a file, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] holding
@@ -185,7 +187,7 @@ def _from_path(source: str | Path, finish: Callable[[Image.Image, str], Image.Im
         raise ImageError(f"'{_short(name)}' cannot be read: {reason}.") from error
 
 
-def _opened(file: io.BufferedIOBase, name: str, num_bytes: int) -> Image.Image:
+def _opened(file: IO[bytes], name: str, num_bytes: int) -> Image.Image:
     """A picture of which nothing but the header is read, and of a size that may be decoded."""
     if num_bytes == 0:
         raise ImageError(f"{_start(name)} is empty (0 bytes): save or upload it again.")
@@ -204,7 +206,7 @@ def _opened(file: io.BufferedIOBase, name: str, num_bytes: int) -> Image.Image:
     return image
 
 
-def _begins_as_picture(file: io.BufferedIOBase) -> bool:
+def _begins_as_picture(file: IO[bytes]) -> bool:
     file.seek(0)
     start = file.read(12)
     return start.startswith(BEGINNINGS) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")

@@ -12,8 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tipsv2.analysis.depth import Dpt
+    from tipsv2.network.encoder import Encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "transformers", "numpy", "pillow")
@@ -46,7 +51,7 @@ def write_record(path: Path, numbers: Mapping, encoders: Sequence[Mapping]) -> N
     path.write_text(json.dumps({**numbers, **made}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def identity(encoder) -> dict[str, str]:
+def identity(encoder: Encoder | Dpt) -> dict[str, str]:
     """What of an encoder its numbers depend on: name, place, number type, device and a digest of its weights.
 
     Belongs into the settings of a `Partial`, so that an evaluation does not go on with another encoder, or with the

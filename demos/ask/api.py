@@ -82,7 +82,7 @@ class Endpoints:
         scale: str = "absolute",
         request: gr.Request = None,
     ) -> tuple[list, list[dict]]:
-        """Where in the image is each word of a sentence? Returns what /heatmap does, for each content word as what the
+        """Where in the image is each word of a sentence? Returns what /heatmap does, for each content word how much the
         sentence would lose without it.
 
         image: the picture. sentence: up to twelve words besides articles, prepositions and the like. The rest as in

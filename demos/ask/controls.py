@@ -34,7 +34,7 @@ def question_field(queries: list[str]) -> dict[str, Component]:
     sentence = gr.Textbox(
         "",
         label="Sentence",
-        info="One map for each word, as what the sentence would lose without it.",
+        info="One map for each word: where in the image the match with the sentence depends on it.",
         placeholder="a dog asleep on green grass",
         max_lines=1,
         max_length=controls.MAX_TEXT,
@@ -58,7 +58,7 @@ def score() -> dict[str, Component]:
         list(FIXED_FEATURES),
         value="values",
         label="Layer",
-        info="Values skip the last attention and follow words more closely.",
+        info="Value features, without the last attention, follow words more closely.",
         filterable=False,
     )
     mode.change(

@@ -35,7 +35,7 @@ class _Job(threading.Thread):
             download(self.info, self.report)
         except ModelError as error:
             self.error = error
-        except _Alone:
+        except _Abandoned:
             pass
 
     def report(self, done: int, total: int) -> None:
@@ -43,10 +43,10 @@ class _Job(threading.Thread):
         with self.lock:
             self.given_up = self.given_up or not self.waiting
         if self.given_up:
-            raise _Alone
+            raise _Abandoned
 
 
-class _Alone(Exception):
+class _Abandoned(Exception):
     """Nobody waits for this download."""
 
 

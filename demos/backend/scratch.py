@@ -48,7 +48,7 @@ def own_folder() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(leave)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else it ends without a last word
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that `leave` runs before the end
 
 
 def sweep(place: Path) -> None:

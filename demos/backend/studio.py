@@ -240,7 +240,8 @@ class Studio:
 
     def _has_grown(self, seen: Seen) -> None:
         if self._seen.get(*seen.place) is seen:  # not forgotten meanwhile
-            self._seen.keep(*seen.place, seen)
+            who, place = seen.place
+            self._seen.keep(who, place, seen)
 
     @staticmethod
     def affordable(size: tuple[int, int], resolution: int, patch_size: int) -> int:

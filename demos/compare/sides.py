@@ -70,7 +70,7 @@ def measure(both: Both, queries, templates, scale, masks, size: tuple[int, int] 
 
     sides = zip(both.encoders, both.seen, both.features, strict=True)
     maps = [patch_maps(seen.features, encoder.encode_text(queries, templates), kind) for encoder, seen, kind in sides]
-    return compare_maps(*maps, queries, both.names, masks, scale, size=size or both.size)
+    return compare_maps(maps[0], maps[1], queries, both.names, masks, scale, size=size or both.size)
 
 
 def every_layer(both: Both, queries, templates, masks) -> tuple[np.ndarray, str, tuple[np.ndarray, np.ndarray]]:

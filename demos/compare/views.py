@@ -127,7 +127,8 @@ def table(names: Sequence[str], cards: Sequence[PairCard]) -> str:
     rows = "".join(
         f'<tr><th scope="row" title="{escape(card.query, quote=True)}">{escape(card.query)}</th>'
         + "".join(
-            _cells(*(getattr(score, field) for score in card.scores), form, field) for _, field, form, _ in columns
+            _cells(getattr(card.scores[0], field), getattr(card.scores[1], field), form, field)
+            for _, field, form, _ in columns
         )
         + f"<td>{_minus(card.agreement)}</td></tr>"
         for card in cards

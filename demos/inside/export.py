@@ -60,9 +60,10 @@ def take(
             raise ValueError("The map is not drawn yet: press 'Draw the map' first.")
         by_image = colors == "pixels"
         points = inside_work.pixel_colors(seen.image, grid.shape[:2]) if by_image else inside_work.principal(grid)[2]
-        picture = _scatter(*found, points, words)
-        arrays = {"places": found[0], "word_places": found[1], "words": np.array(words, str)}
-        told |= {"neighbors": neighbors, "gap": gap, "words": dict(zip(words, found[1], strict=True))}
+        places, word_places = found
+        picture = _scatter(places, word_places, points, words)
+        arrays = {"places": places, "word_places": word_places, "words": np.array(words, str)}
+        told |= {"neighbors": neighbors, "gap": gap, "words": dict(zip(words, word_places, strict=True))}
     return Taken(
         view,
         {view: picture if view == "map" else _large(picture, size)},

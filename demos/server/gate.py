@@ -46,6 +46,8 @@ class Guarded(gr.Blocks):
     apart: do visitors' addresses tell them apart?
     """
 
+    _queue: Any  # Gradio's, then ours
+
     def __init__(self, *args, apart: bool = True, **kwargs):
         self.apart, self.presence, self.endings, self._over = apart, Presence(), Endings(), threading.Event()
         super().__init__(*args, **kwargs)

@@ -199,7 +199,7 @@ class Jobs:
         if self.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         apart: dict = dict(start_new_session=True)
-        if os.name == "nt":
+        if sys.platform == "win32":
             apart = dict(creationflags=subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW)
         with (folder / "log.txt").open("wb") as log:
             child = subprocess.Popen(

@@ -24,7 +24,7 @@ from demos.ui.controls import MODEL_WORK
 if TYPE_CHECKING:
     from gradio.components import Component
 
-NOTHING = "There is nothing to take along yet: give an image, ask it something, and press again."
+NOTHING = "There is nothing to save yet: give an image, ask it something, and press again."
 # f: what a hidden gr.File holds, or null after a toast.
 DOWNLOAD = """(f) => {
   if (!f) return;

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from tipsv2.images import open_image
 from tipsv2.network.view import View
 
 if TYPE_CHECKING:
+    from tipsv2.images import ImageSource
     from tipsv2.network.encoder import Encoder
 
 SCALES = ("z", "rank", "cosine")
@@ -67,7 +68,7 @@ class Comparison:
 def compare(
     a: Encoder,
     b: Encoder,
-    image,
+    image: ImageSource,
     queries: Sequence[str],
     masks: Sequence[np.ndarray | None] | None = None,
     features: str | tuple[str, str] = "values",
@@ -91,13 +92,13 @@ def compare(
         maps.append(patch_maps(seen, encoder.encode_text(queries, templates), kind))
     names = (a.info.name, b.info.name)
     if kinds[0] != kinds[1]:
-        names = tuple(f"{name} ({FEATURE_NAMES[kind]})" for name, kind in zip(names, kinds, strict=True))
+        names = (f"{names[0]} ({FEATURE_NAMES[kinds[0]]})", f"{names[1]} ({FEATURE_NAMES[kinds[1]]})")
     return compare_maps(maps[0], maps[1], queries, names, masks, scale, tolerance, (image.height, image.width))
 
 
 def compare_maps(
-    maps_a: np.ndarray,
-    maps_b: np.ndarray,
+    maps_a: np.ndarray | torch.Tensor,
+    maps_b: np.ndarray | torch.Tensor,
     queries: Sequence[str],
     names: tuple[str, str] = ("A", "B"),
     masks: Sequence[np.ndarray | None] | None = None,
@@ -124,11 +125,14 @@ def compare_maps(
         names = (f"{names[0]} (A)", f"{names[1]} (B)")
     scaled = np.stack([standardise(each, scale) for each in maps])
     z = np.stack([standardise(each, "z") for each in maps]).astype(np.float64)
-    measured = zip(grids, maps, z, strict=True)
-    scores = tuple(_scores(*of_one, queries, masks, tolerance) for of_one in measured)
+    scores_a, scores_b = (
+        _scores(grid, side, sd, queries, masks, tolerance) for grid, side, sd in zip(grids, maps, z, strict=True)
+    )
+    scores = (scores_a, scores_b)
     agreement = tuple(float(value) for value in (z[0] * z[1]).mean(axis=(1, 2)))
     text = sentence(names, scores, agreement)
-    return Comparison(tuple(names), queries, maps, scaled, scaled[1] - scaled[0], scale, scores, agreement, text)
+    difference = scaled[1] - scaled[0]
+    return Comparison((names[0], names[1]), queries, maps, scaled, difference, scale, scores, agreement, text)
 
 
 def standardise(maps: np.ndarray, scale: str = "z") -> np.ndarray:
@@ -164,7 +168,7 @@ def sentence(
     sentence says "sharper". Differences of AUROC below 0.01, or of sharpness below 0.1, are ties.
     """
     pairs = list(zip(*scores, strict=True))
-    judged = [(a.query, a.auroc, b.auroc) for a, b in pairs if a.auroc is not None]
+    judged = [(a.query, a.auroc, b.auroc) for a, b in pairs if a.auroc is not None and b.auroc is not None]
     if not judged:
         rows = [(a.query, a.sharpness, b.sharpness) for a, b in pairs]
         over = f"over {len(rows)} queries" if len(rows) > 1 else f"for {_quoted([rows[0][0]])}"
@@ -220,7 +224,7 @@ def _scores(
     rows = []
     for query, grid, cosines, values, margin, mask in zip(queries, grids, maps, z, margins, masks, strict=True):
         top = peak(grid)
-        judged = {}
+        judged: dict[str, Any] = {}
         if mask is not None:
             judged = dict(
                 inside=mask_margin(values, mask),
@@ -229,7 +233,8 @@ def _scores(
                 iou=mask_iou(cosines, mask)[0],
             )
         margin = None if margin is None else float(margin)
-        rows.append(MapScore(query, top.score, *top.at(cosines.shape), float(values.max()), margin, **judged))
+        x, y = top.at(cosines.shape)
+        rows.append(MapScore(query, top.score, x, y, float(values.max()), margin, **judged))
     return tuple(rows)
 
 
@@ -247,7 +252,7 @@ def _verdict(
     means = np.mean([row[1:] for row in rows], axis=0)
     first = int(means[1] > means[0])  # who leads
     other = 1 - first
-    wins = [[row[0] for row in rows if row[1 + who] - row[2 - who] >= tie] for who in (0, 1)]
+    wins = [[row[0] for row in rows if row[1:][who] - row[1:][1 - who] >= tie] for who in (0, 1)]
     what = measure if len(rows) == 1 else f"mean {measure}"
     if means[first] - means[other] < tie:
         numbers = ", ".join(f"{name} {mean:.{digits}f}" for name, mean in zip(names, means, strict=True))
@@ -266,7 +271,7 @@ def _quoted(queries: Sequence[str], most: int = 3) -> str:
     return text if len(queries) <= most else f"{text} and {len(queries) - most} more"
 
 
-def _checked_maps(maps: np.ndarray, queries: Sequence[str]) -> np.ndarray:
+def _checked_maps(maps: np.ndarray | torch.Tensor, queries: Sequence[str]) -> np.ndarray:
     maps = np.asarray(maps, dtype=np.float32)
     if maps.ndim != 3 or not maps.size or len(maps) != len(queries) or not np.isfinite(maps).all():
         raise ValueError(f"Maps must be finite numbers [{len(queries)} queries, height, width], not {maps.shape}.")

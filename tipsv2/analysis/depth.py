@@ -36,7 +36,7 @@ from tipsv2.checkpoints.catalogue import (
     vision_sizes,
 )
 from tipsv2.checkpoints.weights import digest_of, read_whole, readable
-from tipsv2.images import MAX_PATCHES, fit_size, open_image, to_tensor
+from tipsv2.images import MAX_PATCHES, ImageSource, fit_size, open_image, to_tensor
 from tipsv2.network.encoder import pick_device
 from tipsv2.prompts import CLASS_LISTS
 
@@ -85,7 +85,7 @@ class Dpt:
         heads = " + ".join(self.heads)
         return f"Dpt({self.info.name}: {heads}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
 
-    def predict(self, image, resolution: int | None = None) -> DptResult:
+    def predict(self, image: ImageSource, resolution: int | None = None) -> DptResult:
         """image: anything `tipsv2.images.open_image` takes.   resolution: short side in pixels that the network sees,
         the aspect ratio kept; by default the training resolution, less where it would make more than MAX_PATCHES.
 
@@ -94,15 +94,15 @@ class Dpt:
         """
         image = open_image(image)
         size = self._fit(image.width, image.height, self.info.resolution if resolution is None else resolution)
-        found = {name: value[0] for name, value in self.predict_pixels(to_tensor(image, size)[None]).items()}
+        maps = {name: value[0] for name, value in self.predict_pixels(to_tensor(image, size)[None]).items()}
         full = (image.height, image.width)
         depth = normals = labels = None
-        if "depth" in found:
-            depth = to_pixels(found["depth"][None], full)[0].cpu().numpy()
-        if "normals" in found:
-            normals = F.normalize(to_pixels(found["normals"], full), dim=0).permute(1, 2, 0).contiguous().cpu().numpy()
-        if "logits" in found:
-            labels = label_map(found["logits"], full)[0].to(torch.int16).cpu().numpy()
+        if "depth" in maps:
+            depth = to_pixels(maps["depth"][None], full)[0].cpu().numpy()
+        if "normals" in maps:
+            normals = F.normalize(to_pixels(maps["normals"], full), dim=0).permute(1, 2, 0).contiguous().cpu().numpy()
+        if "logits" in maps:
+            labels = label_map(maps["logits"], full)[0].to(torch.int16).cpu().numpy()
         return DptResult(depth, normals, labels, self.classes, (size[0] // self.patch_size, size[1] // self.patch_size))
 
     @torch.no_grad()
@@ -119,15 +119,15 @@ class Dpt:
                 f"not {list(pixels.shape)}: see tipsv2.images.fit_size."
             )
         outputs = self.model(pixel_values=pixels.to(self.device, self.dtype))
-        found = {
+        maps = {
             "depth": outputs.get("predicted_depth"),
             "normals": outputs.get("normals"),  # as the last layer left them, of any length
             "logits": outputs.get("segmentation_logits", outputs.get("logits")),
         }
-        found = {name: value.float() for name, value in found.items() if value is not None}
-        if "normals" in found:
-            found["normals"] = F.normalize(found["normals"], dim=1)
-        return found
+        maps = {name: value.float() for name, value in maps.items() if value is not None}
+        if "normals" in maps:
+            maps["normals"] = F.normalize(maps["normals"], dim=1)
+        return maps
 
     def _fit(self, width: int, height: int, resolution: int) -> tuple[int, int]:
         """(H, W) for the network. An even number of patches a side, as in training (32): the coarsest level has half
@@ -177,18 +177,18 @@ def _heads(folder: Path) -> tuple[tuple[str, ...], type[PreTrainedModel]]:
     import transformers
     from safetensors import safe_open
 
-    found = set()
+    names = set()
     with readable(folder):
         for file in folder.glob("*.safetensors"):
             with safe_open(file, framework="pt") as weights:
-                found |= {match[1] for key in weights.keys() if (match := re.match(r"(\w+?)_(?:head|neck)\.", key))}  # noqa: SIM118 (not a dict)
+                names |= {match[1] for key in weights.keys() if (match := re.match(r"(\w+?)_(?:head|neck)\.", key))}  # noqa: SIM118 (not a dict)
     single = {
         "depth": transformers.Tipsv2DptForDepthEstimation,
         "normals": transformers.Tipsv2DptForNormalEstimation,
         "segmentation": transformers.Tipsv2DptForSemanticSegmentation,
     }
     for head, network in single.items():
-        if found == {head}:
+        if names == {head}:
             return (head,), network
     return HEADS, transformers.Tipsv2DptForDensePrediction  # its loading says which weights are missing, if any
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -108,22 +108,22 @@ def run(options: argparse.Namespace) -> None:
 
     model = load_dpt(options.model, options.device, options.dtype)
     print(model, file=sys.stderr)
-    found = model.predict(image, options.resolution)
-    pictures = panels(np.asarray(image), found, options.colormap, options.opacity, options.near, options.far)
+    seen = model.predict(image, options.resolution)
+    pictures = panels(np.asarray(image), seen, options.colormap, options.opacity, options.near, options.far)
     _write(options.out, lambda path: Image.fromarray(beside(list(pictures.values()))).save(path))
     if options.arrays:
-        arrays = {"depth": found.depth, "normals": found.normals, "labels": found.labels}
-        arrays = {name: array for name, array in arrays.items() if array is not None}
-        _write(options.arrays, lambda path: np.savez_compressed(path, classes=np.array(found.classes), **arrays))
-    if found.depth is not None:
-        low, middle, high = (float(value) for value in np.quantile(found.depth, (0, 0.5, 1)))
+        predicted = {"depth": seen.depth, "normals": seen.normals, "labels": seen.labels}
+        arrays: dict[str, Any] = {name: array for name, array in predicted.items() if array is not None}
+        _write(options.arrays, lambda path: np.savez_compressed(path, classes=np.array(seen.classes), **arrays))
+    if seen.depth is not None:
+        low, middle, high = (float(value) for value in np.quantile(seen.depth, (0, 0.5, 1)))
         print(f"depth  {low:.2f} m to {high:.2f} m, half of the pixels within {middle:.2f} m")
-    for name, share in list(found.shares().items())[:10]:
+    for name, share in list(seen.shares().items())[:10]:
         print(f"{100 * share:5.1f} %  {name}")
     print(f"written to {options.out}" + (f" and {options.arrays}" if options.arrays else ""))
 
 
-def _write(name: str, save) -> None:
+def _write(name: str, save: Callable[[Path], object]) -> None:
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(path)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     import numpy as np
+    import torch
 
 LONGEST = 720  # pixels of a panel's longer side; larger images are shown smaller
 TITLES = {
@@ -32,8 +33,8 @@ def shown_at(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def panels(
-    image: np.ndarray, patches, clusters: int = 6, seed: int = 0, opacity: float = 0.6
-) -> tuple[dict[str, np.ndarray], list[str], dict[str, np.ndarray]]:
+    image: np.ndarray, patches: np.ndarray | torch.Tensor, clusters: int = 6, seed: int = 0, opacity: float = 0.6
+) -> tuple[dict[str, np.ndarray], list[str], dict[str, Any]]:
     """image uint8 [H, W, 3] and its patches [h, w, D] -> pictures uint8 [H, W, 3], a line about each, the numbers.
 
     Pictures: "pca" (the first three components as red, green and blue), "clusters" (over the image, by `opacity`) and
@@ -51,7 +52,7 @@ def panels(
     (colors,) = components_as_rgb([scores])
     groups = kmeans(patches, clusters, seed)
     lengths = patch_norms(patches)
-    lit = np.where(lengths.outliers[..., None], np.uint8([255, 0, 0]), colorize(lengths.norms))
+    lit = np.where(lengths.outliers[..., None], np.array([255, 0, 0], np.uint8), colorize(lengths.norms))
     made = {
         "pca": shown_at((colors * 255 + 0.5).astype(np.uint8), size),
         "clusters": paint_labels(image, shown_at(groups.labels, size), opacity=opacity),

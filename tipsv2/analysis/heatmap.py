@@ -27,6 +27,8 @@ from tipsv2.network.view import View
 if TYPE_CHECKING:
     import numpy as np
 
+    from tipsv2.images import ImageSource
+    from tipsv2.network.encoder import Encoder
     from tipsv2.network.view import ImageFeatures, Windows
 
 MODES = ("cosine", "competing")
@@ -167,8 +169,8 @@ def peak(scores: torch.Tensor | np.ndarray) -> Peak:
 
 
 def heatmap(
-    encoder,
-    image,
+    encoder: Encoder,
+    image: ImageSource,
     queries: Sequence[str],
     mode: str = "cosine",
     features: str | int = "values",
@@ -193,7 +195,7 @@ def heatmap(
 
 
 def query_rows(
-    encoder,
+    encoder: Encoder,
     queries: Sequence[str],
     mode: str = "cosine",
     templates: str | Sequence[str] = "none",

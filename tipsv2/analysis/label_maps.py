@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from tipsv2.analysis.metrics import accuracy, class_iou, confusion_matrix
@@ -95,7 +96,7 @@ def from_colors(colors: np.ndarray, legend: np.ndarray, share: float = 0.98) -> 
     return labels if (labels != IGNORED).mean() >= share and (labels >= 0).any() else None
 
 
-def color_codes(colors: np.ndarray) -> np.ndarray:
+def color_codes(colors: ArrayLike) -> np.ndarray:
     """Colours [..., 3] in 0..255 -> int64 [...]: one number a colour."""
     red, green, blue = np.moveaxis(np.asarray(colors), -1, 0)
     return (red.astype(np.int64) << 16) | (green.astype(np.int64) << 8) | blue
@@ -142,13 +143,13 @@ def agreement(labels: np.ndarray, truth: np.ndarray, num_classes: int, whole: bo
     labels, truth = np.asarray(labels), np.asarray(truth)
     other = num_classes
     if whole:
-        found = np.where(labels < 0, other, labels)
+        compared = np.where(labels < 0, other, labels)
         kept = BACKGROUND if (labels < 0).any() else None
     else:
-        found = np.where(np.isin(labels, np.unique(truth[truth >= 0])), labels, other)
+        compared = np.where(np.isin(labels, np.unique(truth[truth >= 0])), labels, other)
         kept = BACKGROUND
     target = np.where(truth == IGNORED, -1, np.where(truth < 0, other if kept is not None else -1, truth))
-    confusion = confusion_matrix(target, found, num_classes + 1)
+    confusion = confusion_matrix(target, compared, num_classes + 1)
     iou = class_iou(confusion)
     scored = iou.copy()
     if not whole or not confusion[other].any():
@@ -159,5 +160,5 @@ def agreement(labels: np.ndarray, truth: np.ndarray, num_classes: int, whole: bo
         float(np.nanmean(scored)) if np.isfinite(scored).any() else float("nan"),
         accuracy(confusion),
         float((target >= 0).mean()),
-        (target >= 0) & (target != found),
+        (target >= 0) & (target != compared),
     )

@@ -48,20 +48,19 @@ def layer_cka(
     to the smaller of the two grids, MOST_SIDE a side at most. Several images as in minibatch CKA (Nguyen et al.,
     arXiv 2010.15327): HSIC is averaged over them before the ratio is taken.
     """
-    cross = own_a = own_b = None
+    totals: list[torch.Tensor] = []  # the cross term, and each side's own
     for a, b in pairs:
         shapes = [next(iter(layers.values())).patches.shape[:2] for layers in (a, b)]
-        grid = tuple(min(MOST_SIDE, *sides) for sides in zip(*shapes, strict=True))
+        grid = (min(MOST_SIDE, *(rows for rows, _ in shapes)), min(MOST_SIDE, *(columns for _, columns in shapes)))
         grams_a, grams_b = (_layer_grams(layers, grid, debiased) for layers in (a, b))
         count = grid[0] * grid[1]
         weight = 1 / (count * (count - 3)) if debiased else 1 / (count - 1) ** 2
-        found = grams_a @ grams_b.T, grams_a.square().sum(dim=1), grams_b.square().sum(dim=1)
-        found = [weight * value.double() for value in found]
-        cross, own_a, own_b = (
-            found if cross is None else (x + y for x, y in zip((cross, own_a, own_b), found, strict=True))
-        )
-    if cross is None:
+        sums = grams_a @ grams_b.T, grams_a.square().sum(dim=1), grams_b.square().sum(dim=1)
+        terms = [weight * value.double() for value in sums]
+        totals = [total + term for total, term in zip(totals, terms, strict=True)] if totals else terms
+    if not totals:
         raise ValueError("Give at least one image to compare layers on.")
+    cross, own_a, own_b = totals
     return (cross / (own_a[:, None] * own_b[None]).sqrt()).numpy()
 
 
@@ -109,5 +108,7 @@ def _centred_gram(x: torch.Tensor, debiased: bool) -> torch.Tensor:
 
 def _layer_grams(layers: Mapping[int, ImageFeatures], grid: tuple[int, int], debiased: bool) -> torch.Tensor:
     """The patches of every layer, averaged to `grid` -> centred Gram matrices [L, n * n]."""
-    grids = (found.patches.permute(2, 0, 1) for found in layers.values())
-    return torch.stack([_centred_gram(F.adaptive_avg_pool2d(each, grid).flatten(1).T, debiased) for each in grids])
+    grids = (layer.patches.permute(2, 0, 1) for layer in layers.values())
+    return torch.stack(
+        [_centred_gram(F.adaptive_avg_pool2d(patches, grid).flatten(1).T, debiased) for patches in grids]
+    )

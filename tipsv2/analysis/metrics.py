@@ -90,15 +90,15 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     scores, relevant = np.asarray(scores), np.asarray(relevant)
     if scores.ndim != 2 or scores.shape != relevant.shape or relevant.dtype != np.bool_:
         raise ValueError(f"Scores {scores.shape} and relevant {relevant.shape} (bool) must be [queries, candidates].")
-    found = np.zeros(len(scores))
+    precisions = np.zeros(len(scores))
     for query, (row, right) in enumerate(zip(scores, relevant, strict=True)):
         if right.any():
             hits = np.sort(row[right])[::-1]
             wrong = row[~right & (row >= hits[-1])]  # only these can stand before a right one
             ahead = wrong.size - np.searchsorted(np.sort(wrong), hits)
             place = np.arange(1, hits.size + 1)
-            found[query] = (place / (place + ahead)).mean()
-    return found
+            precisions[query] = (place / (place + ahead)).mean()
+    return precisions
 
 
 def chance_recall_at_k(relevant: np.ndarray, k: int) -> float:

@@ -17,8 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    Numbers = np.ndarray | torch.Tensor
 
 GAPS = ("bridge", "keep")
 _ROUNDING = 1e-12  # share of the mean squared length under which variance is float32's rounding, not structure
@@ -78,16 +84,16 @@ def pca(grids: Sequence, count: int = 3, masks: Sequence[np.ndarray] | None = No
     mean = rows.mean(axis=0)
     components, explained = np.zeros((count, rows.shape[1])), np.zeros(count)
     if rows.var(axis=0).sum() > _ROUNDING * np.square(rows).sum(axis=1).mean():
-        found = PCA(min(count, *rows.shape), svd_solver="covariance_eigh").fit(rows)
-        real = found.explained_variance_ratio_ > _ROUNDING
-        kept = found.components_[real]
+        fitted = PCA(min(count, *rows.shape), svd_solver="covariance_eigh").fit(rows)
+        real = fitted.explained_variance_ratio_ > _ROUNDING
+        kept = fitted.components_[real]
         signs = np.where((kept**3).sum(axis=1) < 0, -1.0, 1.0)
         components[: len(kept)] = kept * signs[:, None]
-        explained[: len(kept)] = found.explained_variance_ratio_[real]
+        explained[: len(kept)] = fitted.explained_variance_ratio_[real]
     return Basis(mean, components, explained)
 
 
-def project(patches, basis: Basis) -> np.ndarray:
+def project(patches: Numbers, basis: Basis) -> np.ndarray:
     """Patches [h, w, D] -> how far along each axis, [h, w, K] float32. Raises ValueError for another width."""
     patches = _grid(patches)
     if patches.shape[-1] != len(basis.mean):
@@ -95,7 +101,7 @@ def project(patches, basis: Basis) -> np.ndarray:
     return ((patches - basis.mean) @ basis.components.T).astype(np.float32)
 
 
-def align(basis: Basis, patches, other: Basis, other_patches) -> tuple[Basis, float]:
+def align(basis: Basis, patches: Numbers, other: Basis, other_patches: Numbers) -> tuple[Basis, float]:
     """Turn `other` so that its colours mean what those of `basis` mean, where two models see the same image.
 
     patches [h, w, D] and other_patches [h', w', D']: the image in each model; the second's projection is resized to the
@@ -175,7 +181,7 @@ def foreground(projections: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [sign * scores > 0 for scores in first]
 
 
-def kmeans(patches, k: int = 6, seed: int = 0) -> Clusters:
+def kmeans(patches: Numbers, k: int = 6, seed: int = 0) -> Clusters:
     """Group patches [h, w, D] by direction: k-means (k-means++, best of ten starts) of the patches at length one.
 
     Clusters are numbered by size, of equals the one that comes first in reading order. Where there are fewer different
@@ -188,16 +194,16 @@ def kmeans(patches, k: int = 6, seed: int = 0) -> Clusters:
     patches = _grid(patches)
     rows = _unit(patches.reshape(-1, patches.shape[-1]))
     different = len(np.unique(rows.round(6), axis=0))  # 6 digits: x and 2x have one direction but for rounding
-    found = KMeans(min(k, different), n_init=10, random_state=seed).fit(rows)
-    names, first, counts = np.unique(found.labels_, return_index=True, return_counts=True)
+    fitted = KMeans(min(k, different), n_init=10, random_state=seed).fit(rows)
+    names, first, counts = np.unique(fitted.labels_, return_index=True, return_counts=True)
     order = np.lexsort((first, -counts))
     renamed = np.zeros(names.max() + 1, np.int64)
     renamed[names[order]] = np.arange(len(names))
-    centers = _unit(found.cluster_centers_[names[order]])
-    return Clusters(renamed[found.labels_].reshape(patches.shape[:2]), centers, counts[order] / len(rows))
+    centers = _unit(fitted.cluster_centers_[names[order]])
+    return Clusters(renamed[fitted.labels_].reshape(patches.shape[:2]), centers, counts[order] / len(rows))
 
 
-def patch_norms(patches, cut: float = 3.5) -> Norms:
+def patch_norms(patches: Numbers, cut: float = 3.5) -> Norms:
     """Lengths of patches [h, w, D] and which stand out upwards, as "register" artefacts do (arXiv 2309.16588).
 
     Outliers have a norm above median + `cut` * 1.4826 * MAD, MAD being the median distance from the median, the robust
@@ -213,8 +219,8 @@ def patch_norms(patches, cut: float = 3.5) -> Norms:
 
 
 def joint_map(
-    patches,
-    words,
+    patches: Numbers,
+    words: Numbers,
     neighbors: int = 15,
     min_dist: float = 0.1,
     gap: str = "bridge",
@@ -251,7 +257,14 @@ def joint_map(
     return points[:count].reshape(*shape, 2), points[count:]
 
 
-def _layout(rows: np.ndarray, anchors: int, neighbors: int, min_dist: float, seed: int, tick=None) -> np.ndarray:
+def _layout(
+    rows: np.ndarray,
+    anchors: int,
+    neighbors: int,
+    min_dist: float,
+    seed: int,
+    tick: Callable[[], object] | None = None,
+) -> np.ndarray:
     """Unit rows [M, D] -> [M, 2]; the first `anchors` rows are everyone's neighbours, the others nobody's."""
     import warnings
 
@@ -301,16 +314,18 @@ class _Ticking:
         pass
 
 
-def _grid(patches) -> np.ndarray:
+def _grid(patches: Numbers) -> np.ndarray:
     patches = _numbers(patches, "patches")
     if patches.ndim != 3 or not patches.size:
         raise ValueError(f"Patches must be a grid [h, w, D], not {list(patches.shape)}; several grids go in a list.")
     return patches
 
 
-def _numbers(values, what: str) -> np.ndarray:
+def _numbers(values: Numbers, what: str) -> np.ndarray:
     """A tensor on any device or an array -> float32."""
-    values = values.detach().float().cpu().numpy() if hasattr(values, "detach") else np.asarray(values, np.float32)
+    if hasattr(values, "detach"):
+        values = values.detach().float().cpu().numpy()
+    values = np.asarray(values, np.float32)
     if not np.isfinite(values).all():
         raise ValueError(f"The {what} hold NaN or infinity: load the model in float32, or check its weights.")
     return values

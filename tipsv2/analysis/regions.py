@@ -68,13 +68,13 @@ def find_regions(
             for pixels, count in zip(values.shape, patches.shape, strict=True)
         )
         scores = np.asarray(patches)[rows[:, None], columns]
-    found = [each for each in regionprops(labels, scores) if each.area >= smallest * values.size]
-    found.sort(key=lambda each: -each.area)
+    large = [each for each in regionprops(labels, scores) if each.area >= smallest * values.size]
+    large.sort(key=lambda each: -each.area)
     parts = []
-    for each in found:
-        top, left, bottom, right = each.bbox
-        parts.append(Part((left, top, right, bottom), int(each.area), float(each.intensity_max)))
-    return Regions(np.isin(labels, [each.label for each in found]), tuple(parts), float(threshold))
+    for region in large:
+        top, left, bottom, right = region.bbox
+        parts.append(Part((left, top, right, bottom), int(region.area), float(region.intensity_max)))
+    return Regions(np.isin(labels, [region.label for region in large]), tuple(parts), float(threshold))
 
 
 def outlines(mask: np.ndarray, tolerance: float = 0.7) -> list[np.ndarray]:

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
 
 # Perceptually even ones first; turbo and jet are here because people ask for them.
 COLORMAPS = ("viridis", "inferno", "magma", "plasma", "cividis", "turbo", "jet", "gray", "coolwarm", "RdBu_r")
@@ -17,33 +21,39 @@ COLORMAPS = ("viridis", "inferno", "magma", "plasma", "cividis", "turbo", "jet",
 # each as far as possible from all before it (CIEDE2000, lightness 22 to 93, chroma above 14): any two are at least 14
 # apart.
 PALETTE: tuple[tuple[int, int, int], ...] = tuple(
-    tuple(bytes.fromhex(code))
-    for code in (
-        "E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 000000 "
-        "6900A5 5A5A00 87001E C3F0E1 F0E1FF 00FF4B 004B4B FFA596 "
-        "879600 FF0F4B 9669FF 785A69 783C00 D2C3A5 2D3C5A C30087 "
-        "9696B4 00692D 96784B 00C3C3 008796 690F4B 96C378 E1A5FF "
-        "FF00F0 A55A4B 2D3C1E 2D4BE1 788769 4B2D2D 00FFC3 C3E1FF "
-        "00A500 FFB4D2 B49687 875AA5 7896FF 4B3C1E E10000 FF964B"
-    ).split()
+    (red, green, blue)
+    for red, green, blue in map(
+        bytes.fromhex,
+        (
+            "E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 000000 "
+            "6900A5 5A5A00 87001E C3F0E1 F0E1FF 00FF4B 004B4B FFA596 "
+            "879600 FF0F4B 9669FF 785A69 783C00 D2C3A5 2D3C5A C30087 "
+            "9696B4 00692D 96784B 00C3C3 008796 690F4B 96C378 E1A5FF "
+            "FF00F0 A55A4B 2D3C1E 2D4BE1 788769 4B2D2D 00FFC3 C3E1FF "
+            "00A500 FFB4D2 B49687 875AA5 7896FF 4B3C1E E10000 FF964B"
+        ).split(),
+    )
 )
 
 # For long class lists: PALETTE and 152 more, chosen the same way (chroma above 10); any two are at least 7.9 apart.
 WIDE_PALETTE: tuple[tuple[int, int, int], ...] = PALETTE + tuple(
-    tuple(bytes.fromhex(code))
-    for code in (
-        "87A5A5 A500F0 FF694B FF0F87 4B695A C30F4B E1F0B4 697887 4BFFFF A5E100 C3B45A FFE1D2 D27878 4B7800 "
-        "78C3A5 3C5A69 A58700 78E1FF 5A3C69 FFD287 00D278 5A5A78 7878B4 C3A5B4 B4B4FF 785A4B 69694B 967878 "
-        "961E00 B45A78 875A00 C37800 1E2D96 FF78E1 873C4B B4C3A5 B4785A 967896 4B8778 A5FFA5 C3965A B478D2 "
-        "0000F0 872D87 78782D 4B874B FF87A5 004B96 E1B496 C34BB4 004B2D 0096FF 1E78FF A59678 78B400 783C2D "
-        "0F3C4B F0C3C3 F0C31E 1E4B00 00A5C3 5A4B96 A54B0F 78A578 4B3C4B 2DD200 B42D2D 96965A 690F2D B496C3 "
-        "00785A 877869 006978 698787 4B69B4 4BA596 5A0F69 4B87A5 C3D269 96C3D2 3C3C00 4B5A2D C33CFF 965A87 "
-        "A50F5A FF5A78 C3C3E1 785AD2 D25A3C B4E1B4 FFC3FF 96C3FF 9687E1 B40FB4 B48796 69963C F04BB4 A5692D "
-        "691E00 F0E196 00E1C3 87D2D2 FF3C00 695A3C 5A3C2D A5B400 96E169 E1E1C3 5AB45A 873C69 FFB45A 783CB4 "
-        "694B4B 786987 C3F0FF 00870F 6987B4 3C2D69 D29696 FF690F E178FF 7896A5 2DC3E1 E18769 692DF0 007878 "
-        "D2874B 78E1A5 789687 D2B4E1 966978 87FFE1 96A587 C3A500 E196D2 C34B5A 5A69FF 1EFF96 694B0F 3C5A5A "
-        "875A5A 2D4B3C D22D78 FF9600 C3C387 2DE1F0 87FF00 009696 005A4B 968796 5A4B3C 00C396"
-    ).split()
+    (red, green, blue)
+    for red, green, blue in map(
+        bytes.fromhex,
+        (
+            "87A5A5 A500F0 FF694B FF0F87 4B695A C30F4B E1F0B4 697887 4BFFFF A5E100 C3B45A FFE1D2 D27878 4B7800 "
+            "78C3A5 3C5A69 A58700 78E1FF 5A3C69 FFD287 00D278 5A5A78 7878B4 C3A5B4 B4B4FF 785A4B 69694B 967878 "
+            "961E00 B45A78 875A00 C37800 1E2D96 FF78E1 873C4B B4C3A5 B4785A 967896 4B8778 A5FFA5 C3965A B478D2 "
+            "0000F0 872D87 78782D 4B874B FF87A5 004B96 E1B496 C34BB4 004B2D 0096FF 1E78FF A59678 78B400 783C2D "
+            "0F3C4B F0C3C3 F0C31E 1E4B00 00A5C3 5A4B96 A54B0F 78A578 4B3C4B 2DD200 B42D2D 96965A 690F2D B496C3 "
+            "00785A 877869 006978 698787 4B69B4 4BA596 5A0F69 4B87A5 C3D269 96C3D2 3C3C00 4B5A2D C33CFF 965A87 "
+            "A50F5A FF5A78 C3C3E1 785AD2 D25A3C B4E1B4 FFC3FF 96C3FF 9687E1 B40FB4 B48796 69963C F04BB4 A5692D "
+            "691E00 F0E196 00E1C3 87D2D2 FF3C00 695A3C 5A3C2D A5B400 96E169 E1E1C3 5AB45A 873C69 FFB45A 783CB4 "
+            "694B4B 786987 C3F0FF 00870F 6987B4 3C2D69 D29696 FF690F E178FF 7896A5 2DC3E1 E18769 692DF0 007878 "
+            "D2874B 78E1A5 789687 D2B4E1 966978 87FFE1 96A587 C3A500 E196D2 C34B5A 5A69FF 1EFF96 694B0F 3C5A5A "
+            "875A5A 2D4B3C D22D78 FF9600 C3C387 2DE1F0 87FF00 009696 005A4B 968796 5A4B3C 00C396"
+        ).split(),
+    )
 )
 
 
@@ -116,7 +126,7 @@ def legend(
     font = _font(text_size)
     rows = [
         name if shares is None else f"{name}  {100 * share:.1f} %"
-        for name, share in zip(names, shares or names, strict=True)
+        for name, share in zip(names, shares or [0.0] * len(names), strict=True)
     ]
     step, box = round(text_size * 1.6), text_size
     if width is None:
@@ -139,7 +149,7 @@ def label_colors(labels: np.ndarray, colors: Sequence[tuple[int, int, int]] = PA
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels[labels >= 0].ravel())
-    chosen = [tuple(colors[index % len(colors)]) for index in range(len(counts))]
+    chosen = [(red, green, blue) for red, green, blue in (colors[index % len(colors)] for index in range(len(counts)))]
     taken: set[tuple[int, int, int]] = set()
     doubled = []
     for label in np.argsort(-counts, kind="stable"):
@@ -148,7 +158,7 @@ def label_colors(labels: np.ndarray, colors: Sequence[tuple[int, int, int]] = PA
         if chosen[label] in taken:
             doubled.append(label)
         taken.add(chosen[label])
-    spare = [tuple(color) for color in colors if tuple(color) not in taken]
+    spare = [(red, green, blue) for red, green, blue in colors if (red, green, blue) not in taken]
     for label, color in zip(doubled, spare, strict=False):
         chosen[label] = color
     return chosen
@@ -167,9 +177,9 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
         raise ValueError(f"A scale must go from a number to one that is not smaller, not from {low} to {high}.")
     if low == high:
         return [float(low)]
-    found = MaxNLocator(nbins=max(1, count - 1), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    values = MaxNLocator(nbins=max(1, count - 1), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     slack = 1e-9 * (high - low)
-    return [float(value) for value in found if low - slack <= value <= high + slack]
+    return [float(value) for value in values if low - slack <= value <= high + slack]
 
 
 def color_bar(
@@ -256,7 +266,7 @@ def color_table(colormap: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _font(size: int):
+def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and knows Latin, Greek, Cyrillic and Arabic; Pillow's own knows Latin
     only.
     """
@@ -266,7 +276,7 @@ def _font(size: int):
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _cut(title: str, width: int, font) -> str:
+def _cut(title: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     """As much of a title as `width` pixels hold."""
     while font.getlength(title) > width and title != "…":
         title = title.removesuffix("…")[:-1] + "…"

@@ -57,7 +57,8 @@ def compress(counts: list[int]) -> str:
 
 def decompress(text: str) -> list[int]:
     """COCO's string -> run lengths. Raises ValueError on letters that are not of it or a string that breaks off."""
-    counts, value, shift = [], 0, 0
+    counts: list[int] = []
+    value = shift = 0
     for letter in text:
         bits = ord(letter) - 48
         if not 0 <= bits < 64:

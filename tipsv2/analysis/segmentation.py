@@ -27,10 +27,11 @@ from tipsv2.analysis.heatmap import mean_of_windows, patch_maps, pick_features
 from tipsv2.analysis.label_maps import BACKGROUND
 from tipsv2.analysis.sharp_edges import sharp_label_map, superpixels
 from tipsv2.analysis.verdict import NOT_HERE, Verdict, calibration_of, judge, most_present
-from tipsv2.images import open_image
+from tipsv2.images import ImageSource, open_image
 from tipsv2.network.view import View, windowed
 
 if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
     from tipsv2.network.view import ImageFeatures
 
 BACKGROUND_NAME = "background"  # in shares
@@ -63,7 +64,7 @@ def label_map(
     Interpolated bilinearly before the arg-max; of equals the first wins.
     background: where the winner's similarity is below it, the label is BACKGROUND (-1).
     """
-    return label_bands(lambda first, last: similarities[:, first:last], similarities.shape[1:], size, background)
+    return label_bands(lambda first, last: similarities[:, first:last], _grid_of(similarities), size, background)
 
 
 def label_bands(
@@ -78,14 +79,15 @@ def label_bands(
     Block by block: a class that is nowhere in a block as high as another is everywhere cannot win there (what is
     interpolated lies between its neighbours), so most classes are never brought to full size.
     """
-    labels, scores, columns = torch.empty(0), torch.empty(0), []
+    labels, scores = torch.empty(0), torch.empty(0)
+    columns: list[_Line] = []
     for rows in _neighbours(shape[0], size[0], BLOCK):
         maps = band(rows.first, rows.last + 1).float()
         if not columns:
             labels = torch.empty(size, dtype=torch.int64, device=maps.device)
             scores = torch.empty(size, device=maps.device)
             side = BLOCK if maps.device.type == "cpu" else size[1]  # elsewhere few large pieces are faster
-            columns = [each.to(maps.device) for each in _neighbours(shape[1], size[1], side)]
+            columns = [line.to(maps.device) for line in _neighbours(shape[1], size[1], side)]
         rows = rows.to(maps.device)
         for some in columns:
             part = maps[:, :, some.first : some.last + 1]
@@ -112,8 +114,13 @@ class _Line:
     share: torch.Tensor  # float32 [n], of `after`
 
     def to(self, device: torch.device) -> _Line:
-        moved = (each.to(device) for each in (self.before, self.after, self.share))
+        moved = (indices.to(device) for indices in (self.before, self.after, self.share))
         return _Line(self.at, self.first, self.last, *moved)
+
+
+def _grid_of(maps: torch.Tensor) -> tuple[int, int]:
+    """(h, w) of maps [N, h, w]."""
+    return maps.shape[1], maps.shape[2]
 
 
 def _neighbours(samples: int, pixels: int, most: int) -> list[_Line]:
@@ -153,17 +160,17 @@ def nearest_of(similarities: torch.Tensor, owners: torch.Tensor, count: int) -> 
     return nearest.index_reduce(-3, owners.to(nearest.device), similarities, "amax")
 
 
-def class_verdicts(encoder, values: torch.Tensor, names: Sequence[str]) -> list[Verdict]:
+def class_verdicts(encoder: Encoder, values: torch.Tensor, names: Sequence[str]) -> list[Verdict]:
     """Is a class in the picture? By the one of its words that is most. values: value features [h, w, D]."""
     words, owners = words_of_classes(names)
     judged = judge(encoder, values, words)
     return [
-        most_present([each for each, owner in zip(judged, owners.tolist(), strict=True) if owner == number])
+        most_present([verdict for verdict, owner in zip(judged, owners.tolist(), strict=True) if owner == number])
         for number in range(len(names))
     ]
 
 
-def seen_only(encoder, verdicts: Sequence[Verdict], calibrated: bool = True) -> tuple[torch.Tensor, float]:
+def seen_only(encoder: Encoder, verdicts: Sequence[Verdict], calibrated: bool = True) -> tuple[torch.Tensor, float]:
     """What the background VERDICT means for `label`: (which classes may win [N], the least cosine of a class's pixel).
     calibrated: the cosines are of what the calibration's floor is of, values of the last layer.
     """
@@ -210,7 +217,7 @@ def label(
         maps = torch.where(allowed[:, None, None], maps, ABSENT)
     size = features.size if size is None else size
     if features.windows is None:
-        shape, band = maps.shape[1:], lambda first, last: maps[:, first:last]
+        shape, band = (maps.shape[1], maps.shape[2]), lambda first, last: maps[:, first:last]
     else:
         shape, band = features.windows.size, partial(mean_of_windows, maps, features.windows, softmax=True)
     if segments is None:
@@ -233,8 +240,8 @@ def class_shares(labels: np.ndarray, scores: np.ndarray, count: int) -> tuple[np
 
 
 def segment(
-    encoder,
-    image,
+    encoder: Encoder,
+    image: ImageSource,
     classes: Sequence[str],
     templates: str | Sequence[str] = "tips9",
     features: str = "values",
@@ -262,8 +269,9 @@ def segment(
     names = tuple(_strip(classes, "classes"))
     if not names:
         raise ValueError("Give at least one class name.")
-    ruled = background is None or isinstance(background, int | float) or background == VERDICT
-    words = () if ruled else tuple(_strip(background, "background"))
+    words: tuple[str, ...] = ()
+    if not (background is None or isinstance(background, int | float) or background == VERDICT):
+        words = tuple(_strip(background, "background"))
     threshold = float(background) if isinstance(background, int | float) else None
     every = [*names, *words]
     if repeated := {name for name in every if every.count(name) > 1}:
@@ -286,18 +294,20 @@ def segment(
     segments = None
     if sharp:
         size = seen.windows and seen.windows.size
-        grid = [side // encoder.patch_size for side in size] if size else pick_features(seen, features).shape[:2]
-        segments = superpixels(open_image(image), grid, encoder.patch_size)
+        rows, columns = (
+            (side // encoder.patch_size for side in size) if size else pick_features(seen, features).shape[:2]
+        )
+        segments = superpixels(open_image(image), (rows, columns), encoder.patch_size)
     found = label(seen, text, features, owners, len(names), threshold, there, segments)
     labels, scores = found.labels.numpy(), found.scores.numpy()
-    shares, means = (each.tolist() for each in class_shares(labels, scores, len(names)))
-    shares = dict(zip(names, shares, strict=True))
+    shares, means = (
+        dict(zip(names, column.tolist(), strict=True)) for column in class_shares(labels, scores, len(names))
+    )
     if background is not None:
         shares[BACKGROUND_NAME] = float((labels == BACKGROUND).mean())
-    if verdicts is not None:
-        verdicts = dict(zip(names, verdicts, strict=True))
-    rest = (dict(zip(names, each, strict=True)) for each in (means, found.peaks.double().tolist()))
-    return Segmentation(labels, names, shares, scores, *rest, verdicts)
+    peaks = dict(zip(names, found.peaks.double().tolist(), strict=True))
+    by_name = None if verdicts is None else dict(zip(names, verdicts, strict=True))
+    return Segmentation(labels, names, shares, scores, means, peaks, by_name)
 
 
 def background_rule(text: str | None) -> float | list[str] | None:

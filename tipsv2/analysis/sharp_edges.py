@@ -46,8 +46,10 @@ def sharp_label_map(
     """
     flat = segments.ravel()
     counts = np.bincount(flat)
-    sums = (np.bincount(flat, to_pixels(each[None].cpu(), segments.shape)[0].numpy().ravel()) for each in similarities)
-    means = torch.from_numpy(np.stack([each / counts for each in sums]).astype(np.float32))  # [N, S]
+    sums = (
+        np.bincount(flat, to_pixels(cosines[None].cpu(), segments.shape)[0].numpy().ravel()) for cosines in similarities
+    )
+    means = torch.from_numpy(np.stack([cosines / counts for cosines in sums]).astype(np.float32))  # [N, S]
     scores, labels = means.max(dim=0)
     if background is not None:
         labels[scores < background] = -1

@@ -113,12 +113,15 @@ def _read(path: Path, written: int) -> Calibration:
         limits = {name: None if content[name] is None else float(content[name]) for name in ("here", "not_here")}
         if not all(math.isfinite(value) for value in numbers.values()) or numbers["low"] >= numbers["high"]:
             raise ValueError("not finite, or low is not below high")
-        told = dict(fitted_on=tuple(map(str, content.get("fitted_on", ()))), figures=content.get("figures"))
+        fitted_on = tuple(map(str, content.get("fitted_on", ())))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"'{path}' is no calibration ({error}): write it anew with python -m tipsv2 calibrate, or take it away."
         ) from error
-    return Calibration(**numbers, **limits, **told)
+    return Calibration(
+        **numbers, here=limits["here"], not_here=limits["not_here"],
+        fitted_on=fitted_on, figures=content.get("figures"),
+    )  # fmt: skip
 
 
 def words_of(encoder: Encoder) -> tuple[list[str], torch.Tensor]:
@@ -155,7 +158,7 @@ def judge(
     calibration = calibration or calibration_of(encoder.info)
     words, rows = words_of(encoder)
     peaks, leads, rivals, own = measure(patches, encoder.encode_text(queries), rows)
-    found = []
+    verdicts = []
     for query, peak, lead, rival in zip(queries, peaks.tolist(), leads.tolist(), rivals.tolist(), strict=True):
         beats = float((own < peak).float().mean())
         if calibration is None:
@@ -163,8 +166,8 @@ def judge(
         else:
             likelihood = calibration.likelihood(peak, lead)
             answer = calibration.answer(likelihood)
-        found.append(Verdict(query, answer, peak, lead, words[rival] if rival >= 0 else "", beats, likelihood))
-    return found
+        verdicts.append(Verdict(query, answer, peak, lead, words[rival] if rival >= 0 else "", beats, likelihood))
+    return verdicts
 
 
 def _by_rank(lead: float, beats: float) -> str:
@@ -176,7 +179,7 @@ def _by_rank(lead: float, beats: float) -> str:
 
 def most_present(verdicts: Sequence[Verdict]) -> Verdict:
     """Of several words for one thing the verdict that speaks most for it."""
-    return max(verdicts, key=lambda each: (-ANSWERS.index(each.answer), each.lead))
+    return max(verdicts, key=lambda verdict: (-ANSWERS.index(verdict.answer), verdict.lead))
 
 
 def color_range(encoder: Encoder, patches: torch.Tensor, calibrated: bool = True) -> tuple[float, float]:

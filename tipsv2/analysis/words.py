@@ -23,6 +23,9 @@ from tipsv2.network.view import View
 if TYPE_CHECKING:
     import numpy as np
 
+    from tipsv2.images import ImageSource
+    from tipsv2.network.encoder import Encoder
+
 # English words that say how others belong together: articles, pronouns, prepositions, conjunctions, auxiliaries.
 FUNCTION_WORDS = frozenset(
     "a an the this that these those it its he him his she her hers they them their we us our you your i me my one some "
@@ -69,13 +72,13 @@ def phrases(sentence: str) -> list[str]:
     """
     naming = {word.lower() for word in content_words(sentence)}
     runs: list[tuple[int, int]] = []  # start and end in the sentence
-    for found in _WORD.finditer(sentence):
-        if found[0].lower() in naming:
+    for match in _WORD.finditer(sentence):
+        if match[0].lower() in naming:
             start, end = runs[-1] if runs else (0, 0)
-            if runs and sentence[end : found.start()].isspace():
-                runs[-1] = (start, found.end())
+            if runs and sentence[end : match.start()].isspace():
+                runs[-1] = (start, match.end())
             else:
-                runs.append(found.span())
+                runs.append(match.span())
     first: dict[str, str] = {}
     for start, end in runs:
         phrase = " ".join(sentence[start:end].split())
@@ -83,7 +86,7 @@ def phrases(sentence: str) -> list[str]:
     return list(first.values())
 
 
-def words_in_context(encoder, sentence: str) -> tuple[list[str], torch.Tensor]:
+def words_in_context(encoder: Encoder, sentence: str) -> tuple[list[str], torch.Tensor]:
     """What each content word adds to its sentence -> (N words, [N, D] float32 unit rows).
 
     A word is embedded as the difference between the sentence and the sentence without it (every place it stands); a
@@ -112,8 +115,8 @@ def words_in_context(encoder, sentence: str) -> tuple[list[str], torch.Tensor]:
 
 
 def word_maps(
-    encoder,
-    image,
+    encoder: Encoder,
+    image: ImageSource,
     sentence: str,
     mode: str = "cosine",
     features: str | int = "values",
@@ -130,7 +133,9 @@ def word_maps(
     return words, maps(seen, text, kind, temperature if mode == "competing" else None).numpy()
 
 
-def nearest_words(patch: torch.Tensor, encoder, vocabulary: Sequence[str], count: int = 8) -> list[tuple[str, float]]:
+def nearest_words(
+    patch: torch.Tensor, encoder: Encoder, vocabulary: Sequence[str], count: int = 8
+) -> list[tuple[str, float]]:
     """The words whose embeddings are nearest to a patch [D] -> up to `count` of (word, cosine), the nearest first.
 
     vocabulary: phrases, embedded as they are: prompt templates would cost eighty times as much for as good a ranking.
@@ -146,7 +151,7 @@ def nearest_words(patch: torch.Tensor, encoder, vocabulary: Sequence[str], count
 
 def _without(sentence: str, word: str) -> str:
     """The sentence less a word that `content_words` found in it, whatever sign stands next to it."""
-    return " ".join(_WORD.sub(lambda found: " " if found[0].lower() == word.lower() else found[0], sentence).split())
+    return " ".join(_WORD.sub(lambda match: " " if match[0].lower() == word.lower() else match[0], sentence).split())
 
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")

@@ -28,6 +28,8 @@ from tipsv2.benchmark.measuring import in_turns, matrix_rate, resident, timed
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
+    from transformers import Tipsv2Model
 
     from tipsv2.benchmark.straightforward import Straightforward
     from tipsv2.network.encoder import Encoder
@@ -77,14 +79,14 @@ def run(options: argparse.Namespace) -> None:
         measured = search.measure(options.search, options.width, options.turns)
         print(json.dumps(measured) if options.json else search.report(measured))
         return
-    found = {}
+    results = {}
     with tqdm(total=len(names) * STEPS, unit="part", desc="benchmark") as bar:
         for name in names:
-            found[name] = measure(name, options.device, options.dtype, options.turns, bar.update)
+            results[name] = measure(name, options.device, options.dtype, options.turns, bar.update)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(results))
     else:
-        for name, numbers in found.items():
+        for name, numbers in results.items():
             print(f"{name}\n\n{as_text(numbers)}\n")
 
 
@@ -95,19 +97,19 @@ def measure(name: str, device: str = "auto", dtype: str = "auto", turns: int = 5
     ours, plain = open_both(name, device, dtype)
     # A random text tower takes all names for about the same: nothing could be told apart.
     text = unit_rows(150, ours) if name == RANDOM else ours.encode_text(list(CLASS_LISTS["ade20k150"]), "tips9")
-    found = speeds(ours, plain, text, turns, tick)
+    measured = speeds(ours, plain, text, turns, tick)
     memory = {}
     for who, size in MEMORY:
         memory[f"{who} {size}"] = peak(name, device, dtype, who, size)
         tick()
-    return found | {"peak_memory_mb": memory}
+    return measured | {"peak_memory_mb": memory}
 
 
 def speeds(ours: Encoder, plain: Straightforward, text: torch.Tensor, turns: int, tick: Callable) -> dict:
     """What both take for the same, and how well they agree. text: unit rows [C, D] that label maps are of."""
     import torch
 
-    found: dict = {"device": str(ours.device), "dtype": str(ours.dtype).removeprefix("torch."),
+    rows: dict = {"device": str(ours.device), "dtype": str(ours.dtype).removeprefix("torch."),
                    "threads": torch.get_num_threads()}  # fmt: skip
     encoded = {}
     for size in SIZES:
@@ -119,7 +121,7 @@ def speeds(ours: Encoder, plain: Straightforward, text: torch.Tensor, turns: int
             "ratio_at_matrix_rate": both["straightforward"] / (work / rate),
         }  # fmt: skip
         tick()
-    found["encode"] = encoded
+    rows["encode"] = encoded
     pixels, photo = torch.rand(1, 3, 448, 448), photograph()
     others = {"value features, 448 px": in_turns(
         lambda: ours.encode_pixels(pixels, only=("values",)), lambda: plain.values(pixels), turns
@@ -131,12 +133,12 @@ def speeds(ours: Encoder, plain: Straightforward, text: torch.Tensor, turns: int
     tick()
     others |= reading(ours, plain, turns)
     tick()
-    found["other"] = others
-    found["follow_up"] = follow_up(ours, photo, turns)
+    rows["other"] = others
+    rows["follow_up"] = follow_up(ours, photo, turns)
     tick()
-    found["agreement"] = agreement(ours, plain, photo, text)
+    rows["agreement"] = agreement(ours, plain, photo, text)
     tick()
-    return found
+    return rows
 
 
 def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Encoder, Straightforward]:
@@ -163,7 +165,7 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
     return ours, Straightforward(plain.to(ours.device).eval(), ours.tokenizer, *window_sizes(ours))
 
 
-def random_model():
+def random_model() -> Tipsv2Model:
     """Tipsv2Model of the size of B/14, float32."""
     from transformers import Tipsv2Config, Tipsv2Model
 
@@ -184,7 +186,7 @@ def unit_rows(count: int, encoder: Encoder) -> torch.Tensor:
     return torch.nn.functional.normalize(rows, dim=-1)
 
 
-def photograph():
+def photograph() -> Image.Image:
     """A picture of the size of a photograph, always the same."""
     from PIL import Image
 
@@ -193,7 +195,7 @@ def photograph():
     return Image.fromarray(draw(7, 1024).image).resize(PHOTO)
 
 
-def segment(encoder: Encoder, image, text: torch.Tensor) -> torch.Tensor:
+def segment(encoder: Encoder, image: Image.Image, text: torch.Tensor) -> torch.Tensor:
     """Sliding windows as the evaluation looks through them, text ready -> label map [H, W]."""
     from tipsv2.analysis.segmentation import label
     from tipsv2.network.view import look, windowed
@@ -216,7 +218,7 @@ def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict
 
     first = in_turns(read, lambda: plain.text(prompts[:SOME]), turns)
     whole = first["straightforward"] * len(prompts) / SOME
-    found = {"text, 150 classes x 9, first": {"ours": first["ours"], "straightforward": whole,
+    rows = {"text, 150 classes x 9, first": {"ours": first["ours"], "straightforward": whole,
                                               "ratio": whole / first["ours"]}}  # fmt: skip
     before, info = os.environ.get("TIPSV2_CACHE"), ours.info
     with tempfile.TemporaryDirectory() as folder:
@@ -230,11 +232,11 @@ def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict
         finally:
             ours.info = info
             os.environ.pop("TIPSV2_CACHE") if before is None else os.environ.update(TIPSV2_CACHE=before)
-    found["text, from the disk"] = {"ours": again, "straightforward": whole, "ratio": whole / again}
-    return found
+    rows["text, from the disk"] = {"ours": again, "straightforward": whole, "ratio": whole / again}
+    return rows
 
 
-def follow_up(encoder: Encoder, image, turns: int) -> dict[str, float]:
+def follow_up(encoder: Encoder, image: Image.Image, turns: int) -> dict[str, float]:
     """Seconds of encoding a picture, and of asking it one phrase more: new to the encoder, and known."""
     from tipsv2.analysis.heatmap import maps
 
@@ -257,7 +259,7 @@ def follow_up(encoder: Encoder, image, turns: int) -> dict[str, float]:
     }
 
 
-def agreement(ours: Encoder, plain: Straightforward, image, text: torch.Tensor) -> dict[str, float]:
+def agreement(ours: Encoder, plain: Straightforward, image: Image.Image, text: torch.Tensor) -> dict[str, float]:
     """How near to the straightforward path: the least cosine of a patch, and equal pixels of label maps."""
     import torch
 

@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tipsv2.network.encoder import Encoder
@@ -22,8 +22,8 @@ def in_turns(ours: Callable, plain: Callable, turns: int) -> dict[str, float]:
             seconds = timed(call)
             if turn:  # the first warms up
                 took[name].append(seconds)
-    found = {name: statistics.median(seconds) for name, seconds in took.items()}
-    return found | {"ratio": found["straightforward"] / found["ours"]}
+    medians = {name: statistics.median(seconds) for name, seconds in took.items()}
+    return medians | {"ratio": medians["straightforward"] / medians["ours"]}
 
 
 def timed(call: Callable) -> float:
@@ -49,21 +49,21 @@ def matrix_rate(encoder: Encoder, size: int) -> float:
     config = encoder.model.config.vision_config
     width, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
     tokens = (size // encoder.patch_size) ** 2 + 1 + config.num_register_tokens
-    options = {"device": encoder.device, "dtype": encoder.dtype}
+    place: dict[str, Any] = {"device": encoder.device, "dtype": encoder.dtype}
     shapes = [(width, width)] * 4 + [(width, hidden), (hidden, width)]
-    seconds = {}
+    seconds = []
     with torch.no_grad():
-        inputs = {side: torch.randn(tokens, side, **options) for side in (width, hidden)}
-        layers = [nn.Linear(*shape, **options) for _ in range(config.num_hidden_layers) for shape in shapes]
-        seconds["torch"] = layers
+        inputs = {side: torch.randn(tokens, side, **place) for side in (width, hidden)}
+        layers = [nn.Linear(*shape, **place) for _ in range(config.num_hidden_layers) for shape in shapes]
+        kinds: list[list[Any]] = [layers]
         if encoder.device.type == "cpu":
-            seconds["packed"] = [PackedLinear(layer) for layer in layers]
-        for kind, some in seconds.items():
-            sides = [layer.in_features for layer in layers]
-            call = lambda some=some, sides=sides: [f(inputs[side]) for f, side in zip(some, sides, strict=True)]  # noqa: E731
-            seconds[kind] = statistics.median(timed(call) for _ in range(4))
+            kinds.append([PackedLinear(layer) for layer in layers])
+        sides = [layer.in_features for layer in layers]
+        for kind in kinds:
+            call = lambda kind=kind: [f(inputs[side]) for f, side in zip(kind, sides, strict=True)]  # noqa: E731
+            seconds.append(statistics.median(timed(call) for _ in range(4)))
     work = 2 * tokens * sum(a * b for a, b in shapes) * config.num_hidden_layers
-    return work / min(seconds.values())
+    return work / min(seconds)
 
 
 def resident(call: Callable) -> int:

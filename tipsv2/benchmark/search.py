@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def measure(count: int, width: int, turns: int, progress: bool = True) -> dict:
     return {"vectors": count, "width": width, "queries": turns, "search": search, "pictures": grown}
 
 
-def alone(call: Callable, *given):
+def alone(call: Callable, *given: object) -> Any:
     """What a function returns in a process of its own, with memory of its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *given).result()

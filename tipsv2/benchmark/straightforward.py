@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerBase, Tipsv2Model
 
 from tipsv2.images import to_tensor
-from tipsv2.network.dense import OUTPUTS, vision_features, window_corners
+from tipsv2.network.dense import vision_features, window_corners
 
 TOKENS = 64
 
@@ -33,7 +33,7 @@ class Straightforward:
     @torch.no_grad()
     def values(self, pixels: torch.Tensor) -> torch.Tensor:
         """[B, 3, H, W] -> value features [B, h, w, D], beside the usual pass, as the paper's notebook makes them."""
-        return vision_features(self.model.vision_model, pixels.to(self.model.device), only=OUTPUTS)[3]
+        return vision_features(self.model.vision_model, pixels.to(self.model.device))[3]
 
     @torch.no_grad()
     def text(self, prompts: list[str]) -> torch.Tensor:

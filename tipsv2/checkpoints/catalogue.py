@@ -110,8 +110,10 @@ def find(name: str | Path) -> ModelInfo:
     if text and os.path.isdir(path):
         return _checkpoint(path) or _folder(path / "model" if _is_run(path) and (path / "model").is_dir() else path)
     if _is_hub_id(text):
-        unknown = dict(parameters="unknown", width=0, resolution=0, download_mb=0, licence="see the Hub")
-        return ModelInfo(text, text, "hub", text, trained_on="Unknown: see its page on the Hub.", **unknown)
+        return ModelInfo(
+            text, text, "hub", text, parameters="unknown", width=0, resolution=0,
+            trained_on="Unknown: see its page on the Hub.", download_mb=0, licence="see the Hub",
+        )  # fmt: skip
     known = [info.name for info in (*available(), *DPT.values())]
     near = difflib.get_close_matches(text, [*known, "auto"], n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"give a folder, a Hub id, or one of {', '.join(known)}."
@@ -216,8 +218,10 @@ def resolution_of(folder: Path, config: dict) -> int:
 
 def _bundled(name: str) -> ModelInfo:
     about = bundled.about(name)
-    given = dict(title=about.title or f"{name} (bundled)", trained_on=about.trained_on, knows=about.knows)
-    return replace(_folder(bundled.MODELS_FOLDER / name), name=name, source="bundled", licence="Apache-2.0", **given)
+    return replace(
+        _folder(bundled.MODELS_FOLDER / name), name=name, title=about.title or f"{name} (bundled)", source="bundled",
+        trained_on=about.trained_on, licence="Apache-2.0", knows=about.knows,
+    )  # fmt: skip
 
 
 def _is_run(folder: Path) -> bool:

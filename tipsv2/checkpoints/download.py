@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tipsv2.checkpoints import bundled
 from tipsv2.checkpoints.catalogue import DPT, ModelError, ModelInfo, snapshot
@@ -63,13 +64,14 @@ def download(info: ModelInfo, progress: bool | Callable[[int, int], None] = True
         raise ModelError(f"The Hub has no model {info.location}, or it is private: check the name; {instead}.")
     if "sha" not in answer:
         raise ModelError(f"{info.location} {here} and the Hub cannot be reached: {instead}.")
-    told: list[BaseException] = []  # what `progress` raised is not a failed download
+    raised: list[BaseException] = []  # what `progress` raised is not a failed download
 
     def report(done: int, total: int) -> None:
         try:
-            progress(done, total)
+            if callable(progress):
+                progress(done, total)
         except BaseException as error:
-            told.append(error)
+            raised.append(error)
             raise
 
     bars = None if progress is True else _bars(report if callable(progress) else None)
@@ -77,7 +79,7 @@ def download(info: ModelInfo, progress: bool | Callable[[int, int], None] = True
         # By branch, not by the sha just read: only a branch leaves the reference that finds it again without a network.
         folder = snapshot_download(info.location, allow_patterns=list(HUB_PATTERNS), etag_timeout=3, tqdm_class=bars)
     except Exception as error:  # connection lost on the way, disk full, no permission: each library has its own
-        if error in told:
+        if error in raised:
             raise
         reason = re.sub(r"hf_\w+", "hf_…", str(error).splitlines()[0]) if str(error) else type(error).__name__
         raise ModelError(
@@ -96,12 +98,12 @@ def _bars(report: Callable[[int, int], None] | None) -> type:
     from tqdm.auto import tqdm
 
     class Bars(tqdm):
-        def __init__(self, *args, **kwargs):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
             super().__init__(*args, **{**kwargs, "disable": True})
             self.bytes = kwargs.get("unit") == "B"
 
-        def update(self, n=1):
+        def update(self, n: float | None = 1) -> None:
             self.n += n or 0
             if report and self.bytes and self.n:
                 report(int(self.n), int(self.total or 0))

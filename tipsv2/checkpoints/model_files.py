@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 DPT_TYPE = "tipsv2_dpt"  # model_type of vision encoders with DPT heads; an encoder's is "tipsv2"
 MAX_CONFIG_BYTES = 10_000_000
@@ -75,7 +76,7 @@ def outdated(folder: Path) -> bool:
     return isinstance(config, dict) and "auto_map" in config and not TOWERS.keys() & config.keys()
 
 
-def read_json(file: Path):
+def read_json(file: Path) -> Any:
     """What a JSON file of a model folder holds. Raises ModelError if it cannot be read or is none, or is too long or
     too deeply nested for one.
     """

@@ -92,7 +92,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def state_dict(vision: Mapping[str, np.ndarray], text: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Official arrays by official key -> Tipsv2Model's state dict, float32, without copying what is float32 already.
 
-    Raises ModelError on keys it does not know and on what is no number.
+    Raises ModelError on keys it does not know and on values that are not numbers.
     """
     import torch
 
@@ -166,9 +166,11 @@ def config_of(
         ) from error
     if swiglu:
         ratio = 4.0  # the model takes two thirds of it, rounded up to eights
-        found, expected = hidden.shape[1], (int(width * ratio * 2 / 3) + 7) // 8 * 8
-        if found != expected:
-            raise ModelError(f"blocks.0.mlp.w3.weight has {found} columns: a SwiGLU of width {width} has {expected}.")
+        hidden_size, expected = hidden.shape[1], (int(width * ratio * 2 / 3) + 7) // 8 * 8
+        if hidden_size != expected:
+            raise ModelError(
+                f"blocks.0.mlp.w3.weight has {hidden_size} columns: a SwiGLU of width {width} has {expected}."
+            )
     else:
         # int(width * ratio) must give the stored size back; 4304 / 1152 alone would round down
         ratio = next(
@@ -209,11 +211,11 @@ def _names(key: str, part: str) -> list[str]:
     if key in _WHOLE[part]:
         return [_PREFIX[part] + _WHOLE[part][key]]
     before, after = _PLACE[part]
-    found = re.fullmatch(re.escape(before) + r"(\d+)\.(.+?)(?:[._](weight|bias))?", key)
-    if not found or found[2] not in _BLOCK[part]:
+    match = re.fullmatch(re.escape(before) + r"(\d+)\.(.+?)(?:[._](weight|bias))?", key)
+    if not match or match[2] not in _BLOCK[part]:
         return []
-    ending = f".{found[3]}" if found[3] else ""
-    return [f"{after}{found[1]}.{name}{ending}" for name in _BLOCK[part][found[2]]]
+    ending = f".{match[3]}" if match[3] else ""
+    return [f"{after}{match[1]}.{name}{ending}" for name in _BLOCK[part][match[2]]]
 
 
 def _depth(arrays: Mapping[str, np.ndarray], part: str) -> int:

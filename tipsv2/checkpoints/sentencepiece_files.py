@@ -76,6 +76,6 @@ def _difference(ours: Tipsv2Tokenizer, theirs: SentencePieceProcessor) -> str | 
     pieces = [theirs.id_to_piece(i).replace("▁", " ") for i in plain]
     texts = pieces + [frame.replace("{}", text) for text in SAMPLES for frame in TEMPLATES["tips9"]]
     lowered = [ours.backend_tokenizer.normalizer[0].normalize_str(text) for text in texts]
-    found = ours(texts, truncation=False, verbose=False)["input_ids"]
-    rows, unknown = zip(texts, found, theirs.encode(lowered), strict=True), theirs.unk_id()
+    ids = ours(texts, truncation=False, verbose=False)["input_ids"]
+    rows, unknown = zip(texts, ids, theirs.encode(lowered), strict=True), theirs.unk_id()
     return next((text for text, a, b in rows if a != b and unknown not in b), None)

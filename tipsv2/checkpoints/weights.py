@@ -8,7 +8,7 @@ leave to the configuration.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,7 +153,7 @@ def _stored_temperature(folder: Path) -> float | None:
 
 
 @contextmanager
-def readable(folder: Path):
+def readable(folder: Path) -> Iterator[None]:
     """Whatever reading the folder's model raises (configuration checks, safetensors, JSON: each its own) becomes a
     ModelError.
     """
@@ -165,7 +165,7 @@ def readable(folder: Path):
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Without transformers' loading bar and key report, which `read_whole` replaces by one sentence."""
     from transformers.utils import logging
 

@@ -31,7 +31,7 @@ def read_annotations(path: Path, split: str) -> Annotations:
         content = json.loads(path.read_text("utf-8"))
         images = content["images"]
         if "annotations" in content:
-            captions, notes = _coco(images, content["annotations"]), ()
+            captions, notes = _coco(images, content["annotations"]), tuple[str, ...]()
         else:
             captions, notes = _karpathy(path, images, split)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -38,10 +38,10 @@ def find_columns(name: str, seen: dict[str, object], given: Mapping[str, str], c
     given: what the user says; the others are found by NAMES, images also by what they are.
     captions: is one needed. Raises ValueError, one sentence that names the columns.
     """
-    found = ", ".join(seen)
+    listed = ", ".join(seen)
     for key, column in given.items():
         if column not in seen:
-            raise ValueError(f"{name} has no column {column!r} (data.{key}); its columns are {found}.")
+            raise ValueError(f"{name} has no column {column!r} (data.{key}); its columns are {listed}.")
     mapping, free = dict(given), {k: v for k, v in seen.items() if k not in given.values()}
     for key, names in NAMES.items():
         if key not in mapping:
@@ -58,30 +58,30 @@ def find_columns(name: str, seen: dict[str, object], given: Mapping[str, str], c
                 mapping[key] = choice[0]
                 del free[choice[0]]
     if "image" not in mapping:
-        raise ValueError(f"{name} has no column of images; its columns are {found}. Name it: data.image=COLUMN.")
+        raise ValueError(f"{name} has no column of images; its columns are {listed}. Name it: data.image=COLUMN.")
     if captions and not any(role in mapping for role in ROLES):
         raise ValueError(
-            f"{name} has images but no captions; its columns are {found}. Name the column (data.web=COLUMN), put "
+            f"{name} has images but no captions; its columns are {listed}. Name the column (data.web=COLUMN), put "
             "NAME.txt beside NAME.jpg, or write captions with python -m train caption."
         )
     return mapping
 
 
-def is_web(value) -> bool:
+def is_web(value: object) -> bool:
     """Is it an address of the web?"""
     return isinstance(value, str) and value[:8].lower().startswith(WEB)
 
 
-def _names_image(value) -> bool:
+def _names_image(value: object) -> bool:
     """What a column that is called as images are may hold: also addresses, which need not end as files do."""
     return _is_image(value) or is_web(value)
 
 
-def _is_image(value) -> bool:
+def _is_image(value: object) -> bool:
     if isinstance(value, dict):
         return "bytes" in value
     return isinstance(value, bytes) or (isinstance(value, str) and value.lower().endswith(ENDINGS))
 
 
-def _is_text(value) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str | dict) for v in value))

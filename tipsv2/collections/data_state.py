@@ -69,11 +69,11 @@ def replaced(before: Mapping, now: Mapping) -> list[str]:
 
 def rewritten(before: Mapping, now: Mapping) -> bool:
     """Whether files have other times and are the same as far as that was looked at."""
-    told = "times" in before and "times" in now
-    return told and before["times"] != now["times"] and not replaced(before, now)
+    timed = "times" in before and "times" in now
+    return timed and before["times"] != now["times"] and not replaced(before, now)
 
 
-def _add_files(paths: list[Path], contents, times, base: Path | None = None) -> None:
+def _add_files(paths: list[Path], contents: hashlib._Hash, times: hashlib._Hash, base: Path | None = None) -> None:
     read = set(_spread(len(paths), BEGINNINGS))
     for number, path in enumerate(paths):
         try:
@@ -101,5 +101,5 @@ def _spread(count: int, most: int) -> list[int]:
     return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
 
 
-def _short(digest) -> str:
+def _short(digest: hashlib._Hash) -> str:
     return digest.hexdigest()[:16]

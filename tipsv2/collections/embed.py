@@ -202,7 +202,8 @@ def _encode(
 
     from tipsv2.images import by_size
 
-    part, texts = Part(), []
+    part = Part()
+    texts: list[tuple[Prepared, str, str]] = []
     kind = {"values": "values", "final": "patches"}.get(patches)  # as the encoder calls them
     wanted = (*VECTORS, kind) if kind else VECTORS
 
@@ -230,7 +231,7 @@ def _encode(
                 lost = {trouble["row"] for trouble in part.unreadable if trouble["what"] == "image"}
             if row.known:
                 if row.row.number not in lost:
-                    texts.extend((row, role, text) for role, found in row.captions.items() for text in found)
+                    texts.extend((row, role, text) for role, written in row.captions.items() for text in written)
                 advance(1)
             elif row.pixels is None:
                 trouble(row, "image", row.problem)
@@ -238,14 +239,14 @@ def _encode(
             else:
                 if captions and row.problem:
                     trouble(row, "captions", row.problem)
-                texts.extend((row, role, text) for role, found in row.captions.items() for text in found)
+                texts.extend((row, role, text) for role, written in row.captions.items() for text in written)
                 yield row, row.pixels
 
     try:
         for batch, pixels in by_size(readable(), batch_size):
-            found = encoder.encode_pixels(pixels, only=wanted)
-            vectors = {name: normalize(found[name], dim=-1).cpu().numpy() for name in VECTORS}
-            grids = found[kind].half().cpu().numpy() if kind else None
+            outputs = encoder.encode_pixels(pixels, only=wanted)
+            vectors = {name: normalize(outputs[name], dim=-1).cpu().numpy() for name in VECTORS}
+            grids = outputs[kind].half().cpu().numpy() if kind else ()
             for index, row in enumerate(batch):
                 about = {"id": row.id, "name": row.name, "shard": row.row.shard, "row": row.row.number}
                 about |= {"height": row.size[0], "width": row.size[1]}

@@ -120,10 +120,10 @@ def _worker(part: str | None) -> tuple[int, int]:
     """(k, n) of "k/n", or as the launcher says."""
     if part is None:
         return int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
-    found = re.fullmatch(r"(\d+)/(\d+)", part)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"--part {part}: write K/N, such as 1/4 for the first of four shares.")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def _device(device: str) -> str:

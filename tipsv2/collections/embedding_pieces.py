@@ -41,8 +41,8 @@ class Pieces:
         self._numbers = itertools.count()
         self._parts: dict[tuple[int, int], Part] = {}
         for file in sorted((folder.path / PLACE).glob("*.safetensors")):
-            found = NAME.fullmatch(file.name)
-            part = (int(found[1]), int(found[2])) if found else None
+            match = NAME.fullmatch(file.name)
+            part = (int(match[1]), int(match[2])) if match else None
             if part is None or part in done or not self._read(file, part):
                 file.unlink(missing_ok=True)
         self._rows = {

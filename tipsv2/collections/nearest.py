@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,7 +115,7 @@ class Nearest:
                 found[mine] = self._full[chunk][rows[mine] - self._starts[chunk]].astype(np.float64) @ query
         return found
 
-    def _open(self, place: Path, state: str, progress: bool):
+    def _open(self, place: Path, state: str, progress: bool) -> Any:
         """Codes [N, D'] int8 and scales [N] bfloat16 as torch has them, from the disk as needed, and the length of the
         largest error. Made where they are not there, or are of other rows.
         """

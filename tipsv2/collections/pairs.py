@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -45,7 +46,8 @@ class Pair:
 
     name: str
     captions: dict[str, tuple[str, ...]]
-    image: Path | bytes | str | None = field(repr=False)  # str: an address of the web, or of the Hub as fsspec opens it
+    # str: an address of the web, or of the Hub as fsspec opens it; an array is what was drawn
+    image: Path | bytes | str | np.ndarray | None = field(repr=False)
     mask: Path | bytes | str | None = field(default=None, repr=False)  # a picture of label numbers
     problem: str = ""
     labels: Callable[[], np.ndarray] | None = field(default=None, repr=False)  # the mask where its source reads it
@@ -80,7 +82,7 @@ class Pair:
         from tipsv2.collections.public_web import fetch
 
         try:
-            if is_web(self.image):
+            if isinstance(self.image, str) and is_web(self.image):
                 return fetch(self.image)
             with fsspec.open(str(self.image), "rb") as file:
                 return file.read()
@@ -121,7 +123,8 @@ class Pairs:
         seen = {k: v for k, v in seen.items() if not k.startswith("__")}
         self.columns = tuple(seen)
         self.mapping = find_columns(self.name, seen, given, captions)
-        self._endings = self.images = (self.mapping["image"],)
+        self._endings: tuple[str, ...] = (self.mapping["image"],)
+        self.images: tuple[str, ...] = self._endings
         if "__key__" in rows[0] and "image" not in given:  # a tar's samples may hold different kinds
             first = [column for column in self.images if column not in IMAGE_SUFFIXES]
             self._endings = tuple(sorted((*first, *IMAGE_SUFFIXES), key=lambda ending: ending == given.get("mask")))
@@ -189,10 +192,10 @@ class Pairs:
     def texts(self, limit: int) -> Iterator[str]:
         """Every caption of up to `limit` pairs: a fixed random choice of rows, or the start of a stream."""
         if self.indexed and len(self) > limit:
-            found = (self[row] for row in np.random.default_rng(0).choice(len(self), limit, replace=False))
+            pairs = (self[row] for row in np.random.default_rng(0).choice(len(self), limit, replace=False))
         else:
-            found = islice(self, limit)
-        for pair in found:
+            pairs = islice(self, limit)
+        for pair in pairs:
             for texts in pair.captions.values():
                 yield from texts
 
@@ -227,7 +230,7 @@ class Pairs:
             partial(read, mask) if read is not None and mask is not None else None,
         )
 
-    def _file(self, value) -> Path | bytes | str | None:
+    def _file(self, value: object) -> Path | bytes | str | None:
         if isinstance(value, dict):  # the Image feature of `datasets`
             value = value.get("bytes") or value.get("path")
         if not value or not isinstance(value, bytes | str):
@@ -292,7 +295,7 @@ def _joined(pair: Pair, more: Sequence[Pair]) -> Pair:
     return replace(pair, captions={role: texts for role, texts in captions.items() if texts}, mask=mask)
 
 
-def _texts(value) -> tuple[str, ...]:
+def _texts(value: object) -> tuple[str, ...]:
     """The captions of a cell: a text, a list of texts or of COCO's {"raw": text}, or a list that is written as text."""
     if isinstance(value, str) and (texts := listed(value)):
         value = texts
@@ -301,7 +304,7 @@ def _texts(value) -> tuple[str, ...]:
     return tuple(v.strip() for v in values if isinstance(v, str) and v.strip())
 
 
-def _rows(data) -> Iterator[dict]:
+def _rows(data: Any) -> Iterator[dict]:
     """Rows in order. A stream's own iterator would deal its shards out to the workers of a DataLoader."""
     from datasets import Dataset
 
@@ -312,7 +315,7 @@ def _rows(data) -> Iterator[dict]:
             yield {column: values[0] for column, values in batch.items()}
 
 
-def _undecoded(data):
+def _undecoded(data: Any) -> Any:
     """Images as bytes or paths: `tipsv2.images` opens them. Sound and video are left out."""
     import datasets
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tipsv2 import scenes
 from tipsv2.collections.pairs import Pair, Pairs, open_pairs
@@ -56,6 +57,7 @@ class DrawnScenes:
     """The bundled scenes as pairs by number, drawn when asked for: `draw` takes a row and a side in pixels."""
 
     indexed, shards, local, notes = True, 1, True, ()
+    draw: Callable[[int, int], scenes.Scene]
 
     def __init__(self, name: str, limit: int | None):
         self.name = name
@@ -110,20 +112,20 @@ class Collection:
         """One pair again; of a stream, all before it in its shard are read. Raises ValueError where it is gone."""
         if self.count is not None and row < self.count:
             return self._load(row, side)
-        found = None
+        pair = None
         if self.count is None and shard < self.shards:
-            found = next(islice(self.pairs.read(shard), row, None), None)
-        if found is None:
+            pair = next(islice(self._stream(shard), row, None), None)
+        if pair is None:
             raise ValueError(f"{self.name} has no row {row + 1} in shard {shard + 1} any more.")
-        return found
+        return pair
 
     def missing(self, worker: int, workers: int, done: Container[tuple[int, int]]) -> int | None:
         """How many rows a worker will read; None where that is not known before."""
         if self.count is None:
             return None
-        parts = range(-(-self.count // self.part_size))
-        mine = (part for part in parts if part % workers == worker and (0, part) not in done)
-        return sum(min(self.part_size, self.count - part * self.part_size) for part in mine)
+        parts = enumerate(range(0, self.count, self.part_size))
+        mine = [start for part, start in parts if part % workers == worker and (0, part) not in done]
+        return sum(min(start + self.part_size, self.count) - start for start in mine)
 
     def rows(
         self, worker: int, workers: int, done: Container[tuple[int, int]], finished: Container[int] = ()
@@ -142,31 +144,39 @@ class Collection:
             def wanted(part: int, shard: int = shard) -> bool:
                 return (not by_part or (shard + part) % workers == worker) and (shard, part) not in done
 
-            yield from self._numbered(wanted) if self.count is not None else self._streamed(shard, wanted)
+            yield from self._streamed(shard, wanted) if self.count is None else self._numbered(self.count, wanted)
 
-    def _numbered(self, wanted: Callable[[int], bool]) -> Iterator[Row | End]:
-        for part, start in enumerate(range(0, self.count, self.part_size)):
+    def _numbered(self, count: int, wanted: Callable[[int], bool]) -> Iterator[Row | End]:
+        for part, start in enumerate(range(0, count, self.part_size)):
             if wanted(part):
-                stop = min(start + self.part_size, self.count)
+                stop = min(start + self.part_size, count)
                 yield from (Row(0, row, partial(self._load, row)) for row in range(start, stop))
-                yield End(0, part, stop == self.count)
+                yield End(0, part, stop == count)
 
     def _streamed(self, shard: int, wanted: Callable[[int], bool]) -> Iterator[Row | End]:
-        rows = self.pairs.read(shard)
+        rows = self._stream(shard)
         pair, number = next(rows, None), 0
         while True:  # an empty shard is one empty part
             part = number // self.part_size
             while pair is not None and number < (part + 1) * self.part_size:
                 if wanted(part):
-                    yield Row(shard, number, lambda side, pair=pair: pair, stream=True)
+                    yield Row(shard, number, partial(_kept, pair), stream=True)
                 pair, number = next(rows, None), number + 1
             if wanted(part):
                 yield End(shard, part, pair is None)
             if pair is None:
                 return
 
+    def _stream(self, shard: int) -> Iterator[Pair]:
+        return iter(()) if isinstance(self.pairs, DrawnScenes) else self.pairs.read(shard)
+
     def _load(self, row: int, side: int) -> Pair:
         return self.pairs.pair(row, side) if isinstance(self.pairs, DrawnScenes) else self.pairs[row]
+
+
+def _kept(pair: Pair, side: int) -> Pair:
+    """A stream's pair, whatever the side: only what is drawn has one."""
+    return pair
 
 
 def open_collection(
@@ -192,7 +202,7 @@ def open_collection(
 
 def open_named(data: str | Path, columns: Mapping[str, str], captions: bool = True) -> Pairs:
     """`tipsv2.collections.pairs.open_pairs` with split and subset among the columns, as `named_columns` reads them."""
-    where = {key: columns[key] for key in ("split", "subset") if key in columns}
+    where: dict[str, Any] = {key: columns[key] for key in ("split", "subset") if key in columns}
     return open_pairs(data, {k: v for k, v in columns.items() if k not in where}, captions=captions, **where)
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 PATIENCE = 10  # seconds for a job that is being drawn when the work is stopped, say from a network
 
 
-def ahead(jobs: Iterable, work: Callable[[Any], Any], threads: int, depth: int) -> Iterator:
+def ahead(jobs: Iterable, work: Callable[[Any], Any], threads: int, depth: int) -> Generator[Any, None, None]:
     """`work` of every job, in order. The jobs are drawn by one thread, the work done by `threads`; at most `depth`
     results wait. What either raises is raised here, after the results before it. Close the iterator to stop early.
     """

@@ -13,9 +13,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpcore
 import httpx
@@ -27,7 +27,11 @@ MOST_BYTES = 100_000_000
 SECONDS = 60.0  # for all of it, redirects included; only the name server has a clock of its own
 HOPS = 5  # redirects
 REDIRECTS = (301, 302, 303, 307, 308)
-HEADERS = {"User-Agent": "tipsv2 (images of a data set)", "Accept": "image/*,*/*", "Accept-Encoding": "identity"}
+HEADERS: Mapping[bytes | str, bytes | str] = {
+    "User-Agent": "tipsv2 (images of a data set)",
+    "Accept": "image/*,*/*",
+    "Accept-Encoding": "identity",
+}
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # how networks without IPv4 write its addresses
 FAILURES = (
     httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.UnsupportedProtocol,
@@ -88,7 +92,14 @@ class _PublicOnly(httpcore.SyncBackend):
             raise ValueError(f"it takes longer than {self.seconds:g} seconds")
         return left
 
-    def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None) -> httpcore.NetworkStream:
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
         try:
             answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -112,19 +123,21 @@ class _Timed(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream, backend: _PublicOnly):
         self._stream, self._backend = stream, backend
 
-    def read(self, max_bytes, timeout=None) -> bytes:
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, self._backend.left())
 
-    def write(self, buffer, timeout=None) -> None:
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, self._backend.left())
 
     def close(self) -> None:
         self._stream.close()
 
-    def start_tls(self, ssl_context, server_hostname=None, timeout=None) -> httpcore.NetworkStream:
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
         return _Timed(self._stream.start_tls(ssl_context, server_hostname, self._backend.left()), self._backend)
 
-    def get_extra_info(self, info):
+    def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 

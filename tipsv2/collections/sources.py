@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tipsv2.collections.tar_samples import IMAGE_SUFFIXES, PROBLEM, read_samples
 from tipsv2.collections.text_files import NAMES, SEPARATORS, decode, file_encoding, separator_of
@@ -55,7 +55,8 @@ class Source:
     base: Path | None
     expand: Callable[[dict], dict] = dict
     label_names: tuple[str, ...] = ()  # of a names.json beside tars, table or images: what a mask's values mean
-    read_labels: Callable[[Path], np.ndarray] | None = None  # a mask's file -> [H, W] places of names, -1 unlabelled
+    # a mask's file -> [H, W] places of names, -1 unlabelled
+    read_labels: Callable[[Any], np.ndarray] | None = None
     notes: tuple[str, ...] = ()  # what was guessed or mended, a sentence each
     files: tuple[Path, ...] = ()  # that a stream is read from, where they are on this disk
 
@@ -112,8 +113,8 @@ def _folder(name: str, path: Path, split: str) -> Source:
         if (path / f"metadata.{kind}").is_file():
             return _files(name, [path / f"metadata.{kind}"], split)
     if annotations := _annotations_in(path, split):
-        found = _annotations(name, annotations, split)
-        return replace(found, notes=(f"{name}: its captions are read from {annotations}.", *found.notes))
+        source = _annotations(name, annotations, split)
+        return replace(source, notes=(f"{name}: its captions are read from {annotations}.", *source.notes))
     if (there := sorted(p.name for p in path.iterdir() if p.is_dir())) and set(there) <= {*SPLITS}:
         if split not in there:
             raise ValueError(f"{name} has no folder {split}; it has {', '.join(there)}: set data.split to one of them.")
@@ -170,7 +171,7 @@ def _annotations_in(path: Path, split: str) -> Path | None:
         for file in (folder.iterdir() if folder.is_dir() else ())
         if re.fullmatch(ANNOTATIONS, file.name)
     )
-    kinds = {file: re.fullmatch(ANNOTATIONS, file.name)["split"] or split for file in there}
+    kinds = {file: named["split"] or split for file in there if (named := re.fullmatch(ANNOTATIONS, file.name))}
     fitting = [file for file, kind in kinds.items() if kind == split]
     if there and len(fitting) != 1:
         names = ", ".join(str(file) for file in there)
@@ -284,8 +285,8 @@ def _images(name: str, path: Path) -> Source:
             if images:
                 masks = [kinds[k] for k in ("mask.png", "label.png") if k in kinds]
                 masks += [i for i in images[1:] if i.lower() == f"{stem.lower()}.png"]
-                found = {"image": images[0], "txt": kinds.get("txt"), "json": kinds.get("json")}
-                for column, file in (found | {"mask": masks[0] if masks else None}).items():
+                endings = {"image": images[0], "txt": kinds.get("txt"), "json": kinds.get("json")}
+                for column, file in (endings | {"mask": masks[0] if masks else None}).items():
                     columns[column].append(os.path.relpath(os.path.join(folder, file), path) if file else "")
     if not columns["image"]:
         tables = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix in TABLES)[:3])
@@ -325,18 +326,18 @@ def _labelled(name: str, split: str) -> Source:
     from tipsv2.labelled import ALL, open_labelled, parts_of
 
     alone = parts_of(name) == (ALL,)
-    found = open_labelled(name, read_address(name).part or (None if alone else split))
-    folder = found.pictures[0].image.parent
+    labelled = open_labelled(name, read_address(name).part or (None if alone else split))
+    folder = labelled.pictures[0].image.parent
     beside = _by_stem(os.listdir(folder))
     columns: dict[str, list[str]] = {
-        "image": [picture.image.name for picture in found.pictures],
-        "mask": [os.path.abspath(picture.labels) for picture in found.pictures],
+        "image": [picture.image.name for picture in labelled.pictures],
+        "mask": [os.path.abspath(picture.labels) for picture in labelled.pictures],
     }
-    columns |= {k: [beside[picture.image.stem].get(k, "") for picture in found.pictures] for k in ("txt", "json")}
+    columns |= {k: [beside[picture.image.stem].get(k, "") for picture in labelled.pictures] for k in ("txt", "json")}
     columns = {column: files for column, files in columns.items() if any(files)}
     data = Dataset.from_dict(columns, features=Features({column: Value("string") for column in columns}))
-    expand = partial(_with_written, folder, found.legend)
-    return Source(name, data, folder, expand, found.classes, found.legend.read, found.notes)
+    expand = partial(_with_written, folder, labelled.legend)
+    return Source(name, data, folder, expand, labelled.classes, labelled.legend.read, labelled.notes)
 
 
 def _with_written(folder: Path, legend: Legend, row: dict) -> dict:

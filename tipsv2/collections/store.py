@@ -19,14 +19,18 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tipsv2.collections.parts import End
 from tipsv2.collections.sources import open_source
+
+if TYPE_CHECKING:
+    import datasets
 
 VECTORS = ("cls", "caption_cls")
 NAME = re.compile(r"(\d+)-(\d+)(-last)?\.parquet")
@@ -67,11 +71,11 @@ class Folder:
         self.manifest = read_manifest(self.path)
         before = self.manifest["settings"]
         if other := [key for key in {**before, **wanted} if before.get(key) != wanted.get(key)]:
-            told = [f"{key} {before.get(key)!r} and not {wanted.get(key)!r}" for key in other if key not in DIGESTS]
+            changes = [f"{key} {before.get(key)!r} and not {wanted.get(key)!r}" for key in other if key not in DIGESTS]
             if "weights" in other and "dtype" not in other:  # the digest is of the numbers as they are rounded
-                told.insert(0, f"the weights of another model ({self.manifest['model']})")
+                changes.insert(0, f"the weights of another model ({self.manifest['model']})")
             raise ValueError(
-                f"'{self.path}' holds embeddings with {', '.join(told) or 'other rows by the same name'}: choose "
+                f"'{self.path}' holds embeddings with {', '.join(changes) or 'other rows by the same name'}: choose "
                 "another --out, or give what it was made with."
             )
 
@@ -168,17 +172,18 @@ def whole_parts(folder: Path, settings: Mapping) -> tuple[dict[tuple[int, int], 
     """(shard, part) of the parts that are there and whole -> whether it is the last of its shard; and the files that
     make others torn -> what is wrong. Every file's end is read, or where a table ends, its length.
     """
-    done, torn = {}, {}
+    done: dict[tuple[int, int], bool] = {}
+    torn: dict[str, str] = {}
     for file in sorted((folder / "images").glob("*.parquet")):
-        if not (found := NAME.fullmatch(file.name)):
+        if not (match := NAME.fullmatch(file.name)):
             continue
         needed = [file]
         needed += [folder / "captions" / file.name] if settings["captions"] else []
         needed += [folder / "patches" / f"{file.stem}.safetensors"] if settings["patches"] else []
-        wrong = {str(each.relative_to(folder)): reason for each in needed if (reason := _torn(each))}
+        wrong = {str(path.relative_to(folder)): reason for path in needed if (reason := _torn(path))}
         torn |= wrong
         if not wrong:
-            done[int(found[1]), int(found[2])] = bool(found[3])
+            done[int(match[1]), int(match[2])] = bool(match[3])
     return done, torn
 
 
@@ -224,7 +229,7 @@ def lacking(folder: str | Path) -> str:
     return f"'{folder}' lacks {what}{named}; the command that made it goes on: {manifest.get('command', 'embed')}"
 
 
-def open_table(folder: str | Path, kind: str = "images"):
+def open_table(folder: str | Path, kind: str = "images") -> datasets.Dataset:
     """The rows of images/ or captions/ as one `datasets.Dataset`, memory-mapped: parquet becomes Arrow files in the
     cache of `datasets` when it is first read. Raises ValueError where there are none, or one is torn.
     """
@@ -259,14 +264,14 @@ def read_patches(folder: str | Path, image: Mapping) -> np.ndarray:
     from safetensors import safe_open
 
     part = image["row"] // read_manifest(folder)["settings"]["shard_size"]
-    found = list((Path(folder) / "patches").glob(f"{image['shard']:06d}-{part:06d}*.safetensors"))
-    if not found:
+    files = list((Path(folder) / "patches").glob(f"{image['shard']:06d}-{part:06d}*.safetensors"))
+    if not files:
         raise ValueError(f"'{folder}' holds no patch grids: it was made without --patches.")
-    with safe_open(found[0], framework="numpy") as file:
+    with safe_open(files[0], framework="numpy") as file:
         return file.get_tensor(image["id"])
 
 
-def chunks(table, column: str):
+def chunks(table: datasets.Dataset, column: str) -> Iterator[np.ndarray]:
     """A column of vectors as arrays [n, D], in order, without copies: what is read comes from the disk as needed."""
     for chunk in table.data.column(column).chunks:
         yield chunk.flatten().to_numpy().reshape(len(chunk), -1)

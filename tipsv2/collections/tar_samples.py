@@ -38,9 +38,9 @@ def read_samples(shards: Sequence[str]) -> Iterator[dict]:
             dotted = _peek(shard)
             with tarfile.open(shard) as tar:
                 for member in tar:
-                    if not (named := _named(member, dotted)):
+                    if not _in_a_sample(member):
                         continue
-                    key, ending = named
+                    key, ending = _named(member, dotted)
                     if row and row["__key__"] != key:
                         yield row
                         row = {}
@@ -49,8 +49,8 @@ def read_samples(shards: Sequence[str]) -> Iterator[dict]:
                     if member.issparse() or held + member.size > MOST_BYTES:
                         size = "a sparse file" if member.issparse() else f"{member.size / 1e9:.1f} GB"
                         row[PROBLEM] = f"its .{ending} is {size}, which is not read from a tar"
-                    else:
-                        row[ending] = tar.extractfile(member).read()
+                    elif file := tar.extractfile(member):
+                        row[ending] = file.read()
                 tar.fileobj.seek(tar.offset)  # tarfile takes a broken or half header for the end
                 rest = tar.fileobj.read(tarfile.BLOCKSIZE)
                 if rest.strip(b"\0") or 0 < len(rest) < tarfile.BLOCKSIZE:
@@ -75,12 +75,16 @@ def _sorting(shard: str) -> str:
     return APART.format(tar=shlex.quote(shard), sorted=shlex.quote(f"{stem}-sorted.tar"))
 
 
-def _named(member: tarfile.TarInfo, dotted: bool) -> tuple[str, str] | None:
-    """(key of the sample, ending in lower case) of a member; None for what is no file of a sample."""
+def _in_a_sample(member: tarfile.TarInfo) -> bool:
+    """Is the member a file of a sample?"""
+    stem, _, ending = member.name.rpartition("/")[2].partition(".")
+    return bool(member.isfile() and stem and ending)
+
+
+def _named(member: tarfile.TarInfo, dotted: bool) -> tuple[str, str]:
+    """(key of the sample, ending in lower case) of a member that is `_in_a_sample`."""
     folder, _, file = member.name.rpartition("/")
     stem, _, ending = file.partition(".")
-    if not (member.isfile() and stem and ending):
-        return None
     if dotted:
         parts = file.split(".")
         cut = 2 if len(parts) > 2 and parts[-2].lower() in MASKS else 1
@@ -91,7 +95,7 @@ def _named(member: tarfile.TarInfo, dotted: bool) -> tuple[str, str] | None:
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The members that are files of samples, up to where the tar is damaged: reading it will say so."""
     try:
-        yield from (member for member in tar if _named(member, False))
+        yield from (member for member in tar if _in_a_sample(member))
     except (tarfile.TarError, OSError, EOFError, zlib.error):
         return
 
@@ -101,7 +105,9 @@ def _peek(shard: str) -> bool:
     with tarfile.open(shard) as tar:
         members = _members(tar)
         first = list(islice(members, PEEKED))
-        inner = defaultdict(lambda: defaultdict(set))  # key by the first dot -> what is between the dots -> endings
+        inner: dict[str, dict[str, set[str]]] = defaultdict(
+            lambda: defaultdict(set)
+        )  # key by the first dot -> what is between the dots -> endings
         for member in first:
             key, ending = _named(member, False)
             middle, _, suffix = ending.rpartition(".")

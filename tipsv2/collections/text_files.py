@@ -12,7 +12,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -43,7 +43,7 @@ def file_encoding(path: Path) -> str:
         raise ValueError(f"{path}: {error}: save it as UTF-8.") from None
 
 
-def encoding_of(chunks) -> str:
+def encoding_of(chunks: Callable[[], Iterator[bytes]]) -> str:
     """The codec of some text: "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be" or "cp1252".
 
     chunks: a function that gives the text's bytes piece by piece, from the start each time it is called.
@@ -119,5 +119,5 @@ def listed(cell: str) -> tuple[str, ...] | None:
     return tuple(texts) if texts and all(map(_is_text, texts)) else None
 
 
-def _is_text(value) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)

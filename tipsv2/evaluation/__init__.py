@@ -29,5 +29,5 @@ def as_text(numbers: dict) -> str:
     return "\n\n".join(blocks)
 
 
-def _plain(value) -> str:
+def _plain(value: object) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -54,9 +54,9 @@ def run(options: argparse.Namespace) -> None:
     encoder = load(options.model, options.device, options.dtype)
     if options.out is None and encoder.info.source not in ("bundled", "folder", "run"):
         raise ValueError(f"{encoder.info.name} has no folder of its own: say where verdict.json goes with --out DIR.")
-    fitted, told = calibrate(encoder, options.data, options.resolution, options.limit)
+    fitted, figures = calibrate(encoder, options.data, options.resolution, options.limit)
     folder = options.out or Path(encoder.info.location)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, numbers in told.items():
+    for name, numbers in figures.items():
         print(f"{name}, each half judged by what was fitted to the other\n{as_text(numbers)}\n")
     print(f"written to {fitted.save(folder)} in {time.perf_counter() - started:.0f} s")

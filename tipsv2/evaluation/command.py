@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 RECORD = "record.json"
 DATA = "scenes:val"
@@ -60,7 +60,7 @@ TASKS = {
 class _TaskParser(argparse.ArgumentParser):
     """Learns a task's own flags, and what its --help says, when arguments reach it."""
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         task = self.get_default("task")
         if self.description is None:
             module = import_module(TASKS[task].module)
@@ -155,11 +155,11 @@ def run(options: argparse.Namespace) -> None:
             print(note, file=sys.stderr)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-    if getattr(options, "head", None) == "dpt":
-        from tipsv2.analysis.depth import load_dpt as load
-    else:
-        from tipsv2.network.encoder import load
-    encoder = load(options.model, options.device, options.dtype)
+    from tipsv2.analysis.depth import load_dpt
+    from tipsv2.network.encoder import load
+
+    opened = load_dpt if getattr(options, "head", None) == "dpt" else load
+    encoder = opened(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)
     own = {name: value for name, value in vars(options).items() if name not in COMMON}
     try:

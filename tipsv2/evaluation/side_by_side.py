@@ -10,7 +10,7 @@ import sys
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tipsv2.prompts import TEMPLATES
 
@@ -155,8 +155,10 @@ def run(options: argparse.Namespace) -> None:
     for name in models:
         encoders.append(load(name, options.device, options.dtype))
         print(encoders[-1], file=sys.stderr)
-    found = compare(
-        *encoders,
+    first, second = encoders
+    compared = compare(
+        first,
+        second,
         image,
         queries,
         masks,
@@ -166,23 +168,27 @@ def run(options: argparse.Namespace) -> None:
         options.scale or "z",
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw(np.asarray(image), found)).save(out)
+    Image.fromarray(draw(np.asarray(image), compared)).save(out)
     if options.json:
-        print(json.dumps(_numbers(found), ensure_ascii=False))
+        print(json.dumps(_numbers(compared), ensure_ascii=False))
     else:
         wide = max(len(query) for query in queries)
-        for name, scores in zip(found.names, found.scores, strict=True):
+        for name, scores in zip(compared.names, compared.scores, strict=True):
             print(name)
             for score in scores:
                 print(f"  {score.query:<{wide}}  at ({score.x}, {score.y})  {'; '.join(_caption(score))}")
-        print(found.sentence)
+        print(compared.sentence)
     if options.arrays:
         Path(options.arrays).parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
-            options.arrays, maps=found.maps, difference=found.difference, queries=found.queries, names=found.names
+            options.arrays,
+            maps=compared.maps,
+            difference=compared.difference,
+            queries=compared.queries,
+            names=compared.names,
         )
-    told = f"written to {out}" + (f" and {options.arrays}" if options.arrays else "")
-    print(told, file=sys.stderr if options.json else sys.stdout)
+    message = f"written to {out}" + (f" and {options.arrays}" if options.arrays else "")
+    print(message, file=sys.stderr if options.json else sys.stdout)
 
 
 def _refuse(options: argparse.Namespace, names: tuple[str, ...], where: str, instead: str) -> None:
@@ -194,7 +200,7 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...], where: str, ins
 
 def _numbers(found: Comparison) -> dict:
     """What is printed, for JSON."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"query": query, "agreement": agreement, "A": asdict(a), "B": asdict(b)}
         for query, agreement, a, b in zip(found.queries, found.agreement, *found.scores, strict=True)
     ]

@@ -8,7 +8,6 @@ of COCO val2017, two cats on a sofa, resized to a square of 448 px.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tipsv2.checkpoints.catalogue import ModelError
 if TYPE_CHECKING:
     import argparse
 
+    from tipsv2.images import ImageSource
     from tipsv2.network.encoder import Encoder
 
 PICTURE = "http://images.cocodataset.org/val2017/000000039769.jpg"
@@ -62,7 +62,7 @@ class Verdict:
         return all(value <= TOLERANCES[name] for name, value in self.deviations().items())
 
 
-def verify(encoder: Encoder, image) -> Verdict:
+def verify(encoder: Encoder, image: ImageSource) -> Verdict:
     """Compute what was published. encoder: B/14 in float32, see `tipsv2.load`; image: anything that
     `tipsv2.images.open_image` takes, resized to SIDE x SIDE whatever its shape. Raises ImageError, and ModelError for
     an encoder of other sizes.
@@ -78,24 +78,24 @@ def verify(encoder: Encoder, image) -> Verdict:
             "there is nothing to compare it with."
         )
     pixels = to_tensor(open_image(image), (SIDE, SIDE))[None]
-    found = encoder.encode_pixels(pixels, only=("cls", "patches"))
-    rows, row = encoder.encode_text(TEXTS), F.normalize(found["cls"].cpu(), dim=-1)[0]
+    features = encoder.encode_pixels(pixels, only=("cls", "patches"))
+    rows, row = encoder.encode_text(TEXTS), F.normalize(features["cls"].cpu(), dim=-1)[0]
     numbers = {
         "logits": rows @ row / encoder.temperature,
         "text": rows[0],
         "image": row,
-        "patch": found["patches"][0, 0, 0],
+        "patch": features["patches"][0, 0, 0],
     }
     return Verdict({name: tuple(map(float, numbers[name][: len(PUBLISHED[name])])) for name in PUBLISHED})
 
 
-def fetch_picture() -> io.BytesIO:
-    """COCO's picture. Raises ModelError where it cannot be fetched."""
+def fetch_picture() -> bytes:
+    """The file of COCO's picture. Raises ModelError where it cannot be fetched."""
     import urllib.request
 
     try:
         with urllib.request.urlopen(PICTURE, timeout=20) as answer:
-            return io.BytesIO(answer.read(5_000_000))
+            return answer.read(5_000_000)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"The picture {PICTURE} cannot be fetched ({error}): give a copy of it with --image FILE."

@@ -11,7 +11,7 @@ The one reader of such data, for evaluation (`tipsv2.evaluation.layouts.folder`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def open_labelled(data: str, part: str | None = None) -> LabelledPictures:
         if not folder.is_dir():
             raise ValueError(f"there is no folder '{folder}', which '{data}' should have: check the path.")
     if place.panoptic is not None:
-        legend, pictures = _panoptic(address, place)
+        legend, pictures = _panoptic(address, place, place.panoptic)
     else:
         legend, pictures = Legend(_class_list(address)), _pairs(place)
     if not pictures:
@@ -111,32 +111,34 @@ def _pairs(place: Place) -> tuple[Picture, ...]:
     images, labels = pictures_in(place.images), pictures_in(place.labels)
     first = next(iter(images), "")
     shared = {name[len(first) :] for name in labels if name.startswith(first)}
-    ending = next((each for each in sorted(shared) if all(f"{name}{each}" in labels for name in images)), "")
+    ending = next(
+        (candidate for candidate in sorted(shared) if all(f"{name}{candidate}" in labels for name in images)), ""
+    )
     lost = [name for name in images if f"{name}{ending}" not in labels]
     _all_there(lost, len(images), place, lambda name: f"{name}.png")
     return tuple(Picture(name, image, labels[f"{name}{ending}"]) for name, image in images.items())
 
 
-def _panoptic(address: Address, place: Place) -> tuple[Legend, tuple[Picture, ...]]:
+def _panoptic(address: Address, place: Place, file: Path) -> tuple[Legend, tuple[Picture, ...]]:
     if address.names or address.palette or address.first is not None:
-        raise ValueError(f"'{place.panoptic}' says what its labels are: leave the names, the palette and first out.")
-    content = read_panoptic(place.panoptic)
+        raise ValueError(f"'{file}' says what its labels are: leave the names, the palette and first out.")
+    content = read_panoptic(file)
     images = pictures_in(place.images)
     stems = {label: Path(image).stem for label, image in content.images.items()}
     lost = [image for label, image in content.images.items() if stems[label] not in images]
     if lost:
         raise ValueError(
-            f"'{place.panoptic}' names {len(lost)} pictures that '{place.images}' lacks, such as "
+            f"'{file}' names {len(lost)} pictures that '{place.images}' lacks, such as "
             f"{', '.join(lost[:3])}: unpack them there."
         )
-    there = {file.name for file in place.labels.iterdir()}
+    there = {path.name for path in place.labels.iterdir()}
     _all_there([label for label in stems if label not in there], len(stems), place, str)
-    classes = ClassList(content.names, tuple(range(len(content.names))), source=str(place.panoptic))
+    classes = ClassList(content.names, tuple(range(len(content.names))), source=str(file))
     pictures = (Picture(stems[label], images[stems[label]], place.labels / label) for label in content.segments)
     return Legend(classes, content.segments), tuple(sorted(pictures, key=lambda picture: picture.name))
 
 
-def _all_there(lost: Sequence[str], count: int, place: Place, file) -> None:
+def _all_there(lost: Sequence[str], count: int, place: Place, file: Callable[[str], str]) -> None:
     if lost:
         raise ValueError(
             f"{len(lost)} of {count} pictures of '{place.images}' have no label map in '{place.labels}', such as "

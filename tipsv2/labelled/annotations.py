@@ -63,7 +63,7 @@ class Images:
         """The path of the image called `name`. Raises ValueError where it is not there."""
         if not self.has(name):
             stem, here = Path(name).stem, self._listed[os.path.dirname(name)]
-            other = next((found for found in sorted(here) if Path(found).stem == stem), None)
+            other = next((candidate for candidate in sorted(here) if Path(candidate).stem == stem), None)
             hint = f"there is {other}" if other else "unpack all of its images there"
             raise ValueError(f"'{self.annotations}' names the image {name}, which '{self.folder}' lacks: {hint}.")
         return self.folder / name

@@ -58,10 +58,10 @@ def survey(pictures: Sequence[Picture], legend: Legend) -> tuple[float, tuple[st
 
 def _stamp(path: Path) -> tuple[int, int]:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError as error:
         raise ValueError(f"'{path}' cannot be read ({error.strerror or error}).") from error
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=4)  # a command opens its data before the model, to see what is wrong, and again to use them

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,8 @@ def read_values(file: Path, void: Iterable[int] = ()) -> ClassList:
 
     Raises ValueError naming the line that is something else, or what is there twice.
     """
-    rows, ignored = [], set(void)
+    rows: list[tuple[int, str, int]] = []
+    ignored = set(void)
     for number, line in _lines(file):
         value, tab, name = line.partition("\t")
         value = value.strip()
@@ -147,7 +148,15 @@ def _lines(file: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
-def _class_list(file: Path, rows, ignored, what: str, shown, colors: bool = False) -> ClassList:
+def _class_list(
+    file: Path,
+    rows: Sequence[tuple[int, str, int]],
+    ignored: Collection[int],
+    what: str,
+    shown: Callable[[int], str],
+    colors: bool = False,
+) -> ClassList:
+    """rows: (line, name, code)."""
     if not rows:
         raise ValueError(f"'{file}' names no class: write a line for each.")
     seen: dict[int, str] = {}

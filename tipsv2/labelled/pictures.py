@@ -14,13 +14,13 @@ def pictures(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: unpack the data set again, or name another part.")
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in PICTURES and not path.name.startswith("."):
-            if path.stem in found:
+            if path.stem in paths:
                 raise ValueError(
-                    f"{folder} holds both {found[path.stem].name} and {path.name}: take the one that is not of the "
+                    f"{folder} holds both {paths[path.stem].name} and {path.name}: take the one that is not of the "
                     "data set away."
                 )
-            found[path.stem] = path
-    return found
+            paths[path.stem] = path
+    return paths

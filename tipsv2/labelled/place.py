@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 PREFIX = "folder"
 PARTS = ("val", "test", "train")  # in the order in which one is measured where none is named
@@ -42,8 +43,8 @@ class Address:
         text = f"{PREFIX}:{self.root or ''}"
         for name in FIELDS:
             value = getattr(self, name)
-            for each in value if isinstance(value, tuple) else (value,):
-                text += "" if each is None else f",{name}={each}"
+            for part in value if isinstance(value, tuple) else (value,):
+                text += "" if part is None else f",{name}={part}"
         return text
 
 
@@ -67,15 +68,15 @@ def is_labelled(data: object) -> bool:
 def read_address(data: str) -> Address:
     """Take an address apart. Raises ValueError for numbers that are none, or where no folder is named."""
     root, *pieces = re.split(rf",({'|'.join(FIELDS)})=", str(data).removeprefix(f"{PREFIX}:"))
-    found: dict = {"root": _path(root) if root else None, "void": ()}
+    values: dict = {"root": _path(root) if root else None, "void": ()}
     for name, value in zip(pieces[::2], pieces[1::2], strict=True):
         if name in ("first", "void"):
             if not re.fullmatch(r"\d+", value):
                 raise ValueError(f"{name}={value} in '{data}' must be a number that a label map can hold, from 0 on.")
-            found[name] = (*found["void"], int(value)) if name == "void" else int(value)
+            values[name] = (*values["void"], int(value)) if name == "void" else int(value)
         else:
-            found[name] = value if name == "part" else _path(value)
-    address = Address(**found)
+            values[name] = value if name == "part" else _path(value)
+    address = Address(**values)
     if address.root is None and not (address.images and address.labels):
         raise ValueError(f"'{data}' names no folder: write folder:PATH, or give both the images and the labels.")
     if (address.images is None) != (address.labels is None):
@@ -89,7 +90,8 @@ def absolute(data: str) -> str:
     """The address so that it is found from other folders, too."""
     address = read_address(data)
     paths = {name: getattr(address, name) for name in ("root", "images", "labels", "names", "palette")}
-    return str(replace(address, **{name: Path(os.path.abspath(path)) for name, path in paths.items() if path}))
+    there: dict[str, Any] = {name: Path(os.path.abspath(path)) for name, path in paths.items() if path}
+    return str(replace(address, **there))
 
 
 def places(address: Address) -> dict[str, Place]:
@@ -99,20 +101,20 @@ def places(address: Address) -> dict[str, Place]:
             return {ALL: Place(address.images, _beside(address.labels), address.labels)}
         return {ALL: Place(address.images, address.labels)}
     root = address.root
-    if not root.is_dir():
+    if root is None or not root.is_dir():
         raise ValueError(f"there is no folder '{root}': check the path.")
-    found = _coco(root) or _plain(root)
-    if not found:
+    parts = _coco(root) or _plain(root)
+    if not parts:
         raise ValueError(
             f"'{root}' lacks images/ or labels/: name them, images=DIR and labels=DIR, or have below it:\n{TREE}"
         )
-    return found
+    return parts
 
 
 def folders_of_lists(address: Address) -> list[Path]:
     """Where classes.tsv, palette.tsv and synonyms.tsv are looked for: in the folder, and above one that is a part."""
     if address.root is None:
-        return list(dict.fromkeys(path.parent for path in (address.labels, address.images)))
+        return list(dict.fromkeys(path.parent for path in (address.labels, address.images) if path))
     return [address.root, *([address.root.parent] if address.root.name in PARTS else [])]
 
 
@@ -132,7 +134,7 @@ def _plain(root: Path) -> dict[str, Place]:
 
 def _coco(root: Path) -> dict[str, Place]:
     files = sorted(file for folder in (root, root / "annotations") for file in folder.glob("panoptic*.json"))
-    found = {}
+    parts: dict[str, Place] = {}
     for file in files:
         name = file.stem.removeprefix("panoptic").strip("_")  # "val2017"
         part = next((part for part in PARTS if part in name), ALL)
@@ -144,11 +146,13 @@ def _coco(root: Path) -> dict[str, Place]:
         if not labels.is_dir():
             inner = root / "labels" / part
             labels = inner if inner.is_dir() else root / "labels"
-        if part in found:
-            other = found[part].panoptic.name
-            raise ValueError(f"'{root}' has {other} and {file.name}: keep one, or give images=DIR and labels=FILE.")
-        found[part] = Place(there, labels, file)
-    return found
+        if part in parts:
+            other = parts[part].panoptic or parts[part].labels
+            raise ValueError(
+                f"'{root}' has {other.name} and {file.name}: keep one, or give images=DIR and labels=FILE."
+            )
+        parts[part] = Place(there, labels, file)
+    return parts
 
 
 def _beside(file: Path) -> Path:

@@ -33,7 +33,7 @@ def attention(
     attention_mask: torch.Tensor | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_,
+    **_: object,
 ) -> tuple[torch.Tensor, None]:
     """softmax(scaling q k^T) v for query, key, value [B, heads, N, d] -> [B, N, heads, d], no gradients.
 
@@ -103,7 +103,8 @@ def speed_up(model: Tipsv2Model) -> bool:
 def _pack(block: nn.Module) -> None:
     for module in block.modules():
         inner = {name: child for name, child in module.named_children() if isinstance(child, nn.Linear)}
-        activation = type(getattr(module, "activation_fn", None))
+        function = getattr(module, "activation_fn", None)
+        activation = type(function) if isinstance(function, nn.Module) else None
         for name, child in inner.items():
             setattr(module, name, PackedLinear(child, activation if name == "fc1" else None))
         if "fc1" in inner and activation in POST:
@@ -112,8 +113,8 @@ def _pack(block: nn.Module) -> None:
 
 def _multiplies_tiles() -> bool:
     """Has this CPU AMX? torch's own attention is fast there."""
-    found = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(found.get("amx_bf16")) or bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16")) or bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def _can_pack(dtype: torch.dtype) -> bool:

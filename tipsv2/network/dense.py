@@ -10,16 +10,25 @@ Sizes: B images, h x w patches, D width, N windows, C maps.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 
 if TYPE_CHECKING:
     from transformers import Tipsv2VisionModel
+    from transformers.models.tipsv2.modeling_tipsv2 import Tipsv2VisionLayer, Tipsv2VisionPatchEmbeddings
 
 OUTPUTS = ("cls", "caption_cls", "patches", "values")  # of `vision_features`, in this order
 
 
+@overload
+def vision_features(
+    vision_model: Tipsv2VisionModel, pixels: torch.Tensor, masked: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]: ...
+@overload
+def vision_features(
+    vision_model: Tipsv2VisionModel, pixels: torch.Tensor, masked: torch.Tensor | None = None, *, only: Collection[str]
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]: ...
 def vision_features(
     vision_model: Tipsv2VisionModel,
     pixels: torch.Tensor,
@@ -38,8 +47,10 @@ def vision_features(
     hidden = before_last(vision_model, pixels, masked)
     last = vision_model.encoder.layer[-1]
     after = last(hidden) if set(only) - {"values"} else None
-    found = _both_ways(vision_model, last, hidden, after, grid, "values" in only)
-    return tuple(value if name in only else None for name, value in zip(OUTPUTS, found, strict=True))
+    tokens = (None, None, None) if after is None else _tokens(vision_model, after, grid)
+    values = _values(vision_model, last, hidden, grid) if "values" in only else None
+    cls, caption_cls, patches = (one if name in only else None for name, one in zip(OUTPUTS, tokens, strict=False))
+    return cls, caption_cls, patches, values
 
 
 def layer_features(
@@ -60,7 +71,8 @@ def layer_features(
     for number in range(1, max(layers, default=0) + 1):
         before, hidden = hidden, blocks[number - 1](hidden)
         if number in layers:
-            yield number, _both_ways(vision_model, blocks[number - 1], before, hidden, grid)
+            values = _values(vision_model, blocks[number - 1], before, grid)
+            yield number, (*_tokens(vision_model, hidden, grid), values)
 
 
 def before_last(
@@ -87,7 +99,8 @@ def features_after(
     for layer in vision_model.encoder.layer[blocks:-1]:
         hidden = layer(hidden)
     last = vision_model.encoder.layer[-1]
-    return _both_ways(vision_model, last, hidden, last(hidden), grid, with_values)
+    tokens = _tokens(vision_model, last(hidden), grid)
+    return *tokens, _values(vision_model, last, hidden, grid) if with_values else None
 
 
 def caption_place(vision_model: Tipsv2VisionModel) -> int:
@@ -97,8 +110,8 @@ def caption_place(vision_model: Tipsv2VisionModel) -> int:
     return min(1, vision_model.config.num_register_tokens)
 
 
-def value_block(layer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """A Tipsv2VisionLayer whose attention is replaced by its values: hidden [B, T, D] -> [B, T, D], token by token."""
+def value_block(layer: Tipsv2VisionLayer, hidden: torch.Tensor) -> torch.Tensor:
+    """A block whose attention is replaced by its values: hidden [B, T, D] -> [B, T, D], token by token."""
     attention = layer.attention
     mixed = attention.o_proj(attention.v_proj(layer.norm1(hidden)))
     hidden = hidden + layer.drop_path(layer.layer_scale1(mixed))
@@ -112,8 +125,8 @@ class ExactPixels(torch.nn.Module):
     the bfloat16 after them (tests/test_dense.py), and the embedding is less than a hundredth of the work.
     """
 
-    def __init__(self, embedding: torch.nn.Module):
-        """embedding: a Tipsv2VisionPatchEmbeddings; it becomes float32."""
+    def __init__(self, embedding: Tipsv2VisionPatchEmbeddings):
+        """embedding: it becomes float32."""
         super().__init__()
         self.dtype = embedding.projection.weight.dtype
         self.projection = embedding.projection.float()
@@ -157,24 +170,21 @@ def stitch(maps: torch.Tensor, corners: list[tuple[int, int]], size: tuple[int, 
     return total / count
 
 
-def _both_ways(
-    vision_model: Tipsv2VisionModel,
-    layer: torch.nn.Module,
-    before: torch.Tensor,
-    after: torch.Tensor | None,
-    grid: tuple[int, int],
-    with_values: bool = True,
-) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """The tokens before and after a block, [B, T, D] -> cls, caption_cls, patches and values of `vision_features`."""
+def _tokens(
+    vision_model: Tipsv2VisionModel, after: torch.Tensor, grid: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The tokens after a block [B, T, D] -> cls, caption_cls and patches of `vision_features`."""
+    final = vision_model.layernorm(after)
+    patches = final[:, 1 + vision_model.config.num_register_tokens :].unflatten(1, grid)
+    return final[:, 0], final[:, caption_place(vision_model)], patches
+
+
+def _values(
+    vision_model: Tipsv2VisionModel, layer: Tipsv2VisionLayer, before: torch.Tensor, grid: tuple[int, int]
+) -> torch.Tensor:
+    """The tokens before a block [B, T, D] -> values of `vision_features`."""
     first_patch = 1 + vision_model.config.num_register_tokens
-    cls = caption_cls = patches = values = None
-    if after is not None:
-        final = vision_model.layernorm(after)
-        second = caption_place(vision_model)
-        cls, caption_cls, patches = final[:, 0], final[:, second], final[:, first_patch:].unflatten(1, grid)
-    if with_values:
-        values = vision_model.layernorm(value_block(layer, before[:, first_patch:])).unflatten(1, grid)
-    return cls, caption_cls, patches, values
+    return vision_model.layernorm(value_block(layer, before[:, first_patch:])).unflatten(1, grid)
 
 
 def _grid(vision_model: Tipsv2VisionModel, pixels: torch.Tensor) -> tuple[int, int]:

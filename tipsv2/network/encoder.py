@@ -34,7 +34,7 @@ from tipsv2.checkpoints.catalogue import (
     vision_sizes,
 )
 from tipsv2.checkpoints.weights import digest_of, read_model, read_tokenizer, turn_back
-from tipsv2.images import open_image
+from tipsv2.images import ImageSource, open_image
 from tipsv2.network import text_cache
 from tipsv2.network.cpu import speed_up
 from tipsv2.network.dense import OUTPUTS, ExactPixels, layer_features, vision_features
@@ -60,7 +60,8 @@ class Encoder:
         self.patch_size: int = model.config.vision_config.patch_size
         self.num_layers: int = model.config.vision_config.num_hidden_layers
         self.temperature = float(model.temperature.detach())  # image-text logits are cosines divided by it
-        self.nbytes = sum(each.nbytes for each in model.parameters())  # of the weights, packed by `cpu` or not
+        # of the weights, packed by `cpu` or not
+        self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
         self.digest = digest_of(model)
         self._texts: LRUCache = LRUCache(TEXT_CACHE_SIZE)  # (text, templates) -> row [D]
         self._lock = threading.Lock()
@@ -68,7 +69,7 @@ class Encoder:
     def __repr__(self) -> str:
         return f"Encoder({self.info.name}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
 
-    def look(self, image, view: View | None = None, layer: int | None = None) -> ImageFeatures:
+    def look(self, image: ImageSource, view: View | None = None, layer: int | None = None) -> ImageFeatures:
         """What the network makes of an image; ask it with `tipsv2.analysis.heatmap.maps` and
         `tipsv2.analysis.segmentation.label`.
 
@@ -78,7 +79,7 @@ class Encoder:
         """
         return look(self, [image], view, layer)[0]
 
-    def encode_image(self, image, resolution: int | None = None) -> ImageFeatures:
+    def encode_image(self, image: ImageSource, resolution: int | None = None) -> ImageFeatures:
         """`look` at the whole image. resolution: short side in pixels that the network sees, the aspect ratio kept; by
         default the encoder's own, `info.resolution`. Raises ImageError.
         """
@@ -92,7 +93,7 @@ class Encoder:
 
     @torch.no_grad()
     def encode_layers(
-        self, image, layers: Collection[int] | None = None, resolution: int | None = None
+        self, image: ImageSource, layers: Collection[int] | None = None, resolution: int | None = None
     ) -> dict[int, ImageFeatures]:
         """As encode_image for every layer k of `layers` (1..num_layers, by default all), in one pass: what it would
         return if the network ended after block k. The highest layer is encode_image itself; see
@@ -102,8 +103,16 @@ class Encoder:
         pixels, _ = crops_of(image, view, self.info.resolution if resolution is None else resolution, self.patch_size)
         layers = range(1, self.num_layers + 1) if layers is None else layers
         return {
-            number: ImageFeatures(*(value[0].float().cpu() for value in outputs), size=(image.height, image.width))
-            for number, outputs in layer_features(self.model.vision_model, pixels.to(self.device), layers)
+            number: ImageFeatures(
+                cls[0].float().cpu(),
+                caption_cls[0].float().cpu(),
+                patches[0].float().cpu(),
+                values[0].float().cpu(),
+                size=(image.height, image.width),
+            )
+            for number, (cls, caption_cls, patches, values) in layer_features(
+                self.model.vision_model, pixels.to(self.device), layers
+            )
         }
 
     @torch.no_grad()  # not inference_mode: a teacher's outputs must be usable in a student's loss
@@ -125,10 +134,11 @@ class Encoder:
         if masked is not None:
             masked = masked.to(self.device)
         if layer is None:
-            outputs = vision_features(self.model.vision_model, pixels, masked, only)
+            outputs = vision_features(self.model.vision_model, pixels, masked, only=only)
         else:
             ((_, outputs),) = layer_features(self.model.vision_model, pixels, [layer])
-        return {name: value.float() for name, value in zip(OUTPUTS, outputs, strict=True) if name in only}
+        named = zip(OUTPUTS, outputs, strict=True)
+        return {name: value.float() for name, value in named if name in only and value is not None}
 
     def encode_text(
         self, texts: Sequence[str], templates: str | Sequence[str] = "none", keep: bool = False
@@ -146,12 +156,12 @@ class Encoder:
         texts = [_clean(text) for text in texts]
         if not texts:
             return torch.empty(0, self.model.config.text_config.hidden_size)
-        found = {}
+        vectors = {}
         with self._lock:
             for text in texts:
                 if (row := self._texts.get((text, frames))) is not None:
-                    found[text] = row
-        missing = [text for text in dict.fromkeys(texts) if text not in found]
+                    vectors[text] = row
+        missing = [text for text in dict.fromkeys(texts) if text not in vectors]
         if missing:
             key = text_cache.key_of(self.info, self.dtype, frames, missing) if keep else ""
             rows = text_cache.read(key) if key else None
@@ -161,11 +171,11 @@ class Encoder:
                 rows = F.normalize(rows.mean(dim=1), dim=-1)
                 if key:
                     text_cache.write(key, rows)
-            found.update(zip(missing, (row.clone() for row in rows), strict=True))
+            vectors.update(zip(missing, (row.clone() for row in rows), strict=True))
             with self._lock:
                 for text in missing:
-                    self._texts[text, frames] = found[text]
-        return torch.stack([found[text] for text in texts])
+                    self._texts[text, frames] = vectors[text]
+        return torch.stack([vectors[text] for text in texts])
 
     def forget_texts(self) -> None:
         """Let go of the texts it remembers; what is on the disk stays."""
@@ -180,7 +190,7 @@ class Encoder:
         limit = self.model.config.text_config.max_position_embeddings
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
         tokens = self.tokenizer(list(places), truncation=True, max_length=limit)["input_ids"]
-        lengths = torch.tensor([len(each) for each in tokens])
+        lengths = torch.tensor([len(ids) for ids in tokens])
         for prompt, length in zip(places, lengths, strict=True):
             if not length:
                 raise ValueError(f"The text '{prompt}' holds nothing that can be read: write some words.")

@@ -42,7 +42,7 @@ def key_of(info: ModelInfo, dtype: torch.dtype, templates: Sequence[str], texts:
         places = [place, place.resolve().parent.parent / "model"]
     else:
         places = [place]
-    files = sorted(file for each in places for file in each.iterdir() if file.suffix in (".safetensors", ".json"))
+    files = sorted(file for folder in places for file in folder.iterdir() if file.suffix in (".safetensors", ".json"))
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     parts = [FORMAT, stamps, str(dtype), list(templates), list(texts)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

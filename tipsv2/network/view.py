@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class View:
     stride: int | None = None  # from one window to the next; both in whole patches where windows are joined
     resample: str = "bilinear"  # of RESAMPLES
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.resample not in RESAMPLES:
             raise ValueError(f"Unknown resampling '{self.resample}': use {' or '.join(RESAMPLES)}.")
 
@@ -65,10 +65,11 @@ class ImageFeatures:
     normalised to unit length. Joined windows give mean directions, at most one long; both CLS are means over windows.
     """
 
-    cls: torch.Tensor | None  # [D], trained against web alt-texts: the one to compare with text
-    caption_cls: torch.Tensor | None  # [D], trained against synthetic captions
-    patches: torch.Tensor | None  # [h, w, D], last layer; [N, h, w, D] of windows apart. None: was not asked for
-    values: torch.Tensor | None  # the same, last block with attention replaced by its values
+    # None where it was not asked for, which whoever asked knows: hence Any
+    cls: torch.Tensor | Any  # [D], trained against web alt-texts: the one to compare with text
+    caption_cls: torch.Tensor | Any  # [D], trained against synthetic captions
+    patches: torch.Tensor | Any  # [h, w, D], last layer; [N, h, w, D] of windows apart. None: was not asked for
+    values: torch.Tensor | Any  # the same, last block with attention replaced by its values
     size: tuple[int, int]  # (H, W) in pixels of the image that came in
     windows: Windows | None = None  # of windows apart
 
@@ -112,7 +113,7 @@ def crops_of(image: Image.Image, view: View, resolution: int, patch_size: int) -
             )
         corners = window_corners(size, view.window, stride)
         crops = crop_windows(pixels, corners, view.window)
-    windows = Windows(tuple(corners), tuple(crops.shape[2:]), size)
+    windows = Windows(tuple(corners), (crops.shape[2], crops.shape[3]), size)
     whole = [-(-side // patch_size) * patch_size for side in crops.shape[2:]]
     if whole != list(crops.shape[2:]):
         crops = F.interpolate(crops, size=whole, mode="bicubic", align_corners=False)

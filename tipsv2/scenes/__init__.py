@@ -2,7 +2,7 @@
 
 from tipsv2.scenes.backgrounds import STUFF
 from tipsv2.scenes.geometry import depth, normals
-from tipsv2.scenes.scene import LARGEST, SPLITS, Scene, draw, draw_one, held_out, names, some_nouns, split
+from tipsv2.scenes.scene import LARGEST, SPLITS, Scene, Split, draw, draw_one, held_out, names, some_nouns, split
 from tipsv2.scenes.sprites import SEEN_STYLES, STYLES, UNSEEN_STYLE, chosen_styles, nouns
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "STYLES",
     "UNSEEN_STYLE",
     "Scene",
+    "Split",
     "chosen_styles",
     "depth",
     "draw",

@@ -50,11 +50,11 @@ def _fractal(rng: np.random.Generator, side: int, cells: int, octaves: int = 4, 
 
 def _mix(first: tuple, second: tuple, weight: np.ndarray) -> np.ndarray:
     """Blend two RGB colours (0..255) by a weight [H, W] in [0, 1]; returns [H, W, 3]."""
-    first, second = np.float32(first), np.float32(second)
-    return first + (second - first) * weight[..., None]
+    start, end = np.array([first, second], np.float32)
+    return start + (end - start) * weight[..., None]
 
 
-def _sky(rng, side):
+def _sky(rng: np.random.Generator, side: int) -> np.ndarray:
     days = (((82, 150, 226), (190, 224, 250)), ((52, 110, 200), (140, 190, 240)), ((150, 170, 190), (214, 222, 228)),
             ((240, 150, 96), (252, 214, 160)), ((120, 180, 235), (225, 240, 252)))  # fmt: skip
     top, bottom = days[rng.integers(len(days))]
@@ -63,7 +63,7 @@ def _sky(rng, side):
     return colour + (250 - colour) * clouds[..., None]
 
 
-def _grass(rng, side):
+def _grass(rng: np.random.Generator, side: int) -> np.ndarray:
     blades = _fractal(rng, side, 40, 3, 0.35)
     patches = _fractal(rng, side, 4, 3)
     dark, light = (((38, 92, 30), (128, 182, 66)), ((60, 110, 40), (165, 190, 80)), ((24, 84, 44), (92, 164, 82)))[
@@ -72,7 +72,7 @@ def _grass(rng, side):
     return _mix(dark, light, 0.65 * blades + 0.35 * patches)
 
 
-def _sand(rng, side):
+def _sand(rng: np.random.Generator, side: int) -> np.ndarray:
     ripples = 0.5 + 0.5 * np.sin(
         np.linspace(0, rng.uniform(30, 70), side, dtype=np.float32)[:, None] + 5 * _fractal(rng, side, 4, 3)
     )
@@ -81,7 +81,7 @@ def _sand(rng, side):
     return _mix(dark, light, 0.35 * ripples + 0.3 * grain + 0.35 * _fractal(rng, side, 5, 3))
 
 
-def _water(rng, side):
+def _water(rng: np.random.Generator, side: int) -> np.ndarray:
     waves = _fractal(rng, side, 24, 3, 5.0)
     dark, light = (((16, 76, 130), (90, 170, 210)), ((10, 92, 110), (110, 200, 200)), ((30, 60, 100), (120, 160, 190)))[
         rng.integers(3)
@@ -91,25 +91,25 @@ def _water(rng, side):
     return colour + (245 - colour) * glints * 0.7
 
 
-def _snow(rng, side):
+def _snow(rng: np.random.Generator, side: int) -> np.ndarray:
     drifts = _fractal(rng, side, 4, 4, 1.6)
     sparkle = (rng.random((side, side)) > 0.995).astype(np.float32)[..., None]
     return np.clip(_mix((196, 212, 232), (252, 253, 255), drifts * 1.2) + 40 * sparkle, 0, 255)
 
 
-def _road(rng, side):
+def _road(rng: np.random.Generator, side: int) -> np.ndarray:
     grain = rng.random((side, side), dtype=np.float32)
     shade = rng.uniform(56, 110)
     colour = _mix((shade,) * 3, (shade + 46,) * 3, 0.6 * grain + 0.4 * _fractal(rng, side, 5, 3))
     if rng.random() < 0.6:  # lane marks: dashes along x
         y, height = int(rng.uniform(0.3, 0.7) * side), side // 40
-        paint = np.float32(((238, 238, 232), (240, 200, 70))[rng.integers(2)])
+        paint = np.array(((238, 238, 232), (240, 200, 70))[rng.integers(2)], np.float32)
         dashes = (np.arange(side) * 5 // side) % 2 == 0
         colour[y : y + height, dashes] = paint * rng.uniform(0.8, 1)
     return colour
 
 
-def _brick(rng, side):
+def _brick(rng: np.random.Generator, side: int) -> np.ndarray:
     rows = int(rng.integers(12, 20))
     height = side / rows
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
@@ -121,11 +121,11 @@ def _brick(rng, side):
     ]
     colour = _mix(dark, light, 0.7 * tone + 0.3 * _fractal(rng, side, 30, 2))
     joint = ((y % height) < height * 0.12) | (((x + (row % 2) * height) % (2 * height)) < height * 0.12)
-    colour[joint] = np.float32((196, 188, 176)) * rng.uniform(0.75, 1)
+    colour[joint] = np.array((196, 188, 176), np.float32) * rng.uniform(0.75, 1)
     return colour
 
 
-def _wood(rng, side):
+def _wood(rng: np.random.Generator, side: int) -> np.ndarray:
     planks = int(rng.integers(5, 10))
     y = np.mgrid[0:side, 0:side][0]
     plank = y * planks // side
@@ -139,7 +139,7 @@ def _wood(rng, side):
     return colour
 
 
-def _night(rng, side):
+def _night(rng: np.random.Generator, side: int) -> np.ndarray:
     top, bottom = (((8, 10, 34), (32, 40, 84)), ((14, 8, 40), (58, 36, 92)), ((4, 12, 28), (18, 48, 72)))[
         rng.integers(3)
     ]
@@ -218,5 +218,5 @@ def background(rng: random.Random, size: int) -> tuple[np.ndarray, np.ndarray]:
         labels[below] = STUFF.index(name)
     light = np.linspace(rng.uniform(0.75, 1.1), rng.uniform(0.75, 1.1), size, dtype=np.float32)
     light = light[:, None] if rng.random() < 0.5 else light[None, :]
-    tint = np.float32([rng.uniform(0.92, 1.08) for _ in range(3)])
+    tint = np.array([rng.uniform(0.92, 1.08) for _ in range(3)], np.float32)
     return image * (light[..., None] * tint), labels

@@ -16,6 +16,7 @@ import json
 import re
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,7 +61,7 @@ def fit_cell(image: Image.Image) -> Image.Image:
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
     box = image.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     scale = (CELL - 2 * MARGIN) / max(box.size)
-    size = tuple(max(1, round(side * scale)) for side in box.size)
+    size = max(1, round(box.width * scale)), max(1, round(box.height * scale))
     cell = Image.new("RGBA", (CELL, CELL))
     cell.paste(box.resize(size, Image.Resampling.LANCZOS), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
     return cell
@@ -75,14 +76,14 @@ def write_atlas(images: list[Image.Image], path: Path) -> None:
 
 def translations(npm: Path) -> dict[str, dict[str, str]]:
     """name -> language -> name: the Unicode label of the first emoji, or what translations.py has instead."""
-    found = {name: {} for name, *_ in rows()}
+    names: dict[str, dict[str, str]] = {name: {} for name, *_ in rows()}
     for column, language in enumerate(LANGUAGES):
         entries = _json(npm / "emojibase-data" / language / "data.json")
         labels = {plain_code(entry["hexcode"]): plain_label(entry["label"]) for entry in entries}
         for name, _, codes, _ in rows():
             correction = CORRECTIONS[name].split("|")[column] if name in CORRECTIONS else ""
-            found[name][language] = correction or labels[codes.split()[0]]
-    return found
+            names[name][language] = correction or labels[codes.split()[0]]
+    return names
 
 
 def write_names(npm: Path, path: Path) -> None:
@@ -111,13 +112,13 @@ def plain_label(label: str) -> str:
     return re.split(r"[,،、;/]", re.sub(r"\s*[(（\[].*?[)）\]]", "", label))[0].strip()
 
 
-def _json(path: Path) -> dict | list:
+def _json(path: Path) -> Any:
     if not path.is_file():
         raise SystemExit(f"{path} is missing: --npm must name the folder where the npm install of --help was run")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _found(table: dict, code: str, style: str):
+def _found(table: dict, code: str, style: str) -> Any:
     if code not in table:
         raise ValueError(f"vocabulary.py: the style {style} has no drawing {code}, take another code or noun")
     return table[code]

@@ -31,4 +31,4 @@ def depth(scene: Scene) -> np.ndarray:
 
 def normals(scene: Scene) -> np.ndarray:
     """float32 [S, S, 3], unit vectors: the ground looks up, a card at the camera."""
-    return np.where(scene.owner[..., None] > 0, np.float32(TOWARDS), np.float32(UP))
+    return np.where(scene.owner[..., None] > 0, np.array(TOWARDS, np.float32), np.array(UP, np.float32))

@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import overload
 
 import numpy as np
 from PIL import Image
@@ -233,7 +234,7 @@ def _paint(
     return Scene(image, labels, owner, texts, objects, regions)
 
 
-class Split(Sequence):
+class Split(Sequence[Scene]):
     """A fixed set of scenes, drawn when asked for: `split("val")[3].image`. `styles` and `nouns` say of what."""
 
     def __init__(self, name: str, size: int = 224):
@@ -250,7 +251,13 @@ class Split(Sequence):
     def __len__(self) -> int:
         return SPLIT_COUNT
 
-    def __getitem__(self, index: int) -> Scene:
+    @overload
+    def __getitem__(self, index: int) -> Scene: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Scene]: ...
+    def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
+        if isinstance(index, slice):
+            return [self.draw(self.first + place) for place in range(*index.indices(SPLIT_COUNT))]
         if not 0 <= index < SPLIT_COUNT:
             raise IndexError(index)
         return self.draw(self.first + index)

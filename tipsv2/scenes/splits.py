@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tipsv2 import scenes
 
 SCENES = "scenes"
 
 
-def split_of(data: str, size: int) -> Sequence[scenes.Scene]:
+def split_of(data: str, size: int) -> scenes.Split:
     """ "scenes:val" or "scenes:val:60" -> that split; ValueError for anything that is not one of the scenes'."""
     kind, _, name = data.partition(":")
     if kind != "scenes" or not name:

@@ -79,15 +79,15 @@ def sprites(style: str) -> tuple[tuple[np.ndarray, ...], ...]:
     with Image.open(ASSETS / f"{style}.webp") as image:
         atlas = np.asarray(image)
     atlas.flags.writeable = False  # everybody shares these arrays
-    found, cell = [], 0
+    pictures, cell = [], 0
     for noun in nouns():
         drawings = []
         for _ in noun.codes:
             y, x = cell // columns * size, cell % columns * size
             drawings.append(atlas[y : y + size, x : x + size])
             cell += 1
-        found.append(tuple(drawings))
-    return tuple(found)
+        pictures.append(tuple(drawings))
+    return tuple(pictures)
 
 
 @cache

@@ -121,7 +121,8 @@ def to_folder(
 
     from tipsv2.checkpoints.weights import quiet
 
-    files, words = [], None
+    files: list[Path] = []
+    words = None
     if tokenizer is not None:
         files, words = _tokenizer(Path(tokenizer), model.config.text_config.vocab_size)
     with whole_folder(out) as part, quiet():
@@ -135,8 +136,8 @@ def to_folder(
             if file.name == "tokenizer_config.json" and (content := without_auto_map(file)):
                 (part / file.name).write_bytes(content)
     state = model.state_dict()
-    counts = (sum(1 for _ in official(state, name)) for name in ("vision", "text"))
-    return Coverage(*counts, len(state), _heads(model.config), (out,))
+    vision, text = (sum(1 for _ in official(state, name)) for name in ("vision", "text"))
+    return Coverage(vision, text, len(state), _heads(model.config), (out,))
 
 
 def to_official(model: Tipsv2Model, prefix: str | Path) -> Coverage:
@@ -220,7 +221,8 @@ def run(options: argparse.Namespace) -> None:
     """The convert command. Raises ValueError or OSError with one sentence for whoever typed it."""
     source, files = options.source, [name for name in options.source if name.endswith(".npz")]
     if len(source) == 2 and len(files) == 2:
-        done = to_folder(*source, options.out, options.heads, options.text_heads, options.tokenizer)
+        vision, text = source
+        done = to_folder(vision, text, options.out, options.heads, options.text_heads, options.tokenizer)
         more = "" if options.tokenizer else "; --tokenizer tokenizer.model would make it an encoder that reads text"
     elif len(source) == 1 and not files:
         if options.tokenizer or options.heads or options.text_heads:

@@ -64,10 +64,12 @@ def export(
             _save(write(encoder, size), part / f"{name}.{ENDINGS[kind]}", name)
             bar.update()
         bar.set_description("comparing")
-        found = differences(encoder, part, kind, size)
-        if not max(found.values()) <= TOLERANCE:
-            raise ModelError(f"The exported towers differ from the encoder by {max(found.values()):.1e}: not written.")
-        about = _about(encoder, kind, size) | {"difference": found}
+        deviations = differences(encoder, part, kind, size)
+        if not max(deviations.values()) <= TOLERANCE:
+            raise ModelError(
+                f"The exported towers differ from the encoder by {max(deviations.values()):.1e}: not written."
+            )
+        about = _about(encoder, kind, size) | {"difference": deviations}
         encoder.tokenizer.save_pretrained(part)
         (part / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         (part / "README.md").write_text(_readme(about), encoding="utf-8")
@@ -84,10 +86,10 @@ def differences(encoder: Encoder, folder: Path, kind: str, size: tuple[int, int]
     patch, side = encoder.patch_size, encoder.info.resolution // encoder.patch_size
     square, oblong = (side * patch, side * patch), ((2 * side // 3 + 1) * patch, (3 * side // 2 + 1) * patch)
     sizes = [size] if size else [square, oblong]
-    found: dict[str, float] = {}
+    deviations: dict[str, float] = {}
 
     def compare(name: str, theirs: np.ndarray, ours: torch.Tensor) -> None:
-        found[name] = max(found.get(name, 0.0), float((torch.from_numpy(theirs) - ours).abs().max()))
+        deviations[name] = max(deviations.get(name, 0.0), float((torch.from_numpy(theirs) - ours).abs().max()))
 
     for count, (height, width) in enumerate(sizes, 1):
         pixels = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
@@ -96,7 +98,7 @@ def differences(encoder: Encoder, folder: Path, kind: str, size: tuple[int, int]
             compare(name, theirs, ours[name])
     tokens = encoder.tokenizer(list(PROBES), padding=True, return_tensors="np")
     compare("vector", text(tokens["input_ids"], tokens["attention_mask"])[0], encoder.embed_prompts(list(PROBES)))
-    return found
+    return deviations
 
 
 def opened(file: Path) -> Callable[..., list[np.ndarray]]:
@@ -133,7 +135,7 @@ def _vision(encoder: Encoder, size: tuple[int, int] | None) -> torch.export.Expo
         return torch.export.export(VisionTower(model).eval(), (torch.rand(2, 3, *size),), dynamic_shapes=(shape,))
 
 
-def _text(encoder: Encoder, _size) -> torch.export.ExportedProgram:
+def _text(encoder: Encoder, _size: tuple[int, int] | None) -> torch.export.ExportedProgram:
     import torch
 
     from tipsv2.sharing.exportable import TextTower
@@ -154,8 +156,9 @@ def _save(program: torch.export.ExportedProgram, file: Path, tower: str) -> None
         torch.export.save(program, file)
         return
     inputs, outputs = (["pixels"], VisionTower.outputs) if tower == "vision" else (["ids", "mask"], TextTower.outputs)
-    names = dict(input_names=inputs, output_names=list(outputs))
-    torch.onnx.export(program, dynamo=True, verbose=False, **names).save(file)
+    written = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=list(outputs))
+    assert written is not None  # dynamo=True gives a program
+    written.save(file)
 
 
 def _about(encoder: Encoder, kind: str, size: tuple[int, int] | None) -> dict:

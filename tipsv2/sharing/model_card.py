@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tipsv2.checkpoints.bundled import OLD_NAMES
 from tipsv2.checkpoints.catalogue import HUB, ModelError, ModelInfo, num_parameters, read_config
@@ -42,7 +43,9 @@ def read_record(path: str | Path, model: str) -> dict:
 
 def scores(record: Mapping) -> Iterator[tuple[str, float, float | None]]:
     """(metric, value, chance or None) of a record: its floats, and those one level deeper as "values miou_present"."""
-    chance = record.get("chance") if isinstance(record.get("chance"), dict) else {}
+    chance = record.get("chance")
+    if not isinstance(chance, dict):
+        chance = {}
     for key, value in record.items():
         if key in BESIDE:
             continue
@@ -53,7 +56,7 @@ def scores(record: Mapping) -> Iterator[tuple[str, float, float | None]]:
                 yield f"{key} {name}".strip(), number, chance.get(metric, chance.get(metric.split("_")[-1]))
 
 
-def public(value):
+def public(value: Any) -> Any:
     """A JSON value in which every path is reduced to its last name: a card names no folder of anybody's machine."""
     if isinstance(value, dict):
         return {key: public(inner) for key, inner in value.items()}

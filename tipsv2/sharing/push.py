@@ -50,7 +50,7 @@ def prepare(
     from tipsv2.network.encoder import load
 
     load(model, "cpu", "float32", fast=False)  # every weight and the tokenizer, or one sentence
-    found = [read_record(path, info.name) for path in records]
+    read = [read_record(path, info.name) for path in records]
     recipe = None
     if info.source == "run":
         try:
@@ -67,7 +67,7 @@ def prepare(
             files[name] = content
     if recipe:
         files["recipe.json"] = (json.dumps(recipe, indent=2, ensure_ascii=False) + "\n").encode()
-    files["README.md"] = write_card(info, folder, repo, licence or "apache-2.0", recipe, found).encode()
+    files["README.md"] = write_card(info, folder, repo, licence or "apache-2.0", recipe, read).encode()
     return files, info
 
 
@@ -130,7 +130,8 @@ def run(options: argparse.Namespace) -> None:
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         print(f"{size:>14,}  {name}")
     if options.card:
-        Path(options.card).write_bytes(files["README.md"])
+        card = files["README.md"]
+        Path(options.card).write_bytes(card if isinstance(card, bytes) else card.read_bytes())
         print(f"the card is in {options.card}")
     if options.dry_run:
         kind = "private" if options.private else "public"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -21,6 +22,9 @@ from train.data.views import local_crops
 from train.parallel.signals import leave_signals_to_the_run, name_of, unwatch_children, watch_children
 from train.recipe.kept_settings import is_kept
 from train.recipe.settings import PATCH, Recipe
+
+if TYPE_CHECKING:
+    from train.data.kept.batches import KeptBatches
 
 ENOUGH = 200  # images to have seen before judging how many cannot be used
 EXIT_SECONDS = 5.0  # that a killed worker has to be seen as such after the queue to it broke
@@ -104,7 +108,7 @@ class Batches(Dataset):
         return batch
 
 
-def open_batches(recipe: Recipe, tokenizer, rank: int = 0, world: int = 1) -> Dataset:
+def open_batches(recipe: Recipe, tokenizer, rank: int = 0, world: int = 1) -> Batches | KeptBatches:
     """The Batches of a recipe, or what stands in their place where it learns from kept crops (train/data/kept)."""
     if is_kept(recipe.data.source):
         from train.data.kept.batches import KeptBatches

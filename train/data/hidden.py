@@ -33,18 +33,18 @@ class Hidden:
     def __call__(
         self, batch: dict[str, Tensor], captions: dict[str, list[str]], generator: torch.Generator
     ) -> dict[str, Tensor]:
-        settings, role, found = self.settings, self.settings.caption, {}
+        settings, role, keys = self.settings, self.settings.caption, {}
         count, side = len(batch["image"]), batch["image"].shape[-1] // PATCH
         chosen = max(1, round(settings.share * count))
-        found["sfclip_part"] = torch.arange(count) * chosen % count < chosen  # evenly spread, exactly `chosen`
+        keys["sfclip_part"] = torch.arange(count) * chosen % count < chosen  # evenly spread, exactly `chosen`
         if settings.vision_weight:
-            found["sfclip_masked"] = random_mask(count, side * side, settings.patch_ratio, generator)
+            keys["sfclip_masked"] = random_mask(count, side * side, settings.patch_ratio, generator)
         if settings.text_weight:
             ids = batch[f"{role}_ids"]
             words = batch[f"{role}_mask"].bool() & ~torch.isin(ids, self.special)
-            found["sfclip_words"] = random_words(words, settings.word_ratio, generator)
+            keys["sfclip_words"] = random_words(words, settings.word_ratio, generator)
         if self.teacher is not None:
             limits = {"padding": True, "truncation": True, "max_length": MAX_LENGTH}
             tokens = self.teacher(captions[role], **limits, return_tensors="pt")
-            found["sfclip_ids"], found["sfclip_mask"] = tokens["input_ids"], tokens["attention_mask"]
-        return found
+            keys["sfclip_ids"], keys["sfclip_mask"] = tokens["input_ids"], tokens["attention_mask"]
+        return keys

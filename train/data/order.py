@@ -189,10 +189,10 @@ def too_large(stages: dict[int, int], name: str, length: int, world: int = 1, ev
     if length == 1 and world == 1:
         return f"{name} holds one pair only, and a pair is learned by contrast with others: give at least two."
     whose = "" if world == 1 else f" for each of {world} processes"
-    found = ", ".join(f"stages.{stage}.batch_size={size}" for stage, size in stages.items())
+    listed = ", ".join(f"stages.{stage}.batch_size={size}" for stage, size in stages.items())
     keys = ["stages.*"] if every and len(stages) > 1 else [f"stages.{stage}" for stage in stages]
     mended = " ".join(shlex.quote(f"{key}.batch_size={length * world}") for key in keys)
     return (
-        f"{found} {'is' if len(stages) == 1 else 'are'} more than {name} holds: {length} pairs{whose}. "
+        f"{listed} {'is' if len(stages) == 1 else 'are'} more than {name} holds: {length} pairs{whose}. "
         f"Set {mended} or less."
     )

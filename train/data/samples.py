@@ -97,7 +97,7 @@ class CaptionedImages:
             if large:
                 every = len(large) == len(recipe.stages)
                 raise ValueError(too_large(large, self.pairs.name, self.size, every=every))
-            self.order = TableOrder(self.pairs, recipe.seed, rank, world)
+            self.order: TableOrder | StreamOrder = TableOrder(self.pairs, recipe.seed, rank, world)
         else:
             self.size = math.inf
             self.order = StreamOrder(self.pairs, recipe.seed, rank, world, recipe.data.buffer)
@@ -136,23 +136,25 @@ class CaptionedImages:
             captions["web"].append(web)
             captions["synthetic"].append(synthetic)
             if len(images) == share:
-                found = torch.stack(labels) if labelled else None
-                return Samples(torch.stack(images), captions, generator, len(problems), tuple(problems[:NAMED]), found)
+                patch_names = torch.stack(labels) if labelled else None
+                return Samples(
+                    torch.stack(images), captions, generator, len(problems), tuple(problems[:NAMED]), patch_names
+                )
         raise ValueError(
             f"{self.pairs.name}: {len(problems)} of {k + 1} images in a row cannot be used. {' '.join(problems[:3])}"
         )
 
     def remember(self, record: Path, main: bool) -> None:
         """See that the data is what the run began with, and keep what is learned about it in a JSONL file."""
-        found = {"pairs": self.size} if self.pairs.indexed else {"shards": self.pairs.shards}
+        extent = {"pairs": self.size} if self.pairs.indexed else {"shards": self.pairs.shards}
         if main:
-            found |= self.pairs.state()
+            extent |= self.pairs.state()
             if record.exists():
-                self._compare(_first_line(record), found)
+                self._compare(_first_line(record), extent)
             else:
                 with whole_file(record) as part:
-                    part.write_text(json.dumps(found) + "\n")
-        if not self.pairs.indexed and record.exists():
+                    part.write_text(json.dumps(extent) + "\n")
+        if isinstance(self.order, StreamOrder) and record.exists():
             self.order.remember(record)
 
     def _compare(self, before: dict, now: dict) -> None:

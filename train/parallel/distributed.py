@@ -9,10 +9,14 @@ gathered tensor's gradient is summed over processes and the average comes out as
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def world() -> int:
@@ -44,7 +48,7 @@ def mean(values: Tensor) -> Tensor:
     return total(values) / world()
 
 
-def is_part(value: Tensor) -> bool:
+def is_part(value: Tensor) -> TypeGuard[DTensor]:
     """Whether `value` is a DTensor: of what it says it is, this process holds a part (see
     train/parallel/sharding.py).
     """

@@ -153,8 +153,8 @@ def finetune() -> Recipe:
     python -m train finetune --recipe finetune --base opentips-nano --data photos --out runs/mine
     python -m train finetune --base google/tipsv2-b14 --data photos --out runs/mine tuning.part=lora
 
-    On 50 drawn pictures (tests/shapes.py) of 56 px in 80 steps, among 50 others: R@1 0.04 -> 0.15, R@5 0.12 -> 0.54,
-    mean of both directions (python -m pytest tests/test_finetune.py -k fifty). What the base knew fades a little.
+    On 50 drawn pictures (tests/helpers/shapes.py) of 56 px in 80 steps, among 50 others: R@1 0.04 -> 0.15, R@5 0.12 ->
+    0.54, mean of both directions (python -m pytest tests/test_finetune.py -k fifty). What the base knew fades a little.
     """
     stage = Stage(steps=200, size=0, batch_size=32, local_crops=0, patch_weight=0.0, learning_rate=0.0)
     return Recipe(

@@ -210,7 +210,7 @@ def as_given(recipe: Recipe) -> Recipe:
     """The recipe without what a run finds by itself: a base's sizes, and digests of weights."""
     own = {"tower": Tower()} if recipe.tuning.base else {}
     for name, value in vars(recipe).items():
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             digests = [f.name for f in dataclasses.fields(value) if f.name.endswith("digest")]
             own |= {name: replace(value, **dict.fromkeys(digests, ""))} if digests else {}
     return replace(recipe, **own)

@@ -112,9 +112,9 @@ def _keep_encoder(place: Path) -> None:
     if in_parts:
         from train.run import sharded_checkpoint
 
-        found = sharded_checkpoint.shapes(place)
+        shapes = sharded_checkpoint.shapes(place)
         encoder = {
-            k: torch.empty(size, dtype=dtype) for k, (size, dtype) in found.items() if k.startswith("objective.model.")
+            k: torch.empty(size, dtype=dtype) for k, (size, dtype) in shapes.items() if k.startswith("objective.model.")
         }
         sharded_checkpoint.read(place, encoder, alone=True)
         encoder |= {k: v.view(()) for k, v in encoder.items() if k.endswith(".temperature")}  # a number again
@@ -188,25 +188,25 @@ def _load_parts(place: Path, files: dict, objective: nn.Module, optimizer: torch
         odd = sorted(set(files.items()) ^ set(there.items()))[0][0]
         raise _damaged(place, f"{odd} is not there or has another size")
     try:
-        found = sharded_checkpoint.shapes(place)
-        random = torch.empty(found["rng"][0], dtype=torch.uint8)  # of RANDOM, whole in one file
+        shapes = sharded_checkpoint.shapes(place)
+        random = torch.empty(shapes["rng"][0], dtype=torch.uint8)  # of RANDOM, whole in one file
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise _damaged(place, error) from error
     wanted = {f"objective.{k}": v for k, v in objective.state_dict().items() if k not in objective.fixed}
     wanted["rng"] = random
     moments: dict[nn.Parameter, dict[str, Tensor]] = {}
     for name, parameter in objective.named_parameters():
-        for key in (k for k in found if k.rpartition(".")[0] == f"optimizer.{name}"):
-            size, dtype = found[key]
+        for key in (k for k in shapes if k.rpartition(".")[0] == f"optimizer.{name}"):
+            size, dtype = shapes[key]
             alike = size == parameter.shape or (parameter.ndim == 0 and not key.endswith(".step"))
             value = torch.zeros_like(parameter) if alike else torch.zeros((), dtype=dtype, device=parameter.device)
             moments.setdefault(parameter, {})[key.rpartition(".")[2]] = wanted[key] = value.detach()
-    for key in sorted(wanted.keys() ^ found.keys()):
+    for key in sorted(wanted.keys() ^ shapes.keys()):
         raise ValueError(f"{place} belongs to another recipe: only one of them has {key}")
     for key, value in wanted.items():
-        if (value.shape or (1,)) != found[key][0]:
+        if (value.shape or (1,)) != shapes[key][0]:
             raise ValueError(
-                f"{place} belongs to another recipe: {key} is {list(found[key][0])}, not {list(value.shape)}"
+                f"{place} belongs to another recipe: {key} is {list(shapes[key][0])}, not {list(value.shape)}"
             )
     try:
         sharded_checkpoint.read(place, wanted)

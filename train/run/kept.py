@@ -30,9 +30,9 @@ def prepare_kept(recipe: Recipe, empty: bool = False) -> tuple[Recipe, KeptObjec
     """
     sets = open_sets(recipe.data.source)
     _check(recipe, sets)
-    crops, size = sum(each.crops for each in sets), max(each.kept.size for each in sets)
+    crops, size = sum(kept_set.crops for kept_set in sets), max(kept_set.kept.size for kept_set in sets)
     recipe = replace(recipe, stages=tuple(replace(stage, batch_size=crops, size=size) for stage in recipe.stages))
-    words = compose([each.kept for each in sets], recipe.kept, recipe.whole_names.captions > 0)
+    words = compose([kept_set.kept for kept_set in sets], recipe.kept, recipe.whole_names.captions > 0)
     text = TextTeacher(recipe.sfclip.text_teacher, "--text-teacher")
     recipe, model, tokenizer = open_base(recipe)
     _same_frozen(model, sets, f"--base {recipe.tuning.base}")
@@ -68,12 +68,12 @@ def centre(model: Tipsv2Model, sets: list[KeptSet], crops: int) -> None:
     A direction that all patches share says nothing, and hides in every cosine what differs.
     """
     means = []
-    for each in sets:
-        rows, side = each.kept.rows, (each.kept.side, each.kept.side)
+    for kept_set in sets:
+        rows, side = kept_set.kept.rows, (kept_set.kept.side, kept_set.kept.side)
         count, total = min(rows, max(1, crops // len(sets))), 0.0
         for k in range(count):
-            hidden = torch.from_numpy(each.kept.arrays["hidden"][[k * rows // count]]).float()
-            _, _, patches, values = features_after(model.vision_model, hidden, each.kept.blocks, side)
+            hidden = torch.from_numpy(kept_set.kept.arrays["hidden"][[k * rows // count]]).float()
+            _, _, patches, values = features_after(model.vision_model, hidden, kept_set.kept.blocks, side)
             total = total + (patches + values).mean((0, 1, 2)) / 2
         means.append(total / count)
     model.vision_model.layernorm.bias -= torch.stack(means).mean(0)
@@ -123,9 +123,9 @@ def _same_frozen(model: Tipsv2Model, sets: list[KeptSet], what: str) -> None:
 def _bridge(recipe: Recipe, width: int, out: int) -> nn.Sequential:
     if not recipe.kept.bridge:
         return sentence_vectors.Bridge(width, recipe.kept.hidden, out).map
-    found = sentence_vectors.open_bridge(Path(recipe.kept.bridge), width).map
-    if found[-1].out_features != out:
+    bridge = sentence_vectors.open_bridge(Path(recipe.kept.bridge), width).map
+    if bridge[-1].out_features != out:
         raise ValueError(
-            f"kept.bridge={recipe.kept.bridge} leads to {found[-1].out_features} and not to {out} numbers."
+            f"kept.bridge={recipe.kept.bridge} leads to {bridge[-1].out_features} and not to {out} numbers."
         )
-    return found
+    return bridge

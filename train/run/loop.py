@@ -135,9 +135,9 @@ def _fit(
             arrived = next(arriving)
             problems.update(arrived.pop("problems", ()))
             batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in arrived.items()}
-            missed = batch.pop("unreadable", None)
+            unreadable_here = batch.pop("unreadable", None)
             waited = time.perf_counter() - started
-            counts = {} if missed is None else {"unreadable": missed * distributed.world()}
+            counts = {} if unreadable_here is None else {"unreadable": unreadable_here * distributed.world()}
             try:
                 values, (asked, *late) = take(step, batch, counts, flags)
             except NotFinite as error:
@@ -149,18 +149,18 @@ def _fit(
             if counts:
                 unreadable += round(values["unreadable"])
                 values["unreadable"] = before + unreadable
-            tried = batches.images_before(step + 1) - batches.images_before(done) + unreadable
-            spoilt = batches.too_many(unreadable, tried)
+            images_seen = batches.images_before(step + 1) - batches.images_before(done) + unreadable
+            too_many_unreadable = batches.too_many(unreadable, images_seen)
             seconds = time.perf_counter() - started
             line = monitor.step(step + 1, values | {"data_wait": waited}, stage.batch_size, seconds)
             accelerator.log(line, step=step + 1)
             last = step + 1 == recipe.steps
-            if asked or last or spoilt or any(late) or (step + 1) % recipe.save_every == 0:
+            if asked or last or too_many_unreadable or any(late) or (step + 1) % recipe.save_every == 0:
                 save(step + 1)
                 minutes.restart()
-            if spoilt:
+            if too_many_unreadable:
                 raise ValueError(
-                    f"stopped after step {step + 1}: {unreadable} of {tried} images cannot be used, more than "
+                    f"stopped after step {step + 1}: {unreadable} of {images_seen} images cannot be used, more than "
                     f"data.unreadable={recipe.data.unreadable} allows. {' '.join(list(problems)[:NAMED])} "
                     "`train check` counts and names them. Mend them where they are, then go on with --resume."
                 )

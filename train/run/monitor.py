@@ -99,14 +99,14 @@ class Monitor:
         count = SCENES if self.recipe.data.source == "scenes" else max(1, SCENES // 4)
         scenes = [draw(MONITOR_SEED + i, side) for i in range(count)]
         scores = score_scenes(encoder, scenes, candidates=("present",), progress=False)
-        found = {f"miou_{kind}": scores[kind]["miou_present"] for kind in ("final", "values")}
-        self._write({"step": step, **found})  # last: it says that the sample is whole
+        numbers = {f"miou_{kind}": scores[kind]["miou_present"] for kind in ("final", "values")}
+        self._write({"step": step, **numbers})  # last: it says that the sample is whole
         model.train(training)
         self._say(
-            f"step {step}: patch-text mIoU on drawn scenes final {found['miou_final']:.3f}, "
-            f"values {found['miou_values']:.3f}{self._meaning()}"
+            f"step {step}: patch-text mIoU on drawn scenes final {numbers['miou_final']:.3f}, "
+            f"values {numbers['miou_values']:.3f}{self._meaning()}"
         )
-        return found
+        return numbers
 
     def end(self, problems: Counter[str]) -> None:
         """Say what came out: the last loss, and which images could not be used.

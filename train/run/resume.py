@@ -31,7 +31,7 @@ def recorded(out: Path, command: str, given: Sequence[str], name: str = "") -> R
     name: of the recipe, if that is given again. Raises ValueError where there is no run, it is another command's, its
     record cannot be read, or what is given differs from it in more than KEEPING.
     """
-    record = next((each for each in (out / "recipe.json", _first(out)) if each.is_file()), None)
+    record = next((path for path in (out / "recipe.json", _first(out)) if path.is_file()), None)
     if record is None:
         raise ValueError(
             f"{out} holds no run to go on with: name the run's folder, or leave --resume out to start one."

@@ -122,7 +122,7 @@ def prepare(recipe: Recipe, out: Path | None, resume: bool = False, empty: bool 
     torch.manual_seed(recipe.seed)
     model = teacher = None
     unimodal = open_teachers(recipe.sfclip)
-    digests = {f"{kind}_digest": digest_of(found.model) for kind, found in vars(unimodal).items() if found}
+    digests = {f"{kind}_digest": digest_of(one.model) for kind, one in vars(unimodal).items() if one}
     recipe = replace(recipe, sfclip=replace(recipe.sfclip, **digests))
     if recipe.tuning.base:
         recipe, model, tokenizer = open_base(recipe)

@@ -144,4 +144,5 @@ def embed(model: BertModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[
 def _agree(model: BertModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Sequence[str]]) -> Tensor:
     """InfoNCE between the first and the second texts of pairs, on features and on word embeddings."""
     out = embed(model, tokenizer, [text for column in zip(*pairs, strict=True) for text in column])
-    return sum(losses.contrastive(*x.chunk(2), TEMPERATURE) for x in out.values())
+    halves = [x.chunk(2) for x in out.values()]
+    return sum(losses.contrastive(first, second, TEMPERATURE) for first, second in halves)

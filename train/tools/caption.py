@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi
@@ -44,7 +45,7 @@ class Captioner:
     """A model and its processor: `write` gives one caption an image, greedily."""
 
     model: torch.nn.Module
-    processor: object
+    processor: Any  # of the model's own class
 
     @torch.inference_mode()
     def write(self, images: list[Image.Image], prompt: str, max_tokens: int) -> list[str]:
@@ -59,11 +60,11 @@ class Captioner:
         inputs = self.processor(
             images=[[image] for image in images], text=[text] * len(images), padding=True, return_tensors="pt"
         ).to(self.model.device, self.model.dtype)
-        found = self.model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+        written = self.model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
         asked = inputs["input_ids"]
-        if torch.equal(found[:, : asked.shape[1]], asked):  # a decoder repeats what it was given
-            found = found[:, asked.shape[1] :]
-        texts, given = (self.processor.batch_decode(ids, skip_special_tokens=True) for ids in (found, asked))
+        if torch.equal(written[:, : asked.shape[1]], asked):  # a decoder repeats what it was given
+            written = written[:, asked.shape[1] :]
+        texts, given = (self.processor.batch_decode(ids, skip_special_tokens=True) for ids in (written, asked))
         # BLIP repeats it too, but between special tokens of its own
         return [" ".join(t.removeprefix(g.strip()).split()) for t, g in zip(texts, given, strict=True)]
 

@@ -94,16 +94,16 @@ class Report:
     def advice(self) -> list[str]:
         """What the numbers call for, a sentence each."""
         said = []
-        for role, found in self.captions.items():
-            if found.duplicates > REPEATED * len(found.words):
+        for role, texts in self.captions.items():
+            if texts.duplicates > REPEATED * len(texts.words):
                 said.append(
-                    f"{found.duplicates / len(found.words):.0%} of the {role} captions repeat an earlier one. Images "
+                    f"{texts.duplicates / len(texts.words):.0%} of the {role} captions repeat an earlier one. Images "
                     "of one caption are not told apart in training: say what is different about them, or keep fewer "
                     "images of a caption."
                 )
-            if found.spoilt:
+            if texts.spoilt:
                 said.append(
-                    f"{found.spoilt} of the {role} captions hold the character \ufffd, where another program read the "
+                    f"{texts.spoilt} of the {role} captions hold the character \ufffd, where another program read the "
                     "text in a wrong encoding: the letters are lost, write these captions anew from their source."
                 )
         if self.repeated:
@@ -135,7 +135,7 @@ class Report:
                 f"images: smallest sides {w0:.0f} x {h0:.0f}, median {w1:.0f} x {h1:.0f}, largest {w2:.0f} x {h2:.0f} "
                 f"pixels; {np.mean(short < 224):.1%} have a side below 224"
             )
-        lines += [f"{role}: {found}" for role, found in self.captions.items()]
+        lines += [f"{role}: {texts}" for role, texts in self.captions.items()]
         for what, problems in (("unusable", self.problems), ("unusable as patch labels", self.masks)):
             if problems or what == "unusable":
                 lines.append(f"{what}: {len(problems)}")

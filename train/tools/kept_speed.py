@@ -54,7 +54,7 @@ class Steps:
             whole_names=WholeNames(),
         )
         sets = open_sets(self.recipe.data.source)
-        words = compose([each.kept for each in sets], self.recipe.kept, captions=False)
+        words = compose([kept_set.kept for kept_set in sets], self.recipe.kept, captions=False)
         model = build(self.recipe, TOWER.vocabulary)
         model.requires_grad_(False)
         vision = model.vision_model

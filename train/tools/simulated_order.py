@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -129,7 +130,8 @@ def _start(case: Case, record: Path, tars: Path | None, rank: int, step: int, be
     import train.run.loop  # noqa: F401
 
     before, imported = psutil.Process().memory_info().rss, time.time() - began
-    numbers, pairs = [], None
+    numbers: list[int] = []
+    pairs: Any = None
 
     def data() -> None:
         nonlocal pairs
@@ -168,7 +170,7 @@ def _shown(
     """
     share = case.batch // world
     whole = None if case.shards else shuffled(case.pairs, paper.recipe_of().seed, 0, 0)
-    sizes = {}
+    sizes: Any = {}
     for rank in range(world):
         source = CaptionedImages(paper.recipe_of(case.batch), rank, world, pairs)
         if whole is not None:  # every process would make the same one
@@ -178,7 +180,8 @@ def _shown(
             sizes = source.order.sizes
         else:  # and read the same record
             source.order.sizes = sizes
-        steps, some = source.order.steps(0, 0, case.batch), max(1, TICKED // share)
+        steps: Any = source.order.steps(0, 0, case.batch)  # None of a stream only
+        some = max(1, TICKED // share)
         for first in range(begin, steps, some):
             piece = range(first, min(first + some, steps))
             yield rank, first, steps - 1, np.stack([_numbers(source, step, share) for step in piece])

@@ -16,13 +16,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from tipsv2.scenes.splits import SCENES
 
 OWN = "folder"  # the layout of own labelled pictures
 HELD_OUT = "held-out"  # the part a probe is judged on, of a layout without parts
 LOOKED_AT = 20  # pictures by whose names a tree is recognised
+
+
+_Truth = TypeVar("_Truth")
+
+
+def known(truth: _Truth) -> Callable[[], _Truth]:
+    """A sample's `truth` that needs no file."""
+    return lambda: truth
+
+
+class SampleLike(Protocol):
+    """What a task asks of a `Sample`; also of what is drawn or opened only when it is asked for its image."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def image(self) -> Any: ...
+    @property
+    def truth(self) -> Callable[[], Any]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,7 @@ class Split:
 
     layout: str
     part: str  # "train" | "val" | "test", as the layout calls it
-    samples: Sequence[Sample]
+    samples: Sequence[SampleLike]
     classes: tuple[str, ...] = ()
     background: int | None = None  # the class that stands for "none of the others" (VOC-21, Context-60, COCO-Object)
     root: Path | None = None  # the folder it lies in
@@ -119,10 +138,10 @@ def open_data(task: str, data: str, part: str | None = None) -> Split:
     layout, root = recognise(task, data)
     if part is None or (part == HELD_OUT and not layout.held_out):
         part = layout.part
-    found = layout.open(task, root, part)
-    if not len(found.samples):
-        raise ValueError(f"'{root}' holds no sample of {layout.title} ({found.part}): the split is empty.")
-    return replace(found, root=root)
+    split = layout.open(task, root, part)
+    if not len(split.samples):
+        raise ValueError(f"'{root}' holds no sample of {layout.title} ({split.part}): the split is empty.")
+    return replace(split, root=root)
 
 
 def recognise(task: str, data: str) -> tuple[Layout, Path]:

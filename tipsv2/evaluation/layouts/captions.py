@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tipsv2.evaluation.layouts import Layout, Sample, Split
+from tipsv2.evaluation.layouts import Layout, Sample, Split, known
 from tipsv2.evaluation.layouts.label_files import part_of
 from tipsv2.labelled.annotations import Images, read_json, read_json_lines, take
 
@@ -67,7 +67,7 @@ def captioned(rows: Iterable[tuple[str, Sequence[str]]], images: Images) -> list
         texts = tuple(text.strip() for text in written if text.strip())[:CAPTIONS]
         if not texts:
             raise ValueError(f"'{images.annotations}' has no caption for the image {name}.")
-        samples.append(Sample(name, images(name), lambda texts=texts: texts))
+        samples.append(Sample(name, images(name), known(texts)))
     return samples
 
 

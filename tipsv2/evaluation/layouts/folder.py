@@ -23,16 +23,16 @@ EVERY = 5  # one picture in so many is judged where a probe trains on the others
 def _open(task: str, root: Path, part: str) -> Split:
     data = f"{OWN}:{root}"
     alone = parts_of(data) == (ALL,)
-    found = open_labelled(data, None if alone or part in ("", HELD_OUT) else part)
-    pictures, name = found.pictures, found.part
+    opened = open_labelled(data, None if alone or part in ("", HELD_OUT) else part)
+    pictures, name = opened.pictures, opened.part
     if alone and part == "train":
         pictures, name = tuple(p for k, p in enumerate(pictures) if k % EVERY), f"all but every {EVERY}th"
     elif alone and part == HELD_OUT:
         pictures, name = pictures[::EVERY], f"every {EVERY}th"
-    samples = [Sample(each.name, each.image, partial(found.read, each.labels)) for each in pictures]
+    samples = [Sample(picture.name, picture.image, partial(opened.read, picture.labels)) for picture in pictures]
     return Split(
-        OWN, name, samples, found.classes,
-        notes=found.notes, unlabelled=found.unlabelled, synonyms=found.synonyms,
+        OWN, name, samples, opened.classes,
+        notes=opened.notes, unlabelled=opened.unlabelled, synonyms=opened.synonyms,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 from tipsv2.collections.sources import IMAGE_SUFFIXES
-from tipsv2.evaluation.layouts import Layout, Sample, Split
+from tipsv2.evaluation.layouts import Layout, Sample, Split, known
 from tipsv2.evaluation.layouts.label_files import part_of
 from tipsv2.labelled.annotations import Images, read_text
 
@@ -40,7 +40,8 @@ def open_kaggle(task: str, root: Path, part: str) -> Split:
     folder = part_of(part, {name: root / KAGGLE / name for name in ("val", "train")})
     if part == "train":
         return _split("imagenet-kaggle", task, root, part, _in_folders(folder))
-    path, files = root / "LOC_val_solution.csv", {}
+    path = root / "LOC_val_solution.csv"
+    files: dict[str, list[str]] = {}
     images = Images(folder, path)
     for row in csv.DictReader(read_text(path).splitlines()):
         if not row.get("ImageId") or not row.get("PredictionString"):
@@ -53,16 +54,16 @@ def _in_folders(folder: Path) -> dict[str, tuple[Path, list[str]]]:
     """Folder of a class -> where its images are, and their names, in order."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder '{folder}': a folder of images per class belongs there.")
-    found = {}
+    classes = {}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir() and not entry.name.startswith("."):
             files = sorted(name for name in os.listdir(entry) if name.lower().endswith(IMAGE_SUFFIXES))
             if not files:
                 raise ValueError(f"'{entry.path}' holds no image ({', '.join(IMAGE_SUFFIXES[:5])}, ...): remove it.")
-            found[entry.name] = (Path(entry.path), files)
-    if not found:
+            classes[entry.name] = (Path(entry.path), files)
+    if not classes:
         raise ValueError(f"'{folder}' has no folders: it needs one per class, with its images.")
-    return found
+    return classes
 
 
 def _split(layout: str, task: str, root: Path, part: str, files: dict[str, tuple[Path, list[str]]]) -> Split:
@@ -72,7 +73,7 @@ def _split(layout: str, task: str, root: Path, part: str, files: dict[str, tuple
     samples = []
     for turn, number in turns:
         name, (folder, names) = places[number]
-        samples.append(Sample(f"{part}/{name}/{names[turn]}", folder / names[turn], lambda number=number: number))
+        samples.append(Sample(f"{part}/{name}/{names[turn]}", folder / names[turn], known(number)))
     return Split(layout, part, samples, classes)
 
 

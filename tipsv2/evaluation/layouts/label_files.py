@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from tipsv2.analysis.label_maps import open_labels
 from tipsv2.evaluation.layouts import Sample
 from tipsv2.labelled.pictures import pictures
+
+_Place = TypeVar("_Place")  # a folder, or what the authors call the part
 
 OUTSIDE = -2  # a number that means nothing in a data set's label files
 
@@ -77,7 +80,7 @@ def read_labels(path: Path, table: np.ndarray) -> np.ndarray:
     return labels
 
 
-def part_of(part: str, parts: Mapping[str, str]) -> str:
+def part_of(part: str, parts: Mapping[str, _Place]) -> _Place:
     """The folder or list that a part is called by. Raises ValueError on other parts."""
     if part not in parts:
         raise ValueError(f"there is no part '{part}': choose {' or '.join(parts)}.")

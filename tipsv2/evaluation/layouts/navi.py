@@ -42,8 +42,8 @@ def open_navi(task: str, root: Path, part: str) -> Split:
             image, depth = scene / "images" / name, (scene / "depth" / name).with_suffix(".png")
 
             def truth(depth: Path = depth, focal: float = focal) -> np.ndarray:
-                found = read_depth(depth)
-                return found if task == "depth" else normals_from_depth(found, focal)
+                metres = read_depth(depth)
+                return metres if task == "depth" else normals_from_depth(metres, focal)
 
             samples.append(Sample(image.relative_to(root).as_posix(), image, truth))
     return Split("navi", part, samples)

@@ -11,6 +11,7 @@ the left (data/d2n/cross.py); here it points to the right.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tipsv2.evaluation.layouts import Layout, Sample, Split
 SIZE = (480, 640)
 CROP = np.s_[45:471, 41:601]  # of a picture of SIZE
 PARTS = ("train", "test")
-AXES = np.float32((-1, 1, 1))  # from a file's axes to those of `Split`
+AXES = np.array((-1, 1, 1), np.float32)  # from a file's axes to those of `Split`
 
 DEPTH_TREE = """\
   test/SCENE/rgb_00000.jpg
@@ -52,7 +53,7 @@ def open_depth(task: str, root: Path, part: str) -> Split:
     return Split(
         "nyu",
         part,
-        [Sample(p.relative_to(root).as_posix(), p, lambda depth=depth: read_depth(depth)) for p, depth in pairs],
+        [Sample(p.relative_to(root).as_posix(), p, partial(read_depth, depth)) for p, depth in pairs],
     )
 
 
@@ -92,9 +93,7 @@ def open_normals(task: str, root: Path, part: str) -> Split:
         "nyu-normals",
         part,
         [
-            Sample(
-                p.relative_to(root).as_posix(), p, lambda p=p: read_normals(p.with_name(f"{p.stem[:-4]}_normal.png"))
-            )
+            Sample(p.relative_to(root).as_posix(), p, partial(read_normals, p.with_name(f"{p.stem[:-4]}_normal.png")))
             for p in sorted((root / _known(part)).glob("*_img.*"))
         ],
     )

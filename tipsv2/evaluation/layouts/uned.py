@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tipsv2.evaluation.layouts import Layout, Sample, Split
+from tipsv2.evaluation.layouts import Layout, Sample, Split, known
 from tipsv2.evaluation.layouts.label_files import part_of
 from tipsv2.labelled.annotations import Images, read_json, take
 
@@ -25,7 +25,8 @@ OWN_INDEX = ("cars", "food2k", "inat", "rp2k", "sop")  # the queries are what th
 def open_uned(task: str, root: Path, part: str) -> Split:
     """The queries ("test") or the index ("index") of every domain whose images are there."""
     part_of(part, {"test": "test", "index": "index"})
-    samples, classes = [], {}
+    samples: list[Sample] = []
+    classes: dict[str, int] = {}
     for domain in DOMAINS:
         path, index = (root / "info_files" / domain / f"{name}.json" for name in ("test", "index"))
         if part == "index" and index.is_file():
@@ -44,7 +45,7 @@ def open_uned(task: str, root: Path, part: str) -> Split:
             named = take(row, "class_id", path)
             keys = [f"{domain}/{number}" for number in (named if isinstance(named, list) else [named])]
             truth = tuple(classes.setdefault(key, len(classes)) for key in keys)
-            samples.append(Sample(name, images(name), lambda truth=truth: truth))
+            samples.append(Sample(name, images(name), known(truth)))
     return Split("uned", part, samples, tuple(classes))
 
 

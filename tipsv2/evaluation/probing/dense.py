@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 from tipsv2 import scenes
 from tipsv2.analysis.render import beside
 from tipsv2.collections.parts import limited
-from tipsv2.evaluation.layouts import HELD_OUT, SCENES, Sample, Split, open_data
+from tipsv2.evaluation.layouts import HELD_OUT, SCENES, SampleLike, Split, open_data
 from tipsv2.evaluation.probing import probes as probing
 from tipsv2.evaluation.segmentation.protocol import layer_of
 from tipsv2.evaluation.shared.partial import PARTIAL, Partial
@@ -30,9 +31,13 @@ from tipsv2.evaluation.shared.splits import BATCH_SIZE, DrawnSample, network_sid
 from tipsv2.records import fingerprint, identity
 from tipsv2.scenes.splits import is_scenes
 
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
+
 SCENES_TRAIN = 1000  # drawn scenes to train on where no number is given
 SHOWN = 3  # worst and best images that are painted
 LONGEST = 480  # pixels of a painted image's longer side
+Guess = Callable[[Sequence], Iterator[np.ndarray]]  # pictures -> what is said of each
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,14 @@ class Task:
     recipe: Callable[[Split], probing.Recipe]
     guess: Callable[[torch.Tensor, tuple[int, int]], np.ndarray]  # outputs [C, h, w], size (H, W) -> as the truth
     score: Callable[[np.ndarray, np.ndarray, Split], dict]  # truth, guess -> arrays; "pixels" says how many were judged
-    summary: Callable[[Mapping[str, dict], Split], dict]  # the scores of images by their names -> numbers
-    pictures: Callable[[Path, Mapping[str, dict], Split, Callable[[str], tuple]], None]  # as `extremes`
+    summary: Callable[[Mapping[str, Mapping], Split], dict]  # the scores of images by their names -> numbers
+    pictures: Callable[[Path, Mapping[str, Mapping], Split, Callable[[str], tuple]], None]  # as `extremes`
     version: int = 1  # raised where the same data is judged otherwise, so that nothing kept before is mixed in
 
 
 def evaluate_task(
     task: Task,
-    encoder,
+    encoder: Encoder,
     data: str,
     resolution: int | None,
     limit: int | None,
@@ -61,7 +66,7 @@ def evaluate_task(
     features: str,
     epochs: int | None,
     train_limit: int | None,
-    predict: Callable | None = None,
+    predict: Callable[[Any, int], np.ndarray] | None = None,
 ) -> dict:
     """Evaluate `task`; arguments as its module's `evaluate`.
 
@@ -74,9 +79,9 @@ def evaluate_task(
         layer_of(features, encoder.num_layers)  # before anything is computed
     test = open_part(task, data, resolution, None if predict else HELD_OUT)
     samples = test.samples[: limited(len(test.samples), limit)]
-    told = {"task": task.name, "data": data, "part": test.part, "model": encoder.info.name, "resolution": resolution}
+    record = {"task": task.name, "data": data, "part": test.part, "model": encoder.info.name, "resolution": resolution}
     layout = {} if is_scenes(data) else {"layout": test.layout}
-    settings = told | {"model": identity(encoder)} | ({"version": task.version} if task.version > 1 else {})
+    settings = record | {"model": identity(encoder)} | ({"version": task.version} if task.version > 1 else {})
     with _folder(out) as folder:
         if predict is None:
             fitting = open_part(task, data, resolution, "train")
@@ -88,17 +93,14 @@ def evaluate_task(
             probing.collect(encoder, chosen, features, resolution, store, progress)
             recipe = task.recipe(fitting)
             epochs = probing.planned(store, names) if epochs is None else epochs
-            told |= {"features": features, "epochs": epochs, "train_images": len(names)}
+            record |= {"features": features, "epochs": epochs, "train_images": len(names)}
             file = folder / "probe.safetensors"
             probe = probing.train(store, names, recipe, epochs, encoder.device, file, progress)
-            guess = partial(_guesses, task, encoder, probe, recipe, features, resolution)
+            guess: Guess = partial(_guesses, task, encoder, probe, recipe, features, resolution)
         else:
-            told |= {"head": "dpt"}
+            record |= {"head": "dpt"}
             known = Partial(folder / PARTIAL, settings | {"head": "dpt"})
-
-            def guess(images: Sequence) -> Iterator[np.ndarray]:
-                return (predict(image, resolution) for image in images)
-
+            guess = partial(_predicted, predict, resolution)
         _measure(task, test, samples, guess, known, progress)
         scores = {sample.name: known[sample.name] for sample in samples}
         judged = {name: score for name, score in scores.items() if int(score["pixels"])}
@@ -113,14 +115,25 @@ def evaluate_task(
 
             task.pictures(out, judged, test, show)
     return {
-        **told, **layout, "images": len(judged), "left_out": len(samples) - len(judged),
+        **record, **layout, "images": len(judged), "left_out": len(samples) - len(judged),
         "fingerprint": fingerprint((sample.name for sample in test.samples), test.classes),
         **task.summary(judged, test),
     }  # fmt: skip
 
 
+def _predicted(predict: Callable[[Any, int], np.ndarray], resolution: int, images: Sequence) -> Iterator[np.ndarray]:
+    """What `predict` says of pictures."""
+    return (predict(image, resolution) for image in images)
+
+
 def _guesses(
-    task: Task, encoder, probe: probing.Probe, recipe: probing.Recipe, features: str, resolution: int, images: Sequence
+    task: Task,
+    encoder: Encoder,
+    probe: probing.Probe,
+    recipe: probing.Recipe,
+    features: str,
+    resolution: int,
+    images: Sequence,
 ) -> Iterator[np.ndarray]:
     """What the probe says of pictures, in their pixels."""
     encoded = probing.encode(encoder, images, features, resolution)
@@ -152,7 +165,7 @@ def open_part(task: Task, data: str, size: int, part: str | None = None) -> Spli
     return Split(SCENES, "train" if training else data.partition(":")[2], drawn, scenes.names())
 
 
-def _spread(samples: Sequence[Sample], count: int | None) -> Sequence[Sample]:
+def _spread(samples: Sequence[SampleLike], count: int | None) -> Sequence[SampleLike]:
     """`count` of the samples, evenly over all of them."""
     count = limited(len(samples), count)
     return [samples[k * len(samples) // count] for k in range(count)]
@@ -169,15 +182,15 @@ def _folder(out: Path | None) -> Iterator[Path]:
 
 
 def _measure(
-    task: Task, split: Split, samples: Sequence[Sample], guess: Callable, known: Partial, progress: bool
+    task: Task, split: Split, samples: Sequence[SampleLike], guess: Guess, known: Partial, progress: bool
 ) -> None:
     missing = [sample for sample in samples if sample.name not in known]
     with known, tqdm(total=len(missing), unit="image", disable=not progress, desc=task.name) as bar:
         for start in range(0, len(missing), BATCH_SIZE):
             batch = missing[start : start + BATCH_SIZE]
             pairs = [probing.read(sample) for sample in batch]
-            found = guess([image for image, _ in pairs])
-            for sample, (_, truth), guessed in zip(batch, pairs, found, strict=True):
+            guesses = guess([image for image, _ in pairs])
+            for sample, (_, truth), guessed in zip(batch, pairs, guesses, strict=True):
                 known.add(sample.name, **task.score(truth, guessed, split))
                 bar.update()
 
@@ -189,10 +202,10 @@ def rounded(intervals: Mapping[str, tuple[float, float]]) -> dict[str, list[floa
 
 def extremes(
     out: Path,
-    scores: Mapping[str, dict],
+    scores: Mapping[str, Mapping],
     split: Split,
     show: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]],
-    badness: Callable[[dict], float],
+    badness: Callable[[Mapping], float],
     paint: Callable[[np.ndarray, np.ndarray, np.ndarray], list[np.ndarray]],
 ) -> None:
     """Write worst_1.png, ..., best_1.png, ... into `out`.

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,12 +29,15 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from tipsv2.evaluation.layouts import Sample
+from tipsv2.evaluation.layouts import SampleLike
 from tipsv2.evaluation.segmentation.protocol import layer_of
 from tipsv2.evaluation.shared.partial import Partial
 from tipsv2.evaluation.shared.splits import BATCH_SIZE
 from tipsv2.images import open_image
 from tipsv2.network.view import View, look
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 FINER = 4  # steps of the grid of the loss, a patch
 EPOCHS, STEPS = 10, 2000  # at least so many of both
@@ -85,7 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def encode(encoder, images: Sequence, features: str, resolution: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def encode(
+    encoder: Encoder, images: Sequence, features: str, resolution: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Images -> for each its patches [h, w, D] and its CLS 1 [D], float32 on the CPU."""
     layer = layer_of(features, encoder.num_layers)
     found = look(encoder, images, View(resolution), layer)
@@ -100,7 +106,7 @@ def inputs(patches: torch.Tensor, cls: torch.Tensor | None) -> torch.Tensor:
     return torch.cat([patches, cls.float()[:, :, None, None].expand_as(patches)], dim=1)
 
 
-def read(sample: Sample) -> tuple:
+def read(sample: SampleLike) -> tuple:
     """A sample's picture (RGB, PIL) and truth [H, W, ...]; ValueError where their sizes differ."""
     image, truth = open_image(sample.image), sample.truth()
     if truth.shape[:2] != (image.height, image.width):
@@ -118,7 +124,12 @@ def nearest(truth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def collect(
-    encoder, samples: Sequence[Sample], features: str, resolution: int, store: Partial, progress: bool = True
+    encoder: Encoder,
+    samples: Sequence[SampleLike],
+    features: str,
+    resolution: int,
+    store: Partial,
+    progress: bool = True,
 ) -> None:
     """Put into `store` what it lacks: of each sample "patches" [h, w, D] and "cls" [D] in float16, "grid" (h, w), and
     "truth" [4h, 4w, ...].
@@ -170,9 +181,9 @@ def train(
     with tqdm(total=steps * epochs, initial=steps * done, unit="step", disable=not progress, desc="probe") as bar:
         for epoch in range(done, epochs):
             for number, batch in enumerate(_batches(names, grids, epoch)):
-                found = [store[name] for name in batch]
+                stored = [store[name] for name in batch]
                 patches, cls, truth = (
-                    torch.from_numpy(np.stack([one[kind] for one in found])).to(device)
+                    torch.from_numpy(np.stack([one[kind] for one in stored])).to(device)
                     for kind in ("patches", "cls", "truth")
                 )
                 for group in optimizer.param_groups:

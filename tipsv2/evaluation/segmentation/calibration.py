@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,11 +22,14 @@ from tqdm.auto import tqdm
 from tipsv2.analysis.heatmap import patch_maps
 from tipsv2.analysis.metrics import auroc
 from tipsv2.analysis.verdict import HERE, NOT_HERE, Calibration, measure, words_of
-from tipsv2.evaluation.layouts import Sample, Split, open_data
+from tipsv2.evaluation.layouts import SampleLike, Split, open_data
 from tipsv2.evaluation.segmentation.named_patches import INSIDE, asked_for, patch_shares
 from tipsv2.evaluation.shared.splits import network_side, scene_split
 from tipsv2.network.view import View
 from tipsv2.scenes.splits import is_scenes
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 RIGHT = {HERE: 0.95, NOT_HERE: 0.9}  # of the verdicts, where half of what is asked is there
 COVERED = 0.2  # part of the patches that show a class and lie below the floor
@@ -47,7 +51,7 @@ class Measured:
         return Measured(*(value[chosen] for value in vars(self).values()))
 
 
-def look(encoder, split: Split, samples: Sequence[Sample], resolution: int | None) -> Measured:
+def look(encoder: Encoder, split: Split, samples: Sequence[SampleLike], resolution: int | None) -> Measured:
     """Encode the pictures and measure every name of the data set in each."""
     text, framed = (encoder.encode_text(split.classes, templates, True) for templates in ("none", "tips9"))
     _, rows = words_of(encoder)
@@ -56,7 +60,7 @@ def look(encoder, split: Split, samples: Sequence[Sample], resolution: int | Non
         features = encoder.look(sample.image, View(resolution))
         labels = sample.truth()
         present = np.unique(labels[labels >= 0])
-        shares = patch_shares(labels, present, tuple(features.values.shape[:2]))
+        shares = patch_shares(labels, present, (features.values.shape[0], features.values.shape[1]))
         there, judged = np.zeros((2, len(split.classes)), bool)
         there[present[asked_for(shares)]] = True
         judged[:] = there
@@ -65,7 +69,8 @@ def look(encoder, split: Split, samples: Sequence[Sample], resolution: int | Non
         inside = patch_maps(features, framed[torch.from_numpy(present)]).numpy()[shares > INSIDE]
         kept.append((peaks.double().numpy(), leads.double().numpy(), there, judged, inside))
     *tables, covered = zip(*kept, strict=True)
-    return Measured(*map(np.stack, tables), covered)
+    peaks, leads, there, judged = map(np.stack, tables)
+    return Measured(peaks, leads, there, judged, covered)
 
 
 def fit(parts: Sequence[Measured], fitted_on: Sequence[str] = ()) -> Calibration:
@@ -85,8 +90,9 @@ def fit(parts: Sequence[Measured], fitted_on: Sequence[str] = ()) -> Calibration
     if low >= high:  # it does not know these pictures: all stays dark
         high = low + max(float(peaks.max() - low), 1e-3)
     covered = np.concatenate([cosines for part in parts for cosines in part.covered])
+    peak, lead, bias = (round(float(value), 5) for value in (*weights, fitted.intercept_[0]))
     calibration = Calibration(
-        *(round(float(value), 5) for value in (*weights, fitted.intercept_[0])),
+        peak, lead, bias,
         here=None, not_here=None, floor=round(float(np.quantile(covered, COVERED)), 4),
         low=round(float(low), 4), high=round(float(high), 4), fitted_on=tuple(fitted_on),
     )  # fmt: skip
@@ -128,7 +134,8 @@ def figures(halves: Sequence[tuple[Calibration, Measured]]) -> dict[str, float |
     presence_peak that of the peak alone; 0.5 is chance. share_there: of all names, what "here" has by chance; one less
     it what "not here" has.
     """
-    answers, there, areas = [], [], {"presence": [], "presence_peak": []}
+    answers, there = [], []
+    areas: dict[str, list[float]] = {"presence": [], "presence_peak": []}
     for calibration, part in halves:
         likelihoods = _likelihoods(calibration, part.peaks, part.leads)
         answers.append(np.vectorize(calibration.answer, otypes=[object])(likelihoods)[part.judged])
@@ -137,23 +144,23 @@ def figures(halves: Sequence[tuple[Calibration, Measured]]) -> dict[str, float |
             rows = zip(scores, part.there, part.judged, strict=True)
             areas[name] += [auroc(row[known], truth[known]) for row, truth, known in rows]
     answers, there = np.concatenate(answers), np.concatenate(there)
-    found: dict[str, float | int | None] = {"pictures": sum(len(part.there) for _, part in halves)}
-    found |= {"asked": int(there.size), "share_there": _rounded(there.mean())}
+    numbers: dict[str, float | int | None] = {"pictures": sum(len(part.there) for _, part in halves)}
+    numbers |= {"asked": int(there.size), "share_there": _rounded(there.mean())}
     for answer, right in ((HERE, there), (NOT_HERE, ~there)):
         said, name = answers == answer, answer.replace(" ", "_")
         hits, misses = (said & right).sum() / max(1, right.sum()), (said & ~right).sum() / max(1, (~right).sum())
-        found[f"{name}_precision"] = _rounded((said & right).sum() / said.sum()) if said.any() else None
-        found[f"{name}_precision_half"] = _rounded(hits / (hits + misses)) if said.any() else None
-        found[f"{name}_recall"] = _rounded(hits)
-    return found | {k: _rounded(np.nanmean(each)) if np.isfinite(each).any() else None for k, each in areas.items()}
+        numbers[f"{name}_precision"] = _rounded((said & right).sum() / said.sum()) if said.any() else None
+        numbers[f"{name}_precision_half"] = _rounded(hits / (hits + misses)) if said.any() else None
+        numbers[f"{name}_recall"] = _rounded(hits)
+    return numbers | {k: _rounded(np.nanmean(each)) if np.isfinite(each).any() else None for k, each in areas.items()}
 
 
-def _rounded(value) -> float:
+def _rounded(value: float | np.floating) -> float:
     return round(float(value), 3)
 
 
 def calibrate(
-    encoder, data: Sequence[str], resolution: int | None = None, limit: int = 20
+    encoder: Encoder, data: Sequence[str], resolution: int | None = None, limit: int = 20
 ) -> tuple[Calibration, dict[str, dict]]:
     """Fit an encoder's calibration -> (it, data set -> `figures`).
 
@@ -165,8 +172,12 @@ def calibrate(
         raise ValueError(f"limit={limit}: a calibration needs four pictures of each data set at least.")
     parts, names = [], []
     for name in data:
-        side = network_side(encoder, resolution) if is_scenes(name) else resolution
-        split = scene_split(name, side) if is_scenes(name) else open_data("segmentation", name)
+        side = resolution
+        if is_scenes(name):
+            side = network_side(encoder, resolution)
+            split = scene_split(name, side)
+        else:
+            split = open_data("segmentation", name)
         count = min(limit, len(split.samples))
         if count < 4:
             raise ValueError(f"'{name}' has {count} pictures: a calibration needs four at least.")
@@ -180,8 +191,8 @@ def judged(parts: Sequence[Measured], data: Sequence[str], names: Sequence[str])
     """`calibrate`, of what was measured."""
     even, odd = slice(0, None, 2), slice(1, None, 2)
     halves = [(fit([part.part(one) for part in parts]), other) for one, other in ((even, odd), (odd, even))]
-    told = {
+    by_data = {
         name: figures([(fitted, part.part(other)) for fitted, other in halves])
         for name, part in zip(data, parts, strict=True)
     }
-    return replace(fit(parts, names), figures=told), told
+    return replace(fit(parts, names), figures=by_data), by_data

@@ -61,10 +61,10 @@ def run(options: argparse.Namespace, models: Sequence[str], features: Sequence[s
             )
         )
         del encoder  # before the other one takes its memory
-    names = [each["name"] for each in identities]
+    names = [about["name"] for about in identities]
     if features[0] != features[1]:
         names = [f"{name} ({kind})" for name, kind in zip(names, features, strict=True)]
-    numbers = table(*measured, names)
+    numbers = table(measured[0], measured[1], names)
     numbers = {"data": options.data, "templates": options.templates or "tips9", "protocol": protocol} | numbers
     if out is not None:
         difference_bars(numbers["per_class"], numbers["models"]).savefig(out / "difference.png")
@@ -90,7 +90,7 @@ def table(a: Measured, b: Measured, names: Sequence[str]) -> dict:
         low, high = one.difference(other)
         scores = {"A": one.miou(), "B": other.miou(), "difference": other.miou() - one.miou(), "low": low, "high": high}
         rows[f"{kinds}, {key_a[1]}"] = {name: round(float(value), 4) for name, value in scores.items()}
-    classes = [class_table(each.main.sum(), each.split.classes) for each in (a, b)]
+    classes = [class_table(measured.main.sum(), measured.split.classes) for measured in (a, b)]
     each_class = {}
     for name in a.split.classes:
         first, second = (rows_of[name]["iou"] for rows_of in classes)
@@ -112,17 +112,17 @@ def figures(a: Measured, b: Measured) -> dict[str, dict[str, dict[str, float | N
     if a.split.layout != OWN:
         return {}
     first, second = a.scores(), b.scores()
-    found = {}
+    rows = {}
     for kind_a, kind_b in zip(a.kinds, b.kinds, strict=True):
         for name, one in first[kind_a].items():
             if name in ("miou_present", "miou_all"):  # which have rows with intervals
                 continue
             other, by_chance = second[kind_b].get(name), first["chance"].get(name)
-            known = one is not None and other is not None
-            found[f"{kind_a if kind_a == kind_b else f'{kind_a}, {kind_b}'} {name}"] = {
-                "A": one, "B": other, "difference": round(other - one, 4) if known else None, "chance": by_chance,
+            rows[f"{kind_a if kind_a == kind_b else f'{kind_a}, {kind_b}'} {name}"] = {
+                "A": one, "B": other,
+                "difference": None if one is None or other is None else round(other - one, 4), "chance": by_chance,
             }  # fmt: skip
-    return {"figures": found}
+    return {"figures": rows}
 
 
 def difference_bars(per_class: dict[str, dict[str, float]], names: dict[str, str]) -> Figure:

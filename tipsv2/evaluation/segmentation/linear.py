@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from tipsv2.evaluation.probing.dense import Task, evaluate_task
 from tipsv2.evaluation.segmentation.scores import Tables, pack
 from tipsv2.evaluation.shared.splits import labels_of
 
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     probing.add_arguments(parser)
@@ -33,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     *,
     resolution: int | None = None,
@@ -73,12 +77,12 @@ def score(truth: np.ndarray, found: np.ndarray, split: Split) -> dict[str, np.nd
     return {"pixels": table.sum(), "table": pack(table)}
 
 
-def tables(scores: Mapping[str, dict], split: Split) -> Tables:
+def tables(scores: Mapping[str, Mapping], split: Split) -> Tables:
     """The tables of images by their names."""
     return Tables(list(scores), [one["table"] for one in scores.values()], len(split.classes))
 
 
-def pictures(out: Path, scores: Mapping[str, dict], split: Split, show: Callable[[str], tuple]) -> None:
+def pictures(out: Path, scores: Mapping[str, Mapping], split: Split, show: Callable[[str], tuple]) -> None:
     """As zero-shot segmentation: class_iou.png, confusion.png, and the best and the worst images."""
     from tipsv2.evaluation.segmentation.pictures import write
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,16 +27,16 @@ HIT = 0.25  # the same for the patch where the name's cosine is highest
 FEWEST = 2  # patches
 
 
-def patch_shares(labels: np.ndarray, present: Sequence[int], grid: tuple[int, int]) -> np.ndarray:
+def patch_shares(labels: np.ndarray, present: Sequence[int] | np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Which part of each patch's pixels is of each class of `present`: float32 [P, h, w] in [0, 1].
 
     labels: int [H, W].   grid: (h, w); where it does not divide (H, W) patches share the pixels between them.
     """
-    found = np.zeros((len(present), *grid), np.float32)
+    shares = np.zeros((len(present), *grid), np.float32)
     for row, number in enumerate(present):  # one at a time: all together are too much for large pictures
         mask = torch.from_numpy((labels == number).astype(np.float32))
-        found[row] = F.adaptive_avg_pool2d(mask[None, None], grid)[0, 0].numpy()
-    return found
+        shares[row] = F.adaptive_avg_pool2d(mask[None, None], grid)[0, 0].numpy()
+    return shares
 
 
 def asked_for(shares: np.ndarray) -> np.ndarray:
@@ -73,7 +74,8 @@ def presence(peaks: np.ndarray, there: np.ndarray) -> tuple[float, float]:
         [auroc(scores, truth) for scores, truth in zip(table, mask, strict=True) if 0 < truth.sum() < len(truth)]
         for table, mask in ((peaks, there), (peaks.T, there.T))
     )
-    return tuple(float(np.mean(values)) if values else float("nan") for values in (rows, columns))
+    by_picture, by_name = (float(np.mean(values)) if values else float("nan") for values in (rows, columns))
+    return by_picture, by_name
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,19 @@ class NamedPatches:
     synonyms: Sequence[np.ndarray]
 
     @classmethod
-    def of(cls, kept: Sequence[dict[str, np.ndarray]], kind: str) -> NamedPatches:
+    def of(cls, kept: Sequence[Mapping[str, np.ndarray]], kind: str) -> NamedPatches:
         """From what `look_at` gave for each picture."""
-        return cls(*([each[f"{kind} {name}"] for each in kept] for name in ("named", "peaks", "synonyms")))
+        return cls(*([of_picture[f"{kind} {name}"] for of_picture in kept] for name in ("named", "peaks", "synonyms")))
 
     def figures(self, there: np.ndarray) -> dict[str, float | None]:
         """The figures, in [0, 1]; None for what nothing tells of. there: [I, C] bool."""
         hits, _, areas = _stacked(self.scores, 3).T
-        found = {"peak_inside": _mean(hits), "auroc": _mean(areas)}
+        numbers = {"peak_inside": _mean(hits), "auroc": _mean(areas)}
         synonyms = _stacked(self.synonyms, 2)
         if len(synonyms):
-            found |= {"auroc_synonyms": _mean(synonyms[:, 0]), "auroc_their_names": _mean(synonyms[:, 1])}
+            numbers |= {"auroc_synonyms": _mean(synonyms[:, 0]), "auroc_their_names": _mean(synonyms[:, 1])}
         by_picture, by_name = presence(np.stack(self.peaks), there)
-        return found | {"presence_per_picture": _rounded(by_picture), "presence_per_name": _rounded(by_name)}
+        return numbers | {"presence_per_picture": _rounded(by_picture), "presence_per_name": _rounded(by_name)}
 
     def chance(self) -> dict[str, float | None]:
         """The same figures of random cosines."""
@@ -116,7 +118,7 @@ def look_at(
     maps: Mapping[str, np.ndarray],
     labels: np.ndarray,
     synonyms: Sequence[int] = (),
-    synonym_maps: Mapping[str, np.ndarray] | None = None,
+    synonym_maps: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
     """What `NamedPatches` needs of one picture.
 
@@ -128,7 +130,7 @@ def look_at(
     asked = asked_for(shares)
     present, shares = present[asked], shares[asked]
     row_of = {number: row for row, number in enumerate(present.tolist())}
-    found = {}
+    arrays = {}
     for kind, cosines in maps.items():
         scores = patch_scores(cosines[present], shares)
         pairs = [
@@ -137,10 +139,10 @@ def look_at(
             if number in row_of
         ]
         pairs = np.array(pairs, np.float64).reshape(len(pairs), 2)
-        found[f"{kind} named"] = scores
-        found[f"{kind} peaks"] = cosines.reshape(len(cosines), -1).max(axis=1).astype(np.float32)
-        found[f"{kind} synonyms"] = pairs[np.isfinite(pairs).all(axis=1)]
-    return found
+        arrays[f"{kind} named"] = scores
+        arrays[f"{kind} peaks"] = cosines.reshape(len(cosines), -1).max(axis=1).astype(np.float32)
+        arrays[f"{kind} synonyms"] = pairs[np.isfinite(pairs).all(axis=1)]
+    return arrays
 
 
 def _stacked(rows: Sequence[np.ndarray], columns: int) -> np.ndarray:

@@ -71,7 +71,7 @@ def triple(image: np.ndarray, truth: np.ndarray, guess: np.ndarray, classes: Seq
 
 def iou_bars(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
     """A bar per class that is in the truth, the best on top; the line is the mIoU."""
-    iou, there = class_iou(confusion), confusion.any(axis=1)
+    iou, there = class_iou(confusion), confusion.sum(axis=1) > 0
     order = [k for k in np.argsort(iou, kind="stable") if there[k]]
     figure = Figure(figsize=(6, 1.2 + 0.16 * max(4, len(order))), layout="constrained", dpi=110)
     axes = figure.subplots()

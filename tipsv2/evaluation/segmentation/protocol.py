@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ import torch
 from tipsv2.analysis.segmentation import label
 from tipsv2.network import view as views
 from tipsv2.network.view import ImageFeatures, View
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 OUTPUT_OF = {"values": "values", "final": "patches"}  # of Encoder.encode_pixels
 
@@ -71,7 +75,7 @@ def layer_of(features: str, num_layers: int) -> int | None:
     return int(number)
 
 
-def look(encoder, images: Sequence, view: View, kinds: Sequence[str]) -> list[ImageFeatures]:
+def look(encoder: Encoder, images: Sequence, view: View, kinds: Sequence[str]) -> list[ImageFeatures]:
     """The features of pictures, where the encoder made them, with what these kinds of features need and no more.
 
     kinds: "values", "final" or both; or one layer, "layer:5", whose patches are then `patches`. Raises ValueError on
@@ -99,8 +103,8 @@ def guess(
     rows = np.arange(len(words.rows)) if among is None else np.flatnonzero(np.isin(words.owners, among))
     chosen = text[torch.from_numpy(rows)]
     labels = label(features, chosen, asked(kind), threshold=words.threshold, size=size).labels.cpu().numpy()
-    found = words.owners[rows][labels]
-    return found if words.threshold is None else np.where(labels < 0, words.background, found)
+    classes: np.ndarray = words.owners[rows][labels]
+    return classes if words.background is None else np.where(labels < 0, words.background, classes)
 
 
 def asked(kind: str) -> str:

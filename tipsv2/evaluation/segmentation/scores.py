@@ -10,11 +10,15 @@ Sizes: C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tipsv2.analysis.metrics import accuracy, class_iou, mean_iou
 from tipsv2.records import bootstrap
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def pack(confusion: np.ndarray) -> np.ndarray:
@@ -64,14 +68,14 @@ class Tables:
 
     def of_images(self) -> np.ndarray:
         """float64 [images]: mean IoU of the classes that are in each image; nan where nothing is judged."""
-        found = np.full(len(self.names), np.nan)
+        scores = np.full(len(self.names), np.nan)
         for number, (places, counts) in enumerate(self._packed):
             table = np.zeros(self.num_classes**2, np.int64)
             table[places] = counts
             there = self._square(table).any(axis=1)
             if there.any():
-                found[number] = class_iou(self._square(table))[there].mean()
-        return found
+                scores[number] = class_iou(self._square(table))[there].mean()
+        return scores
 
     def truth(self) -> np.ndarray:
         """int64 [images, C]: how many pixels of each image are of each class."""
@@ -83,14 +87,14 @@ class Tables:
     def numbers(self, classes: tuple[str, ...]) -> dict:
         """mIoU with its interval, pixel accuracy, and the classes one by one; None for what nothing tells of."""
         low, high = self.interval()
-        found = {"miou": self.miou(), "miou_low": low, "miou_high": high, "pixel_accuracy": self.pixel_accuracy()}
-        rounded = {name: None if np.isnan(value) else round(value, 4) for name, value in found.items()}
+        numbers = {"miou": self.miou(), "miou_low": low, "miou_high": high, "pixel_accuracy": self.pixel_accuracy()}
+        rounded = {name: None if np.isnan(value) else round(value, 4) for name, value in numbers.items()}
         return rounded | {"per_class": class_table(self.sum(), classes)}
 
     def _square(self, flat: np.ndarray) -> np.ndarray:
         return flat.reshape(self.num_classes, self.num_classes)
 
-    def _sparse(self):
+    def _sparse(self) -> csr_array:
         """Every image a row: scipy's sparse [images, C * C]."""
         from scipy.sparse import csr_array
 

@@ -33,6 +33,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice, product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ from tipsv2.analysis.heatmap import patch_maps
 from tipsv2.analysis.metrics import confusion_matrix
 from tipsv2.analysis.segmentation import background_rule
 from tipsv2.collections.parts import limited
-from tipsv2.evaluation.layouts import OWN, SCENES, Sample, Split, folder, open_data
+from tipsv2.evaluation.layouts import OWN, SCENES, SampleLike, Split, folder, open_data
 from tipsv2.evaluation.segmentation.named_patches import NamedPatches, look_at
 from tipsv2.evaluation.segmentation.protocol import Words, asked, guess, layer_of, look
 from tipsv2.evaluation.segmentation.scores import Tables, chance, chance_of_images, pack
@@ -54,6 +55,11 @@ from tipsv2.network.view import ImageFeatures, View, windowed
 from tipsv2.prompts import TEMPLATES
 from tipsv2.records import fingerprint, identity
 from tipsv2.scenes.splits import is_scenes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tipsv2.network.encoder import Encoder
 
 FEATURES = ("final", "values")  # of the scenes and of own labelled pictures
 CANDIDATES = ("present", "all")
@@ -81,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     templates: str = "tips9",
@@ -111,27 +117,29 @@ def evaluate(
     Raises ValueError for data that are not as they should be, a limit under 1, or a resolution not in whole patches.
     """
     started = time.perf_counter()
-    found = measure(encoder, data, resolution, templates, limit, out, progress, protocol, features, background)
-    split, view, main = found.split, found.view, found.main
-    numbers = {
+    measured = measure(encoder, data, resolution, templates, limit, out, progress, protocol, features, background)
+    split, view, main = measured.split, measured.view, measured.main
+    numbers: dict[str, Any] = {
         "task": "segmentation", "data": data, "model": encoder.info.name, "resolution": view.resolution,
         "templates": templates, "images": len(main.names), "classes": len(split.classes),
     }  # fmt: skip
     windows = {"protocol": protocol, "window": view.window, "stride": view.stride} if protocol == "slide" else {}
     if is_scenes(data):
-        numbers |= windows | found.scores()
+        numbers |= windows | measured.scores()
     else:
         numbers |= windows or {"protocol": protocol}
-        numbers |= {"layout": split.layout, "part": split.part, "features": found.kinds[-1]}
+        numbers |= {"layout": split.layout, "part": split.part, "features": measured.kinds[-1]}
         if split.layout == OWN:
-            numbers |= {"unlabelled": round(split.unlabelled, 4)} | found.scores()
-        numbers |= {"background": found.words.told} if split.background is not None else {}
+            numbers |= {
+                "unlabelled": None if split.unlabelled is None else round(split.unlabelled, 4)
+            } | measured.scores()
+        numbers |= {"background": measured.words.told} if split.background is not None else {}
     if out or not is_scenes(data):
-        numbers |= main.numbers(split.classes) | {"fingerprint": found.fingerprint}
+        numbers |= main.numbers(split.classes) | {"fingerprint": measured.fingerprint}
     if out:
         from tipsv2.evaluation.segmentation.pictures import write
 
-        write(out, main, split.classes, lambda index: found.show(encoder, index))
+        write(out, main, split.classes, lambda index: measured.show(encoder, index))
     return numbers | {"seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -153,23 +161,23 @@ class Measured:
         """Of the last features, among all classes."""
         return self.tables[self.kinds[-1], "all"]
 
-    def scores(self) -> dict[str, dict[str, float]]:
+    def scores(self) -> dict[str, dict[str, float | None]]:
         """Features -> mIoU by candidates, and chance; of own labelled pictures with what their patches say."""
-        found: dict[str, dict[str, float]] = {kind: {} for kind in (*self.kinds, "chance")}
+        scores: dict[str, dict[str, float | None]] = {kind: {} for kind in (*self.kinds, "chance")}
         for (kind, among), tables in self.tables.items():
-            found[kind][f"miou_{among}"] = round(tables.miou(), 4)
-            found["chance"][f"miou_{among}"] = round(chance(tables.truth(), among), 4)
+            scores[kind][f"miou_{among}"] = round(tables.miou(), 4)
+            scores["chance"][f"miou_{among}"] = round(chance(tables.truth(), among), 4)
         if self.split.layout == OWN:
             for kind in self.kinds:
                 tables = self.tables[kind, "present"]
-                found[kind]["miou_pictures"] = round(float(np.nanmean(tables.of_images())), 4)
-                found["chance"]["miou_pictures"] = round(chance_of_images(tables.truth()), 4)
+                scores[kind]["miou_pictures"] = round(float(np.nanmean(tables.of_images())), 4)
+                scores["chance"]["miou_pictures"] = round(chance_of_images(tables.truth()), 4)
                 if kind in self.named:
-                    found[kind] |= self.named[kind].figures(tables.truth() > 0)
-                    found["chance"] |= self.named[kind].chance()
-        return found
+                    scores[kind] |= self.named[kind].figures(tables.truth() > 0)
+                    scores["chance"] |= self.named[kind].chance()
+        return scores
 
-    def show(self, encoder, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def show(self, encoder: Encoder, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The picture uint8 [H, W, 3], the truth and the guess [H, W] of a sample."""
         image, truth = _read(self.split.samples[index])
         (features,) = look(encoder, [image], self.view, self.kinds)
@@ -177,7 +185,7 @@ class Measured:
 
 
 def measure(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     templates: str = "tips9",
@@ -202,8 +210,9 @@ def measure(
     candidates = CANDIDATES if drawn or own else ("all",)
     named = own and protocol == "whole"
     names = [sample.name for sample in split.samples]
+    digest = fingerprint(names, split.classes)
     settings = {
-        "data": split.origin, "fingerprint": fingerprint(names, split.classes),
+        "data": split.origin, "fingerprint": digest,
         "encoder": identity(encoder), "templates": templates, "background": background, "view": asdict(view),
         "features": kinds,
     } | ({"synonyms": split.synonyms} if named else {})  # fmt: skip
@@ -227,7 +236,7 @@ def measure(
         for key in product(kinds, candidates)
     }
     patches = {kind: NamedPatches.of(rows, kind) for kind in kinds} if named else {}
-    return Measured(split, settings["fingerprint"], view, kinds, words, text, tables, patches)
+    return Measured(split, digest, view, kinds, words, text, tables, patches)
 
 
 def _named(
@@ -246,29 +255,29 @@ def _named(
 
 
 def score_scenes(
-    encoder,
+    encoder: Encoder,
     chosen: Sequence[scenes.Scene],
     candidates: Sequence[str] = CANDIDATES,
     templates: str = "tips9",
     progress: bool = True,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """The scores of `evaluate` for scenes at hand, all of one size, a multiple of the patch size."""
     split = Split(SCENES, "", DrawnSamples(chosen), scenes.names())
     text = encoder.encode_text(list(split.classes), templates)  # [C, D]
     view, words = View(len(chosen[0].image), resample="bicubic"), Words.of(split.classes)
     samples = tqdm(split.samples, unit="image", disable=not progress, desc="images")
-    found = [
+    packed = [
         {key: pack(table) for key, table in tables.items()}
         for _, tables, _, _ in _tables(encoder, samples, view, FEATURES, text, words, candidates, len(split.classes))
     ]
     names = [sample.name for sample in split.samples]
-    tables = {key: Tables(names, [each[key] for each in found], len(split.classes)) for key in found[0]}
+    tables = {key: Tables(names, [of_picture[key] for of_picture in packed], len(split.classes)) for key in packed[0]}
     return Measured(split, "", view, FEATURES, words, text, tables, {}).scores()
 
 
 def _tables(
-    encoder,
-    samples: Iterable[Sample],
+    encoder: Encoder,
+    samples: Iterable[SampleLike],
     view: View,
     kinds: Sequence[str],
     text: torch.Tensor,
@@ -291,7 +300,7 @@ def _tables(
             yield sample.name, tables, features, truth
 
 
-def _read(sample: Sample):
+def _read(sample: SampleLike) -> tuple[Image.Image, np.ndarray]:
     """A sample's picture and label map. Raises ValueError where they do not fit together."""
     image, truth = open_image(sample.image), sample.truth()
     if truth.shape != (image.height, image.width):

@@ -12,6 +12,8 @@ each seen style.
 
 from __future__ import annotations
 
+import numpy as np
+
 from tipsv2 import scenes
 from tipsv2.evaluation.layouts import SCENES, Split, open_data
 from tipsv2.scenes.splits import is_scenes, split_of
@@ -25,15 +27,15 @@ NUMBERS = {"val": 0, "style": 0, "search": TRAIN + 1}  # of a split's pictures; 
 class Drawing:
     """A `layouts.Sample` that is drawn whenever it is asked for its image."""
 
-    def __init__(self, noun: int, style: str, number: int, label, size: int):
+    def __init__(self, noun: int, style: str, number: int, label: int | tuple[int, ...], size: int):
         self.name = f"{style}/{scenes.nouns()[noun].name}/{number}"
         self._what, self._label = (noun, style, size, number), label
 
     @property
-    def image(self):
+    def image(self) -> np.ndarray:
         return draw_example(*self._what).image
 
-    def truth(self):
+    def truth(self) -> int | tuple[int, ...]:
         return self._label
 
 

@@ -16,17 +16,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from tipsv2.evaluation.layouts import Sample, Split
+from tipsv2.evaluation.layouts import SampleLike, Split
 from tipsv2.evaluation.shared.partial import PARTIAL, Partial
 from tipsv2.evaluation.shared.splits import BATCH_SIZE, TEXT_CHUNK
 from tipsv2.images import ImageError, fit_size, open_image, to_tensor
 from tipsv2.records import fingerprint, identity
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 CLS_TOKENS = ("cls", "caption_cls")  # trained against web alt-texts, and against synthetic captions
 TRAINED_FOR = {"web": "cls", "short": "caption_cls", "detailed": "caption_cls"}  # role of captions -> its token
@@ -47,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def keep(out: Path | None, encoder, *splits: Split, **settings) -> Partial:
+def keep(out: Path | None, encoder: Encoder, *splits: Split, **settings: object) -> Partial:
     """What is known of the splits' embeddings, kept below out / "partial" and on the disk alone, or without `out` in
     memory.
 
@@ -61,8 +65,8 @@ def keep(out: Path | None, encoder, *splits: Split, **settings) -> Partial:
 
 
 def embed_images(
-    encoder,
-    samples: Sequence[Sample],
+    encoder: Encoder,
+    samples: Sequence[SampleLike],
     partial: Partial,
     resolution: int,
     shape: str = "aspect",
@@ -121,7 +125,7 @@ def embed_images(
     return {token: _gathered(samples, partial, token) for token in tokens}
 
 
-def _gathered(samples: Sequence[Sample], partial: Partial, token: str) -> torch.Tensor:
+def _gathered(samples: Sequence[SampleLike], partial: Partial, token: str) -> torch.Tensor:
     """Their embeddings [N, D], read one by one into the array: a million are gigabytes."""
     rows = np.empty((len(samples), len(partial[samples[0].name][token])), np.float32)
     for row, sample in zip(rows, samples, strict=True):
@@ -130,7 +134,7 @@ def _gathered(samples: Sequence[Sample], partial: Partial, token: str) -> torch.
 
 
 def embed_captions(
-    encoder, samples: Sequence[Sample], partial: Partial, progress: bool = True
+    encoder: Encoder, samples: Sequence[SampleLike], partial: Partial, progress: bool = True
 ) -> tuple[torch.Tensor, np.ndarray]:
     """All captions of the samples, whose `truth()` they are: rows [T, D] of length one, and the number of the sample
     that each belongs to, int64 [T].
@@ -149,5 +153,5 @@ def embed_captions(
     return torch.from_numpy(np.concatenate(rows)), np.repeat(np.arange(len(rows)), [len(own) for own in rows])
 
 
-def _texts_of(sample: Sample) -> str:
+def _texts_of(sample: SampleLike) -> str:
     return f"captions of {sample.name}"

@@ -11,11 +11,15 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tipsv2.images import open_image
+
+if TYPE_CHECKING:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 WORST = 6  # queries a picture
 BARS = 15  # classes at either end
@@ -92,7 +96,7 @@ def worst(ranks: np.ndarray, count: int = WORST) -> np.ndarray:
     return order[ranks[order] > 0]
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float) -> tuple[Figure, FigureCanvasAgg]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

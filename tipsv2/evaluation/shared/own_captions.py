@@ -95,7 +95,7 @@ def read_own(own: Own, limit: int | None = None) -> tuple[Split, dict[str, str]]
     Raises ValueError where there is none, or where a stream breaks off.
     """
     pairs, stop = own.pairs, None if own.pairs.indexed else limit
-    found: dict[object, OwnSample] = {}
+    kept: dict[object, OwnSample] = {}
     left_out: dict[str, str] = {}
     names, spool = set(), _Spool()
     for row, pair in enumerate(pairs):
@@ -106,20 +106,20 @@ def read_own(own: Own, limit: int | None = None) -> tuple[Split, dict[str, str]]
             )
             continue
         key = hashlib.sha256(pair.image).digest() if isinstance(pair.image, bytes) else pair.image
-        if key in found:
-            texts = dict.fromkeys((*found[key].captions, *pair.captions[role]))
-            found[key] = replace(found[key], captions=tuple(texts))
+        if key in kept:
+            texts = dict.fromkeys((*kept[key].captions, *pair.captions[role]))
+            kept[key] = replace(kept[key], captions=tuple(texts))
             continue
-        if stop is not None and len(found) >= max(stop, 1):  # a limit under 1 is for `limited` to say
+        if stop is not None and len(kept) >= max(stop, 1):  # a limit under 1 is for `limited` to say
             break
         name = pair.name if pair.name not in names else f"{pair.name}, row {row + 1}"
         names.add(name)
         texts = tuple(dict.fromkeys(pair.captions[role]))
-        found[key] = OwnSample(name, role, texts, _picture(pairs, row, pair, spool))
-    if not found:
+        kept[key] = OwnSample(name, role, texts, _picture(pairs, row, pair, spool))
+    if not kept:
         why = next(iter(left_out.values()), "it is empty.")
         raise ValueError(f"{own.data} has no image with a caption: {why}")
-    return Split("own", f"{own.role} of {address(own.data)}", list(found.values())), left_out
+    return Split("own", f"{own.role} of {address(own.data)}", list(kept.values())), left_out
 
 
 def _picture(pairs: Pairs, row: int, pair: Pair, spool: _Spool) -> Callable[[], Image.Image]:
@@ -135,7 +135,7 @@ def _picture(pairs: Pairs, row: int, pair: Pair, spool: _Spool) -> Callable[[], 
 class _Spool:
     """Bytes kept in an unnamed file, which goes when the last of its readers does."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._file, self._end = tempfile.TemporaryFile(), 0  # noqa: SIM115 (open as long as it has readers)
 
     def add(self, data: bytes) -> Callable[[], bytes]:

@@ -17,10 +17,14 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tipsv2.files import whole_file
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
 
 PARTIAL = "partial"  # its folder below an evaluation's --out
 CHUNK = 64  # samples a file, at most
@@ -33,7 +37,7 @@ class Partial:
     def __init__(self, folder: Path | None, settings: Mapping, chunk: int = CHUNK, keep: bool = True):
         """settings: JSON-able, everything the arrays depend on. Raises ValueError where the folder's are others."""
         self._folder, self._chunk, self._keep = folder, chunk, keep
-        self._done: dict[str, Mapping[str, np.ndarray]] = {}
+        self._done: dict[str, dict[str, np.ndarray] | _OnDisk] = {}
         self._waiting: dict[str, dict[str, np.ndarray]] = {}
         self._files = 0
         self._written = time.monotonic()
@@ -57,7 +61,7 @@ class Partial:
     def __enter__(self) -> Partial:
         return self
 
-    def __exit__(self, kind: type | None, *_) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None or not issubclass(kind, OSError):  # the disk that is full now is still full
             self.flush()
 
@@ -112,17 +116,19 @@ class Partial:
         opened = safe_open(file, "np")
         for key in opened.keys():  # noqa: SIM118 (not a dict)
             name, _, kind = key.rpartition("#")
-            if self._keep:
-                self._done.setdefault(name, {})[kind] = opened.get_tensor(key)
+            arrays = self._done.setdefault(name, {} if self._keep else _OnDisk(opened, name))
+            if isinstance(arrays, _OnDisk):
+                arrays.kinds.append(kind)
             else:
-                self._done.setdefault(name, _OnDisk(opened, name)).kinds.append(kind)
+                arrays[kind] = opened.get_tensor(key)
 
 
-class _OnDisk(Mapping):
+class _OnDisk(Mapping[str, np.ndarray]):
     """A sample's arrays in an open file, read when they are asked for."""
 
-    def __init__(self, opened, name: str):
-        self._opened, self._name, self.kinds = opened, name, []
+    def __init__(self, opened: safe_open, name: str):
+        self._opened, self._name = opened, name
+        self.kinds: list[str] = []
 
     def __getitem__(self, kind: str) -> np.ndarray:
         if kind not in self.kinds:

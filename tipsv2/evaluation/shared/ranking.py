@@ -63,8 +63,8 @@ def rank(
 
 def nearest(queries: torch.Tensor, candidates: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best candidates of each query, best first: their cosines float32 [Q, k] and numbers int64 [Q, k]."""
-    found = [scores.topk(min(k, scores.shape[1])) for _, scores in _slabs(queries, candidates)]
-    return tuple(torch.cat(part).numpy() for part in zip(*found, strict=True))
+    best = [scores.topk(min(k, scores.shape[1])) for _, scores in _slabs(queries, candidates)]
+    return torch.cat([values for values, _ in best]).numpy(), torch.cat([numbers for _, numbers in best]).numpy()
 
 
 def top(ranks: np.ndarray) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from tipsv2 import scenes
 from tipsv2.collections.parts import limited
 from tipsv2.evaluation.layouts import Split
 from tipsv2.scenes.splits import SCENES, split_of
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 BATCH_SIZE = 16
 TEXT_CHUNK = 32  # texts between two moves of the progress bar
@@ -49,7 +53,7 @@ class DrawnSample:
         return self.truth_of(_drawn(self.draw))
 
 
-class DrawnSamples(Sequence):
+class DrawnSamples(Sequence[DrawnSample]):
     """Scenes as samples; none is kept."""
 
     def __init__(self, chosen: Sequence[scenes.Scene]):
@@ -58,7 +62,13 @@ class DrawnSamples(Sequence):
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def __getitem__(self, index: int) -> DrawnSample:
+    @overload
+    def __getitem__(self, index: int) -> DrawnSample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[DrawnSample]: ...
+    def __getitem__(self, index: int | slice) -> DrawnSample | list[DrawnSample]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
         return DrawnSample(f"{index:04d}", partial(self._chosen.__getitem__, index))
@@ -69,13 +79,13 @@ def scene_split(data: str, size: int) -> Split:
     return Split(SCENES, data.partition(":")[2], DrawnSamples(split_of(data, size)), scenes.names())
 
 
-def open_split(data: str, size: int, limit: int | None = None) -> tuple[Sequence[scenes.Scene], int]:
+def open_split(data: str, size: int, limit: int | None = None) -> tuple[scenes.Split, int]:
     """The scenes of "scenes:val" or "scenes:style", `size` pixels a side, and how many of them to take."""
     split = split_of(data, size)
     return split, limited(len(split), limit)
 
 
-def network_side(encoder, resolution: int | None) -> int:
+def network_side(encoder: Encoder, resolution: int | None) -> int:
     """Side of the pictures in pixels: `resolution`, or the encoder's own; ValueError if it is not in whole patches."""
     side, patch = resolution or encoder.info.resolution, encoder.patch_size
     if side % patch:
@@ -91,7 +101,11 @@ def to_pixels(pictures: Sequence[np.ndarray]) -> torch.Tensor:
 
 
 def embed_texts(
-    encoder, texts: Sequence[str], templates: str | Sequence[str] = "none", progress: bool = True, keep: bool = False
+    encoder: Encoder,
+    texts: Sequence[str],
+    templates: str | Sequence[str] = "none",
+    progress: bool = True,
+    keep: bool = False,
 ) -> torch.Tensor:
     """`Encoder.encode_text` with a progress bar, for eighty prompts a class or thousands of captions: [N, D]."""
     rows = []

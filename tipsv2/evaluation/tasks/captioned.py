@@ -19,17 +19,21 @@ import sys
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tipsv2.analysis.metrics import chance_recall_at_k
 from tipsv2.collections.parts import limited
-from tipsv2.evaluation.layouts import Sample, open_data
+from tipsv2.evaluation.layouts import SampleLike, open_data
 from tipsv2.evaluation.shared.embeddings import CLS_TOKENS, TRAINED_FOR, embed_captions, embed_images, keep
 from tipsv2.evaluation.shared.failures import Query, worst, write_queries
 from tipsv2.evaluation.shared.own_captions import is_own, open_own, read_own
 from tipsv2.evaluation.shared.ranking import Ranking, interval, rank
 from tipsv2.records import fingerprint
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 RANKS = (1, 5, 10)
 SHOWN = 4  # finds in the picture
@@ -37,7 +41,7 @@ NAMED = 5  # images left out that are named
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str,
     resolution: int,
     cls: str | None = None,
@@ -101,7 +105,7 @@ def evaluate(
     }  # fmt: skip
 
 
-def _with_captions(samples: Sequence[Sample]) -> Iterator[str]:
+def _with_captions(samples: Sequence[SampleLike]) -> Iterator[str]:
     """Each image's name and its captions."""
     for sample in samples:
         yield from (sample.name, *sample.truth())
@@ -115,11 +119,11 @@ def _answers(texts: Sequence[Hashable], owner: np.ndarray) -> dict[str, list[np.
     own: list[list[np.ndarray]] = [[] for _ in range(owner.max() + 1)]
     for number, text in enumerate(texts):
         equal.setdefault(text, []).append(number)
-    numbers = {text: np.array(found) for text, found in equal.items()}
+    numbers = {text: np.array(places) for text, places in equal.items()}
     for text, image in zip(texts, owner, strict=True):
         own[image].append(numbers[text])
     return {
-        "i2t": [np.unique(np.concatenate(found)) for found in own],
+        "i2t": [np.unique(np.concatenate(places)) for places in own],
         "t2i": [np.unique(owner[numbers[text]]) for text in texts],
     }
 
@@ -139,16 +143,18 @@ def _of_collection(samples: Sequence, having: Sequence[np.ndarray], left_out: di
 
 def _chance(right: Sequence[np.ndarray], candidates: int, way: str) -> dict[str, float]:
     """Recalls of a random order, each query with so many right ones among the candidates."""
-    counts, many = np.unique([len(found) for found in right], return_counts=True)
-    found = {}
+    counts, many = np.unique([len(numbers) for numbers in right], return_counts=True)
+    numbers = {}
     for k in RANKS:
         # A query's chance depends on how many of its candidates are right, so one row a count is enough.
         rows = [chance_recall_at_k(np.arange(candidates)[None] < count, k) for count in counts]
-        found[f"{way}_r{k}"] = round(float(np.average(rows, weights=many)), 4)
-    return found
+        numbers[f"{way}_r{k}"] = round(float(np.average(rows, weights=many)), 4)
+    return numbers
 
 
-def _worst(samples, said: Sequence[str], owner: np.ndarray, both: dict[str, Ranking]) -> list[Query]:
+def _worst(
+    samples: Sequence[SampleLike], said: Sequence[str], owner: np.ndarray, both: dict[str, Ranking]
+) -> list[Query]:
     """The images whose captions stand deepest with what stood before, then the captions whose image does."""
     rows = []
     for k in worst(both["i2t"].first, 3):

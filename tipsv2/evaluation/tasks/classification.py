@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from tipsv2.evaluation.shared.splits import embed_texts, network_side
 from tipsv2.prompts import TEMPLATES
 from tipsv2.records import fingerprint
 
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
+
 SHOWN = 3  # guesses in the picture
 
 
@@ -42,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     templates: str = "tips9",
@@ -92,7 +96,7 @@ def evaluate(
     return {
         "task": "classification", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "templates": templates, "images": len(samples), "classes": len(classes),
-        **{token: top(found) for token, found in ranks.items()},
+        **{token: top(token_ranks) for token, token_ranks in ranks.items()},
         "chance": by_chance(len(classes)),
         "interval": {"top1": low_high} if low_high else {},
         "fingerprint": fingerprint((sample.name for sample in samples), split.classes),

@@ -19,6 +19,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,11 @@ from tipsv2.evaluation.probing import probes as probing
 from tipsv2.evaluation.probing.dense import Task, evaluate_task, extremes, rounded
 from tipsv2.records import bootstrap
 
+if TYPE_CHECKING:
+    from tipsv2.analysis.depth import Dpt
+    from tipsv2.network.encoder import Encoder
+
+_Depths = TypeVar("_Depths", np.ndarray, torch.Tensor)
 BINS, MIN_DEPTH, MAX_DEPTH = 256, 0.001, 10.0  # metres
 ADDED = 0.1  # to each rectified output, so that the sum is never 0 (decode_head.py)
 METRICS = ("rmse", "abs_rel", "delta1")
@@ -43,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     *,
     resolution: int | None = None,
@@ -75,21 +81,21 @@ def evaluate(
     )  # fmt: skip
 
 
-def predictor(encoder, head: str, kind: str, *probe) -> Callable | None:
+def predictor(encoder: Encoder | Dpt, head: str, kind: str, *probe: object) -> Callable[[Any, int], np.ndarray] | None:
     """(image, resolution) -> what the DPT head `kind` of `encoder` says, in the picture's pixels; None for a probe.
 
     probe: what was said about one, None where nothing was. Raises ValueError where the head does not fit the model.
     """
     if head not in HEADS:
         raise ValueError(f"head='{head}' is unknown: take {' or '.join(HEADS)}.")
-    if head == "dpt" and any(each is not None for each in probe):
+    if head == "dpt" and any(setting is not None for setting in probe):
         raise ValueError("--features, --epochs and --train-limit are of the probe: leave them out with --head dpt.")
     from tipsv2.analysis.depth import Dpt
 
     if isinstance(encoder, Dpt) != (head == "dpt"):
         fitting = "a model with DPT heads, such as tipsv2-b14-dpt" if head == "dpt" else "an encoder, not its DPT model"
         raise ValueError(f"head='{head}' needs {fitting}: {encoder.info.name} does not fit.")
-    if head == "linear":
+    if not isinstance(encoder, Dpt):
         return None
     if kind not in encoder.heads:
         raise ValueError(f"{encoder.info.name} has no head for {kind}, only for {' and '.join(encoder.heads)}.")
@@ -100,11 +106,11 @@ def expected_depth(outputs: torch.Tensor) -> torch.Tensor:
     """Outputs [B, 256, h, w] -> the mean of the bins [B, h, w], metres."""
     bins = torch.linspace(MIN_DEPTH, MAX_DEPTH, BINS, device=outputs.device)
     sums = torch.stack([bins, torch.ones_like(bins)])  # of depth, and of the weights, in one product: half the time
-    found = sums @ torch.relu(outputs).flatten(2) + ADDED * sums.sum(dim=1, keepdim=True)  # [B, 2, h * w]
-    return (found[:, 0] / found[:, 1]).unflatten(1, outputs.shape[2:])
+    sums_of_bins = sums @ torch.relu(outputs).flatten(2) + ADDED * sums.sum(dim=1, keepdim=True)  # [B, 2, h * w]
+    return (sums_of_bins[:, 0] / sums_of_bins[:, 1]).unflatten(1, outputs.shape[2:])
 
 
-def judged(truth):
+def judged(truth: _Depths) -> _Depths:
     """Where a depth, an array or a tensor, is known and within the bins."""
     return (truth > MIN_DEPTH) & (truth < MAX_DEPTH)
 
@@ -136,14 +142,18 @@ def score(truth: np.ndarray, found: np.ndarray, split: Split | None = None) -> d
     }
 
 
-def summary(scores: Mapping[str, dict], split: Split | None = None) -> dict:
+def summary(scores: Mapping[str, Mapping], split: Split | None = None) -> dict:
     """The means over images, with 95 % intervals where there are two images or more."""
     numbers, intervals = {}, {}
     for name in METRICS:
         values = np.array([float(one[name]) for one in scores.values()])
         numbers[name] = round(float(values.mean()), 4)
-        intervals[name] = bootstrap(len(values), lambda weights, values=values: float(weights @ values / len(values)))
+        intervals[name] = bootstrap(len(values), partial(_weighted_mean, values))
     return {**numbers, "interval": rounded(intervals)}
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
+    return float(weights @ values / len(values))
 
 
 def paint(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> list[np.ndarray]:

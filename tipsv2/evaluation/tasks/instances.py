@@ -18,14 +18,14 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from tipsv2 import scenes
 from tipsv2.collections.parts import limited
-from tipsv2.evaluation.layouts import SCENES, Sample, Split, open_data
+from tipsv2.evaluation.layouts import SCENES, SampleLike, Split, open_data
 from tipsv2.evaluation.shared import embeddings
 from tipsv2.evaluation.shared.drawings import Drawing, number_of
 from tipsv2.evaluation.shared.embeddings import embed_images, keep
@@ -34,6 +34,9 @@ from tipsv2.evaluation.shared.ranking import Ranking, rank
 from tipsv2.evaluation.shared.splits import network_side
 from tipsv2.records import bootstrap, fingerprint
 from tipsv2.scenes.splits import is_scenes, split_of
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 SHOWN = 4  # finds in the picture
 
@@ -47,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     domains: Sequence[str] = (),
@@ -87,25 +90,25 @@ def evaluate(
         given = (partial, resolution, shape, progress)
         memory = embed_images(encoder, [c.sample for c in candidates], *given, desc="index", tokens=(cls,))[cls]
         rows = embed_images(encoder, [q.sample for q in asked], *given, desc="queries", tokens=(cls,))[cls]
-    found, each, shown = {}, {}, []
+    rankings, each, shown = {}, {}, []
     for domain, own in zip(chosen, rows.split([len(items) for items in by_domain.values()]), strict=True):
         among = [k for k, item in enumerate(candidates) if item.domain == domain or not separate]
         offered, items = [candidates[k] for k in among], by_domain[domain]
-        found[domain], chance = _rank(own, memory[torch.tensor(among)], items, offered)
+        rankings[domain], chance = _rank(own, memory[torch.tensor(among)], items, offered)
         each[domain] = {
             "queries": len(items), "candidates": sum(item.domain == domain for item in offered),
-            "r1": float((found[domain].first < 1).mean()), "map": float(found[domain].precision.mean()),
+            "r1": float((rankings[domain].first < 1).mean()), "map": float(rankings[domain].precision.mean()),
             "chance": chance,
         }  # fmt: skip
-        for k in worst(found[domain].first):
-            finds = [offered[n] for n in found[domain].nearest[k][:SHOWN]]
+        for k in worst(rankings[domain].first):
+            finds = [offered[n] for n in rankings[domain].nearest[k][:SHOWN]]
             row = Query(items[k].sample.image, items[k].text, [(find.sample.image, find.text) for find in finds])
-            shown.append((found[domain].first[k], row))
+            shown.append((rankings[domain].first[k], row))
     if out is not None:
         depths = np.array([depth for depth, _ in shown])
         write_queries(out / "worst_queries.png", [shown[k][1] for k in worst(depths)])
     means = {key: float(np.mean([row[key] for row in each.values()])) for key in ("r1", "map", "chance")}
-    low_high = _interval([ranking.first < 1 for ranking in found.values()])
+    low_high = _interval([ranking.first < 1 for ranking in rankings.values()])
     return {
         "task": "instances", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "features": cls, "index": "separate" if separate else "merged", "queries": len(asked),
@@ -128,14 +131,14 @@ def open_instances(data: str, resolution: int) -> tuple[Split, Split]:
         places = [(k, noun, style) for k, noun in enumerate(split.nouns) for style in styles]
         return [Drawing(noun, style, number_of(data), (k,), resolution) for k, noun, style in places]
 
-    parts = (("queries", split.styles), ("index", scenes.SEEN_STYLES))
-    return tuple(Split(SCENES, part, shown(styles), classes) for part, styles in parts)
+    queries = Split(SCENES, "queries", shown(split.styles), classes)
+    return queries, Split(SCENES, "index", shown(scenes.SEEN_STYLES), classes)
 
 
 class Item(NamedTuple):
     """A sample with what it shows by name, for the numbers of two parts need not agree."""
 
-    sample: Sample
+    sample: SampleLike
     names: tuple[str, ...]
 
     @property
@@ -163,7 +166,7 @@ def _rank(
     own = np.array([where.get(item.sample.name, -1) for item in queries])
     answers = [np.unique([n for name in item.names for n in places.get(name, ())]).astype(int) for item in queries]
     others = len(candidates) - (own >= 0)
-    right = np.array([(found != itself).sum() for found, itself in zip(answers, own, strict=True)])
+    right = np.array([(answer != itself).sum() for answer, itself in zip(answers, own, strict=True)])
     return rank(rows, memory, answers, own, precision=True), float((right / np.maximum(others, 1)).mean())
 
 

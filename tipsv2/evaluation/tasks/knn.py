@@ -16,12 +16,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tipsv2.analysis.metrics import answer_ranks
 from tipsv2.collections.parts import limited
-from tipsv2.evaluation.layouts import Sample, Split
+from tipsv2.evaluation.layouts import SampleLike, Split
 from tipsv2.evaluation.shared import embeddings
 from tipsv2.evaluation.shared.drawings import open_labelled
 from tipsv2.evaluation.shared.embeddings import embed_images, keep
@@ -29,6 +30,9 @@ from tipsv2.evaluation.shared.failures import Query, worst, write_classes, write
 from tipsv2.evaluation.shared.ranking import by_chance, interval, nearest, top
 from tipsv2.evaluation.shared.splits import network_side
 from tipsv2.records import fingerprint
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 SHOWN = 4  # neighbours in the picture
 
@@ -47,7 +51,7 @@ def add_shots(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     k: int = 20,
@@ -84,17 +88,17 @@ def evaluate(
         rows = embed_images(encoder, samples, *given, tokens=(cls,))[cls]
     labels = np.array([sample.truth() for sample in known])
     right = np.array([sample.truth() for sample in samples])
-    cosines, found = nearest(rows, memory, k)
-    ranks = answer_ranks(votes(cosines, labels[found], len(test.classes), temperature), right)
+    cosines, neighbours = nearest(rows, memory, k)
+    ranks = answer_ranks(votes(cosines, labels[neighbours], len(test.classes), temperature), right)
     low_high = interval(ranks < 1)
     if out is not None:
         write_classes(out, test.classes, right, ranks < 1)
-        rows = []
+        queries = []
         for q in worst(ranks):
-            near = zip(found[q][:SHOWN], cosines[q], strict=False)
+            near = zip(neighbours[q][:SHOWN], cosines[q], strict=False)
             alike = [(known[n].image, f"{test.classes[labels[n]]}, {cosine:.3f}") for n, cosine in near]
-            rows.append(Query(samples[q].image, test.classes[right[q]], alike))
-        write_queries(out / "worst_queries.png", rows)
+            queries.append(Query(samples[q].image, test.classes[right[q]], alike))
+        write_queries(out / "worst_queries.png", queries)
     return {
         "task": "knn", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "features": cls, "k": k, "temperature": temperature, "images": len(samples), "training": len(known),
@@ -130,13 +134,14 @@ def open_both(task: str, data: str, resolution: int) -> tuple[Split, Split]:
     return train, test
 
 
-def few(samples: Sequence[Sample], shots: int | None) -> list[Sample]:
+def few(samples: Sequence[SampleLike], shots: int | None) -> list[SampleLike]:
     """The first `shots` samples of each class, or all. Raises ValueError for fewer than one."""
     if shots is None:
         return list(samples)
     if shots < 1:
         raise ValueError(f"shots={shots}: at least one training image of each class is needed.")
-    seen, chosen = Counter(), []
+    seen: Counter[int] = Counter()
+    chosen = []
     for sample in samples:
         seen[sample.truth()] += 1
         if seen[sample.truth()] <= shots:

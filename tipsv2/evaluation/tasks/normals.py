@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -35,12 +36,15 @@ from tipsv2.evaluation.tasks.depth import add_arguments as add_arguments
 from tipsv2.evaluation.tasks.depth import predictor
 from tipsv2.records import bootstrap
 
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
+
 UNDER = (11.25, 22.5, 30.0)  # degrees
 STEPS = 10  # of the histogram that the median is read from, a degree
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     *,
     resolution: int | None = None,
@@ -103,7 +107,7 @@ def score(truth: np.ndarray, found: np.ndarray, split: Split | None = None) -> d
     }
 
 
-def summary(scores: Mapping[str, dict], split: Split | None = None) -> dict:
+def summary(scores: Mapping[str, Mapping], split: Split | None = None) -> dict:
     """The numbers of `evaluate`; the median is right to a tenth of a degree."""
     pixels, sums, squares = (
         np.array([float(one[name]) for one in scores.values()]) for name in ("pixels", "sum", "squares")

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -30,6 +31,9 @@ from tipsv2.evaluation.shared.ranking import by_chance, interval, top
 from tipsv2.evaluation.shared.splits import network_side
 from tipsv2.evaluation.tasks.knn import add_shots, few, open_both
 from tipsv2.records import fingerprint
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 HELD_OUT = 0.1  # of each class's training images
@@ -47,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     strengths: Sequence[float] = STRENGTHS,
@@ -101,12 +105,12 @@ def evaluate(
     if out is not None:
         write_classes(out, test.classes, right, ranks < 1)
         first = {label: sample for label, sample in zip(labels[::-1].tolist(), known[::-1], strict=True)}
-        rows = []
+        queries = []
         for q in worst(ranks):
             guesses = np.argsort(-scores[q], kind="stable")[:SHOWN].tolist()
             named = [(first[c].image if c in first else None, test.classes[c]) for c in guesses]
-            rows.append(Query(samples[q].image, f"{test.classes[right[q]]}, rank {ranks[q] + 1}", named))
-        write_queries(out / "worst_queries.png", rows)
+            queries.append(Query(samples[q].image, f"{test.classes[right[q]]}, rank {ranks[q] + 1}", named))
+        write_queries(out / "worst_queries.png", queries)
     return {
         "task": "probe", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "features": cls, "images": len(samples), "training": len(known), "classes": len(test.classes),
@@ -131,9 +135,9 @@ def fit(rows: np.ndarray, labels: np.ndarray, others: np.ndarray, classes: int, 
         warnings.simplefilter("ignore", ConvergenceWarning)  # 1000 steps are the protocol's too
         warnings.filterwarnings("ignore", "The number of unique classes")  # a few images of each are a fair question
         model = LogisticRegression(C=strength, max_iter=ITERATIONS).fit(rows, labels)
-    found = model.decision_function(others)
+    scores = model.decision_function(others)
     logits = np.full((len(others), classes), -np.inf)
-    logits[:, model.classes_] = found if found.ndim == 2 else np.stack([-found, found], axis=1)
+    logits[:, model.classes_] = scores if scores.ndim == 2 else np.stack([-scores, scores], axis=1)
     return logits
 
 

@@ -32,6 +32,7 @@ import argparse
 import time
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -50,6 +51,9 @@ from tipsv2.evaluation.tasks import captioned
 from tipsv2.records import fingerprint
 from tipsv2.scenes.scene import MENTIONED
 from tipsv2.scenes.splits import is_scenes
+
+if TYPE_CHECKING:
+    from tipsv2.network.encoder import Encoder
 
 NAMES = "caption_cls"
 RANKS = (1, 5, 10)
@@ -74,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(
-    encoder,
+    encoder: Encoder,
     data: str = "scenes:val",
     resolution: int | None = None,
     languages: Sequence[str] = (),
@@ -137,7 +141,9 @@ def evaluate(
         scores.setdefault(group, {})[name] = recalls(ranks)
         chance[name if group == "captions" else "names"] = by_chance(right)  # the same lists in every language
         if name == SHOWN:
-            intervals = {f"{way}_r1": low_high for way, found in ranks.items() if (low_high := interval(found < 1))}
+            intervals = {
+                f"{way}_r1": low_high for way, way_ranks in ranks.items() if (low_high := interval(way_ranks < 1))
+            }
             if out is not None:
                 best = (texts @ images[token].T).topk(min(NEAREST, count)).indices.tolist()
                 finds = {k: [(samples[n].image, written[n]) for n in best[k]] for k in worst(ranks["t2i"])}
@@ -161,15 +167,19 @@ class SceneSample:
 
     @property
     def image(self) -> np.ndarray:
-        scene = self._split[self._index]
-        self._said = scene.captions, things(scene)
-        return scene.image
+        return self._draw().image
 
     def truth(self) -> tuple[dict[str, str], tuple[int, ...]]:
         """Its captions by role, and the nouns they would name."""
         if self._said is None:
-            _ = self.image
+            scene = self._draw()
+            return scene.captions, things(scene)
         return self._said
+
+    def _draw(self) -> scenes.Scene:
+        scene = self._split[self._index]
+        self._said = scene.captions, things(scene)
+        return scene
 
 
 def all_languages() -> tuple[str, ...]:
@@ -205,7 +215,7 @@ def rank_both_ways(images: torch.Tensor, texts: torch.Tensor, right: np.ndarray)
 
 def recalls(ranks: dict[str, np.ndarray]) -> dict[str, float]:
     """The recalls of ranks by direction: "i2t_r1", ..."""
-    return {f"{way}_r{k}": round(float((found < k).mean()), 4) for way, found in ranks.items() for k in RANKS}
+    return {f"{way}_r{k}": round(float((way_ranks < k).mean()), 4) for way, way_ranks in ranks.items() for k in RANKS}
 
 
 def by_chance(right: np.ndarray) -> dict[str, float]:

@@ -34,14 +34,17 @@ class KeptBatches(Dataset):
     def __init__(self, recipe: Recipe, rank: int = 0, world: int = 1, words: Words | None = None):
         self.recipe, self.rank, self.world = recipe, rank, world
         self.sets = open_sets(recipe.data.source)
-        self.words = words or compose([each.kept for each in self.sets], recipe.kept, recipe.whole_names.captions > 0)
-        self.rows = [each.kept.rows for each in self.sets]
-        self.known = [bool((each.kept.arrays["known"] >= 0).any()) for each in self.sets]
+        self.words = words or compose(
+            [kept_set.kept for kept_set in self.sets], recipe.kept, recipe.whole_names.captions > 0
+        )
+        self.rows = [kept_set.kept.rows for kept_set in self.sets]
+        self.known = [bool((kept_set.kept.arrays["known"] >= 0).any()) for kept_set in self.sets]
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
-        for each in self.sets:
-            if each.crops % world:
+        for kept_set in self.sets:
+            if kept_set.crops % world:
                 raise ValueError(
-                    f"{each.crops} crops of {each.kept.folder} cannot be shared by {world} processes; use a multiple."
+                    f"{kept_set.crops} crops of {kept_set.kept.folder} cannot be shared by {world} processes; use a "
+                    "multiple."
                 )
 
     def __len__(self) -> int:
@@ -49,15 +52,15 @@ class KeptBatches(Dataset):
 
     def images_before(self, step: int) -> int:
         """How many crops the steps before `step` consumed."""
-        return step * sum(each.crops for each in self.sets)
+        return step * sum(kept_set.crops for kept_set in self.sets)
 
     def extent(self) -> str:
         """What the data are and how often they are gone through."""
-        told = [
-            f"{each.kept.name} {rows:,} crops, {self.recipe.steps * each.crops / rows:.1f} epochs"
-            for each, rows in zip(self.sets, self.rows, strict=True)
+        parts = [
+            f"{kept_set.kept.name} {rows:,} crops, {self.recipe.steps * kept_set.crops / rows:.1f} epochs"
+            for kept_set, rows in zip(self.sets, self.rows, strict=True)
         ]
-        return f"data: {'; '.join(told)}"
+        return f"data: {'; '.join(parts)}"
 
     def too_many(self, unreadable: int, tried: int) -> bool:
         """Never: what is kept is read already."""
@@ -76,9 +79,9 @@ class KeptBatches(Dataset):
             before = json.loads(record.read_text())["rows"]
         except (ValueError, KeyError) as error:
             raise ValueError(f"{record} is damaged: start a new run, or write the crops of each set there.") from error
-        for each, then, now in zip(self.sets, before, self.rows, strict=True):
+        for kept_set, then, now in zip(self.sets, before, self.rows, strict=True):
             if then > now:
-                raise ValueError(f"'{each.kept.folder}' held {then} crops when the run began and has {now} now.")
+                raise ValueError(f"'{kept_set.kept.folder}' held {then} crops when the run began and has {now} now.")
         self.rows = before
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:

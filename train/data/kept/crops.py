@@ -31,8 +31,8 @@ def whole(size: tuple[int, int]) -> Window:
 
 def cut(picture: Image.Image, window: Window, size: int) -> Image.Image:
     """The window as a picture of `size` x `size`."""
-    found = picture.resize((size, size), Image.Resampling.BICUBIC, box=window.box)
-    return found.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if window.mirrored else found
+    crop = picture.resize((size, size), Image.Resampling.BICUBIC, box=window.box)
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if window.mirrored else crop
 
 
 def coloured(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -47,8 +47,8 @@ def coloured(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 def cut_labels(labels: np.ndarray, window: Window, size: int) -> Tensor:
     """A label map [H, W] in the window, by the nearest pixels: int64 [size, size]."""
     image = Image.fromarray(labels.astype(np.int32))
-    found = np.array(image.resize((size, size), Image.Resampling.NEAREST, box=window.box))
-    return torch.from_numpy(found[:, ::-1].copy() if window.mirrored else found).long()
+    numbers = np.array(image.resize((size, size), Image.Resampling.NEAREST, box=window.box))
+    return torch.from_numpy(numbers[:, ::-1].copy() if window.mirrored else numbers).long()
 
 
 def patch_shares(labels: Tensor) -> tuple[Tensor, Tensor]:

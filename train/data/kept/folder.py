@@ -80,10 +80,10 @@ class Kept:
         place = self.folder / CAPTIONS
         try:
             lines = place.read_text("utf-8").splitlines() if place.exists() else []
-            found = [json.loads(line) for line in lines[: self.rows]]
+            rows = [json.loads(line) for line in lines[: self.rows]]
         except ValueError as error:
             raise ValueError(f"'{place}' is damaged: {_again(self.folder)}") from error
-        return found if found else [{}] * self.rows
+        return rows if rows else [{}] * self.rows
 
 
 def open_kept(folder: Path) -> Kept:
@@ -110,8 +110,10 @@ def begin(folder: Path, meta: dict, names: Sequence[str], shapes: dict[str, tupl
         before, rows, _ = _noted(folder)
         changed = [key for key in {**meta, **before} if meta.get(key) != before.get(key)]
         if changed:
-            told = "; ".join(f"{key} was {before.get(key)!r}, now {meta.get(key)!r}" for key in changed[:3])
-            raise ValueError(f"'{folder}' was kept otherwise ({told}): give what was given then, or another --out.")
+            differences = "; ".join(f"{key} was {before.get(key)!r}, now {meta.get(key)!r}" for key in changed[:3])
+            raise ValueError(
+                f"'{folder}' was kept otherwise ({differences}): give what was given then, or another --out."
+            )
         return rows
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"'{folder}' is not empty and holds nothing kept; choose another --out.")

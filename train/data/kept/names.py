@@ -67,19 +67,19 @@ class Table:
 
     @cached_property
     def _only_meaning(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        meanings: dict[str, str] = {}
         for key, noun in (self.nouns or {}).items():
             for word in noun.words:
-                found[word.casefold()] = "" if word.casefold() in found else key
-        return found
+                meanings[word.casefold()] = "" if word.casefold() in meanings else key
+        return meanings
 
     @cached_property
     def _narrower(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        narrower: dict[str, list[str]] = {}
         for key, noun in self.nouns.items():
             for above in noun.hypernyms:
-                found.setdefault(above, []).append(key)
-        return found
+                narrower.setdefault(above, []).append(key)
+        return narrower
 
 
 def read_table(place: Path) -> Table:

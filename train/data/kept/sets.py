@@ -29,7 +29,7 @@ class KeptSet:
 
 def open_sets(source: str) -> list[KeptSet]:
     """Raises ValueError for another form, a folder that cannot be used, or sets whose frozen parts differ."""
-    found = []
+    sets = []
     for text in source.removeprefix(PREFIX).split(","):
         match = re.fullmatch(r"(.+?):(\d+)(?::(\d*\.?\d+))?", text.strip())
         if not match or not int(match[2]):
@@ -37,19 +37,19 @@ def open_sets(source: str) -> list[KeptSet]:
         weight = float(match[3]) if match[3] else 1.0
         if not math.isfinite(weight) or weight <= 0:
             raise ValueError(f"--kept {text!r}: a weight is above 0.")
-        found.append(KeptSet(open_kept(Path(match[1]).expanduser()), int(match[2]), weight))
-    names = [each.kept.name for each in found]
+        sets.append(KeptSet(open_kept(Path(match[1]).expanduser()), int(match[2]), weight))
+    names = [kept_set.kept.name for kept_set in sets]
     if len(set(names)) < len(names):
         raise ValueError(f"--kept has two folders called {next(n for n in names if names.count(n) > 1)}: rename one.")
-    first = found[0].kept
-    for each in found[1:]:
+    first = sets[0].kept
+    for kept_set in sets[1:]:
         for key in ("frozen", "blocks"):
-            if each.kept.meta[key] != first.meta[key]:
+            if kept_set.kept.meta[key] != first.meta[key]:
                 raise ValueError(
-                    f"'{first.folder}' and '{each.kept.folder}' were kept with different frozen parts: make one of "
+                    f"'{first.folder}' and '{kept_set.kept.folder}' were kept with different frozen parts: make one of "
                     "them again, with the same --vision and --blocks."
                 )
-    return found
+    return sets
 
 
 def digest_of_sets(sets: list[KeptSet], *more: str) -> str:

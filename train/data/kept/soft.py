@@ -46,10 +46,10 @@ def soft_names(
     """
     grid = torch.stack([positions(window, size, side) for window in windows])
     maps = scores[None].float().expand(len(windows), -1, -1, -1)
-    found = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    found = found.flatten(2).transpose(1, 2)  # [n, N, K]
+    sampled = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    sampled = sampled.flatten(2).transpose(1, 2)  # [n, N, K]
     if known >= 0:
-        found[..., known] += prior
-    chance, classes = (found / temperature).softmax(-1).topk(min(BEST, found.shape[-1]), -1)
+        sampled[..., known] += prior
+    chance, classes = (sampled / temperature).softmax(-1).topk(min(BEST, sampled.shape[-1]), -1)
     missing = BEST - classes.shape[-1]  # a classifier of few classes
     return F.pad(classes, (0, missing)).numpy(), F.pad(chance, (0, missing)).numpy()

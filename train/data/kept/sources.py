@@ -41,10 +41,10 @@ class Labelled:
         from tipsv2.labelled.place import read_address
 
         part = read_address(source).part or ("train" if "train" in parts_of(source) else None)
-        found = open_labelled(source, part)
-        self.legend: Legend = found.legend
-        self.names, self.pictures = found.classes, _chosen(found.pictures, chosen)
-        self.notes = found.notes
+        opened = open_labelled(source, part)
+        self.legend: Legend = opened.legend
+        self.names, self.pictures = opened.classes, _chosen(opened.pictures, chosen)
+        self.notes = opened.notes
         self.files = [picture.name for picture in self.pictures]
 
     def show(self, number: int, size: int) -> Shown:
@@ -110,12 +110,12 @@ def open_pictures(source: str, limit: int = 0, leave_out: str = "", classes: int
     if source == "scenes":
         return Scenes(limit or SCENES, seed)
     if is_labelled(source):
-        found = Labelled(source, left_out)
+        pictures = Labelled(source, left_out)
     else:
-        found = Plain(Path(source).expanduser(), left_out, classes)
+        pictures = Plain(Path(source).expanduser(), left_out, classes)
     if limit:
-        found.files = found.files[:limit]
-    return found
+        pictures.files = pictures.files[:limit]
+    return pictures
 
 
 def _slice(text: str) -> slice:

@@ -112,7 +112,7 @@ def compose(sets: Sequence[Kept], settings: KeptCrops, captions: bool) -> Words:
         members = torch.zeros(len(table.classes), len(groups))
         for k, (_, classes) in enumerate(groups.values()):
             members[list(classes), k] = 1
-    told: dict[str, int] = {}
+    number_of: dict[str, int] = {}
     rows = {}
     if captions:
         start = len(phrases) * len(FRAMES)
@@ -120,9 +120,11 @@ def compose(sets: Sequence[Kept], settings: KeptCrops, captions: bool) -> Words:
             pairs = [_two(each) for each in kept.captions]
             if not any(text for pair in pairs for text in pair):
                 continue
-            numbers = [[start + told.setdefault(text, len(told)) if text else -1 for text in pair] for pair in pairs]
+            numbers = [
+                [start + number_of.setdefault(text, len(number_of)) if text else -1 for text in pair] for pair in pairs
+            ]
             rows[k] = torch.tensor(numbers)
-    return Words(list(phrases), list(told), lists, members, rows)
+    return Words(list(phrases), list(number_of), lists, members, rows)
 
 
 def vectors_of(words: Words, teacher: TextTeacher, beside: Path, show: bool = True) -> Tensor:

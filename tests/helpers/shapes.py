@@ -1,7 +1,7 @@
 """Captioned pictures that are no scenes, to try fine-tuning on: two coloured shapes, and where one is to the other.
 
-python tests/shapes.py photos/train 50
-python tests/shapes.py photos/val 50 1000
+python tests/helpers/shapes.py photos/train 50
+python tests/helpers/shapes.py photos/val 50 1000
 python -m train finetune --base opentips-nano --data photos/train --out runs/mine
 """
 
