@@ -248,6 +248,8 @@ def tab(page: Page) -> None:
     )
     page.on_arrival(handlers.layers, [page.model, parts["features"]], parts["features"])
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, parts["resolution"]])
+    shared = "by sentence mode temperature features templates resolution windows scale smooth colormap cut".split()
+    page.reopening.keep(page, "ask", ranged=["resolution", "features"], **{name: parts[name] for name in shared})
     page.on_arrival(handlers.draw, inputs, [maps, note])
 
     endpoints(handlers, page, parts)

@@ -315,6 +315,19 @@ def tab(page: Page) -> None:
         taken=lambda *_: (None,),
     )
     page.on_arrival(handlers.arrive, [page.model, image, model_b], outputs)
+    page.reopening.keep(
+        page,
+        "compare",
+        encoders=dict(a=model_a, b=model_b),
+        arriving=["features_b"],
+        a=pick_a,
+        features_a=features_a,
+        b=pick_b,
+        features_b=features_b,
+        resolution=resolution,
+        scale=scale,
+        templates=templates,
+    )
     page.on_arrival(handlers.draw, drawn["inputs"], [maps, note])
     page.on_arrival(handlers.paint, sides, colors)
     page.on_open("compare", handlers.open, [model_a, model_b], outputs[:4], then=[drawn, painted])

@@ -238,6 +238,18 @@ def tab(page: Page) -> None:
     page.workspace.share("inside", field, image, given, drawing | minimal, words=words)
     page.on_arrival(handlers.depth, page.model, layer)  # on its own: new words draw at once, with the layer of the page
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, resolution])
+    names = "red green blue foreground clusters".split()
+    page.reopening.keep(
+        page,
+        "inside",
+        ranged=["resolution", "layer"],
+        view=view,
+        layer=layer,
+        features=features,
+        resolution=resolution,
+        **dict(zip(names, parts["settings"], strict=True)),
+        **dict(zip(("colors", "neighbors", "gap"), parts["map"], strict=True)),
+    )
     page.on_arrival(handlers.draw, inputs, [shown, note])
 
     endpoints(handlers, page, [view, features], parts["settings"], [words, *parts["map"][1:]])

@@ -233,5 +233,21 @@ def tab(page: Page) -> None:
     )
     page.on_arrival(handlers.depth, page.model, layer)  # on its own: Gradio checks values against the range it knows
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, classes, own, truth, strip, resolution])
+    page.reopening.keep(
+        page,
+        "segment",
+        ranged=["resolution", "layer"],
+        usual=dict(classes=own),
+        classes=classes,
+        background=background,
+        threshold=threshold,
+        words=words,
+        sharp=sharp,
+        templates=templates,
+        features=features,
+        layer=layer,
+        windows=windows,
+        resolution=resolution,
+    )
     page.on_arrival(handlers.draw, inputs, [regions, note, told])
     endpoints(handlers, page, asked, opacity, first, sharp)
