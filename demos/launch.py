@@ -141,6 +141,7 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
     except ModelError as error:
         flags.error(str(error))
 
+    from demos.backend import compiled
     from demos.ui.page import build
 
     host = given.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
@@ -156,6 +157,8 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
     page = build(tabs, models, given.device, Settings(Path(given.runs), training, given.memory, public))
     if on_space():
         page.warm_up()
+    if "inside" in tabs:
+        compiled.begin()
     launch(
         page,
         server_name=host,

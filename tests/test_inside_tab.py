@@ -272,13 +272,37 @@ def test_the_api_gives_a_picture_and_numbers(tab, picture, maps):
 
 
 def test_umap_lays_out_patches_and_words_once_compiled(tab, picture):
-    heard = []
-    tab.mapper.draw(
-        np.random.default_rng(0).normal(size=(4, 5, 6)), np.ones((1, 6)), 5, "bridge", lambda *a, **b: heard.append(b)
-    )
-    assert tab.mapper.ready and "Compiling" in heard[0]["desc"] and "20 patches" in heard[-1]["desc"]
+    heard, patches = [], np.random.default_rng(0).normal(size=(4, 5, 6))
+    tab.mapper.draw(patches, np.ones((1, 6)), 5, "bridge", lambda share, desc: heard.append((share, desc)))
+    assert tab.mapper.ready and "Compiling" in heard[0][1] and "20 patches" in heard[-1][1]
+    shares = [share for share, _ in heard]
+    assert shares == sorted(shares) and len(set(shares)) > 3 and 0 <= shares[0] and shares[-1] < 1
     page, _ = draw(tab, picture, view="map", words=["dog"], ask=True)
     assert page.count('class="word"') == 1
+
+
+COMPILED = """
+from demos.backend import compiled
+if begin:
+    compiled.begin()
+compiled.prepare(lambda share, desc: None)
+from umap.umap_ import smooth_knn_dist
+print(sum(smooth_knn_dist.stats.cache_hits.values()), sum(smooth_knn_dist.stats.cache_misses.values()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_what_umap_compiles_is_kept_for_the_next_process():
+    """Without a kept copy every process compiles for 8 s of a core, and the first map of a page takes as long."""
+
+    def counts(begin):
+        asked = [sys.executable, "-c", f"begin = {begin}" + COMPILED]
+        answer = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+        return [int(number) for number in answer.stdout.split()]
+
+    assert counts(begin=True) == [1, 0]  # a process beside has done it
+    assert counts(begin=False) == [1, 0]
 
 
 def test_a_large_map_lets_a_small_one_through_and_ends_when_nobody_waits(monkeypatch):
