@@ -97,7 +97,7 @@ def test_the_picture_shows_ones_own_images_under_their_queries(own, tokenizer, t
     asked = json.loads((tmp_path / "run" / "samples" / "queries.json").read_text())
     others = [[f"picture number {k}"] for k in (0, 2, 3)]
     assert asked == [others[0], ["picture", "number", "nothing else"], *others[1:]]
-    pictures = sorted((tmp_path / "run" / "samples").glob("*.png"))
+    pictures = sorted((tmp_path / "run" / "samples").glob("step-*.png"))
     assert [path.stem for path in pictures] == [f"step-{step:07d}" for step in (0, 2, 4, 6, 8, 10)]
     expected = [[f"step {step}", *row] for step in (0, 2, 4, 6, 8, 10) for row in asked]
     assert titles == [title for row in expected for title in row]

@@ -136,17 +136,17 @@ def form(page: Page, trainer: Trainer) -> Form:
         max_length=1000,
         visible=False,
     )
+    terms = gr.Radio(
+        [("Images and captions", "contrastive"), ("Patches too", "grounding")],
+        value="contrastive",
+        label="Loss",
+        info="Patches too: every caption is also asked of the patches of every image, so that maps learn as well.",
+    )
     with gr.Row(elem_classes="tips-pair"):
         steps = gr.Number(recipe.steps, label="Steps", precision=0, min_width=80)
         batch = gr.Number(recipe.stages[0].batch_size, label="Batch", precision=0, min_width=80)
     name = gr.Textbox(label="Name", placeholder="the next free number" if trainer.allowed else "mine", max_length=60)
     with gr.Accordion("More", open=False):
-        terms = gr.Radio(
-            [("Contrastive", "contrastive"), ("And grounding", "grounding")],
-            value="contrastive",
-            label="Loss",
-            info="Grounding also asks every caption of the patches of every image.",
-        )
         sizes = [("As the base or recipe", 0), *((f"{side} px", side) for side in SIZES[1:])]
         size = gr.Dropdown(sizes, value=0, label="Resolution", filterable=False)
         rate = gr.Number(0, label="Learning rate", info="0: the recipe's own, which follows the base's width.")

@@ -128,6 +128,15 @@ def queries(look: Look) -> list[list[str]]:
         return []
 
 
+def asked_of(look: Look, scene: int) -> tuple[Path, list[str]] | None:
+    """One of the images whose heatmaps a run keeps, and what it asks of it; None where the run has kept none."""
+    words = queries(look)
+    if not 0 <= scene < len(words):
+        return None
+    path = look.samples[0].parent / f"image-{scene}.png"
+    return (path, words[scene]) if path.is_file() else None
+
+
 def checked(found: Checked) -> str:
     """What `python -m train check` found: counts, how columns are read, what cannot be used, some pairs."""
     state, verdict = ("failed", found.refusal) if found.refusal else ("done", _verdict(found))

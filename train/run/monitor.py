@@ -150,6 +150,10 @@ class Monitor:
             folder.mkdir(exist_ok=True)
             asked = [shown.queries for shown in self.shown]
             (folder / "queries.json").write_text(json.dumps(asked) + "\n")  # of every row of the pictures
+            for number, shown in enumerate(self.shown):
+                if not (folder / f"image-{number}.png").exists():  # to ask other encoders of it
+                    with whole_file(folder / f"image-{number}.png") as part:
+                        shown.image.convert("RGB").save(part, "PNG")
             Image.fromarray(np.concatenate(rows)).save(folder / f"step-{step:07d}.png")
 
     def _say(self, text: str) -> None:
