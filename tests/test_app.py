@@ -178,6 +178,19 @@ def test_the_documented_endpoints_are_those_of_the_page(tiny_folder):
     assert set(re.findall(r"`(/[a-z_]+)`", told)) == set(there)
 
 
+def test_the_document_of_the_endpoints_is_made_from_the_code(tiny_folder):
+    """Every parameter of every endpoint is described where it is defined, and the document says the same."""
+    from demos import reference
+    from demos.ui.page import build
+
+    text = reference.DOCUMENT.read_text("utf-8")
+    made = reference.reference(build(reference.TABS, str(tiny_folder), "cpu"))
+    assert text == reference.document(text, made), "run python -m demos.reference --write"
+    assert set(re.findall(r"\| `(\w+)` \| has to be given", made)) == {"image", "classes", "name"}
+    with pytest.raises(ValueError, match="what far may be"):
+        reference.described("What.\n\nnear: in metres. The rest as in /depth.", ["near", "far"])
+
+
 def test_no_endpoint_takes_the_resolution_of_the_encoder_the_page_opened_with(tiny_folder):
     from app import TABS
     from demos.ui.page import build
