@@ -111,8 +111,15 @@ def test_competing_shows_its_temperature_and_a_bad_query_is_a_sentence(visit):
     expect(page.locator(".range span:last-child").first).to_have_text("1.000")
     count = names(page).count()
     add_query(page, "🐶")
-    expect(page.locator(".toast-body")).to_contain_text("has no letters")
-    expect(names(page)).to_have_count(count)
+    bad = page.locator(".tips-queries .token.refused")
+    expect(page.locator(".tips-refused")).to_contain_text("has no letters")
+    expect(bad).to_have_text("🐶")
+    expect(bad).to_have_attribute("title", re.compile("has no letters"))
+    add_query(page, "grass")  # is asked all the same
+    expect(names(page)).to_have_count(count + 1)
+    bad.locator(".token-remove").click()
+    expect(page.locator(".tips-refused")).to_have_count(0)
+    expect(bad).to_have_count(0)
 
 
 def test_segmentation_shows_its_legend(visit, picture):

@@ -216,12 +216,18 @@ def test_words_are_escaped_and_may_be_none(tab, picture, maps):
     assert 'class="word"' not in page and told(page) == {}
 
 
+def test_a_word_that_cannot_be_asked_spoils_no_other(tab, picture, maps):
+    words = [f"thing {i}" for i in range(MAX_WORDS)]
+    alone, _ = draw(tab, picture, view="map", words=words, ask=True)
+    page, _ = draw(tab, picture, view="map", words=["🐶", "x" * 300, *words, "one more"], ask=True)
+    assert page[page.index("</p>") + 4 :] == alone
+    for sentence in ("has no letters", "300 characters", f"keep to {MAX_WORDS}"):
+        assert sentence in page[: page.index("</p>")]
+
+
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        (dict(view="map", words=["x" * 300]), "300 characters"),
-        (dict(view="map", words=["🐶"]), "has no letters"),
-        (dict(view="map", words=[f"thing {i}" for i in range(MAX_WORDS + 1)]), f"keep to {MAX_WORDS}"),
         (dict(layer=9), "no layer 9"),
         (dict(view="clusters", k=999), "at most 20"),
         (dict(red=12), "three components"),
@@ -428,7 +434,8 @@ def test_the_map_is_linked_both_ways_and_a_bad_word_is_a_sentence(visit):
     field = page.get_by_label("Words on the map")
     field.fill("🐶")
     field.press("Enter")
-    expect(page.locator(".toast-body")).to_contain_text("has no letters")
+    expect(page.locator(".tips-refused")).to_contain_text("has no letters")
+    expect(page.locator(".tips-queries:visible .token.refused")).to_have_text("🐶")
     expect(page.locator(".tips-inside.map")).to_be_visible()
 
 

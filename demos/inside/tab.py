@@ -16,7 +16,7 @@ from demos.inside import views as inside_views
 from demos.inside import work as inside_work
 from demos.inside.api import endpoints
 from demos.inside.work import AXES, MAP_WORK, MAX_CLUSTERS, MAX_WORDS
-from demos.ui import controls, views
+from demos.ui import chips, controls, views
 from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.export_row import export_row
 from demos.ui.page import Page
@@ -93,13 +93,15 @@ class Insides:
             return inside_views.norms(seen.image, *inside_work.norms(grid), views.color_bar("viridis")), note
         from tipsv2.analysis.heatmap import similarity
 
-        words = controls.texts(words, "word", MAX_WORDS)
+        words, refused = chips.askable(words, "word", MAX_WORDS)
         found = self.map(seen, grid, layer, model, features, words, neighbors, gap, who, ask, progress)
         if found is None:
-            return inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.mapper.ready), note
+            asking = inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.mapper.ready)
+            return chips.not_asked(refused) + asking, note
         painted = inside_work.pixel_colors(seen.image, shape) if colors == "pixels" else inside_work.principal(grid)[2]
         cosines = similarity(grid, self.studio.encoder(model).encode_text(words)).numpy()
-        return inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines, features == "final"), note
+        drawn = inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines, features == "final")
+        return chips.not_asked(refused) + drawn, note
 
     def draw_map(self, request: gr.Request, progress=gr.Progress(), *inputs) -> tuple[str, str]:  # noqa: B008
         """As `draw` with the same inputs; draws the map whatever it takes."""
@@ -176,7 +178,7 @@ def tab(page: Page) -> None:
             words.visible = False
             shown = gr.HTML(
                 views.empty(*controls.LOADING),
-                js_on_load=controls.script("inside.js"),
+                js_on_load=controls.script("inside.js", "chips.js"),
                 apply_default_css=False,
                 elem_classes="tips-output",
             )
