@@ -16,6 +16,7 @@ NOT_TERMS = {
     "loss", "lr", "temperature", "gradient_norm", "data_wait", "images_per_second", "ln_batch", "unreadable",
 }  # fmt: skip
 COLORS = 6  # series of one chart that have a colour of their own (tab-train.css)
+RECALLS = {"recall_learned": "learned from", "recall_held_out": "kept apart"}  # of train/run/recall.py
 
 Curve = tuple[str, Sequence[int], Sequence[float]]
 
@@ -26,7 +27,9 @@ def curves(look: Look) -> str:
     if "loss" not in series:
         return ""
     last = max(look.steps, look.step)
-    terms = [n for n in series if n not in NOT_TERMS and not n.startswith("miou_") and not n.endswith("entropy")]
+    terms = [
+        n for n in series if n not in NOT_TERMS and not n.startswith(("miou_", "recall_")) and not n.endswith("entropy")
+    ]
     losses = [(_readable(name), *series[name]) for name in terms or ["loss"]]
     chance = series.get("ln_batch")
     charts = [
@@ -40,6 +43,9 @@ def curves(look: Look) -> str:
         forgets = look.own_data and look.base
         what = "of drawn scenes" + (": what is forgotten" if forgets else "")
         charts.append(chart("Patch-text mIoU", what, measured, last))
+    found = [(title, *series[name]) for name, title in RECALLS.items() if name in series]
+    if found:
+        charts.append(chart("Retrieval", "share of captions and pictures that find each other", found, last))
     return f'<section class="tips-curves">{"".join(charts)}</section>'
 
 

@@ -84,12 +84,11 @@ class FormHandlers:
             return None, views.note(ZIP_HINT), gr.skip()
         told = f"{found.images:,} images, {_size(found.num_bytes)}; "
         told += f"captions in {found.table}." if found.table else f"{found.captioned:,} with captions beside them."
-        if batch and batch > found.pairs:
-            return (
-                gr.skip(),
-                views.note(f"{told} The batch is now {found.pairs}: there are no more pairs."),
-                found.pairs,
-            )
+        most = train_form.learned(found.pairs)
+        if most < found.pairs:
+            told += f" {found.pairs - most} of them are kept apart, to see what is learned and not remembered."
+        if batch and batch > most:
+            return gr.skip(), views.note(f"{told} The batch is now {most}: there are no more pairs."), most
         return gr.skip(), views.note(told), gr.skip()
 
     @toasted
