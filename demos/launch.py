@@ -11,6 +11,7 @@ import ctypes
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,7 +61,7 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
         "processes: see --auth-file",
     )
     add("--auth-file", metavar="FILE", help="the same from a file with a line USER:PASSWORD for each person")
-    add("--memory", type=num_bytes, metavar="SIZE", help="for loaded encoders, such as 6GB (default: most of the free)")
+    add("--memory", type=num_bytes, metavar="SIZE", help="for loaded models, such as 6GB (default: most of the free)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps (default: the fastest one found)")
     add("--host", help="address to listen on; 0.0.0.0 for every machine in the network (default: 127.0.0.1)")
     add(
@@ -156,7 +157,9 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
         )
     page = build(tabs, models, given.device, Settings(Path(given.runs), training, given.memory, public))
     if on_space():
-        page.warm_up()
+        page.warm_up(download=True)
+    else:
+        threading.Thread(target=page.warm_up, daemon=True).start()
     if "inside" in tabs:
         compiled.begin()
     launch(

@@ -13,6 +13,13 @@ HOME = {"training": True, "public": False, "share": False}
 LOGIN = ["--auth", "ann:secret"]
 
 
+class Page:
+    """Serves nothing."""
+
+    def warm_up(self, download=False):
+        pass
+
+
 @pytest.fixture
 def started(monkeypatch):
     """What the page was built with and served with, by the flags and the environment."""
@@ -26,7 +33,11 @@ def started(monkeypatch):
             monkeypatch.setattr(launch, lasting, lambda: None)
         monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # as run() does, but taken back
         built, served = [], {}
-        monkeypatch.setattr(page, "build", lambda *given: built.append(given[3]) or type("Page", (), {"warm_up": int}))
+        monkeypatch.setattr(
+            page,
+            "build",
+            lambda *given: built.append(given[3]) or Page(),
+        )
         monkeypatch.setattr(launch, "launch", lambda page, **options: served.update(options))
         launch.run(["train"], argv=[*flags])
         (settings,) = built

@@ -6,6 +6,7 @@ python -m pytest tests/test_space.py
 
 import pickle
 import sys
+import time
 import types
 
 import pytest
@@ -13,8 +14,9 @@ import torch
 
 from demos.backend import space
 from demos.backend.settings import ARGUMENTS
-from demos.backend.studio import Studio
+from demos.backend.studio import WARM_UP, Studio
 from tipsv2 import load
+from tipsv2.network.encoder import Encoder
 
 
 @pytest.fixture
@@ -126,11 +128,25 @@ def test_a_space_loads_its_models_first_and_trains_nothing(tiny_folder, monkeypa
     real = page.build
     settings = []
     monkeypatch.setattr(page, "build", lambda *given: settings.append(given[3]) or real(*given))
+    warmed = []
+    monkeypatch.setattr(Studio, "warm_up", lambda studio, download=False: warmed.append(download))
     launch.run(["inside"])
     (studio,) = studios
     assert served and studio.shelf.budget == 2_000_000_000
-    assert (studio.shelf.loaded("tiny") is not None) == on_space
+    for _ in range(100):  # at home another thread does it, while the page is served
+        if not warmed:
+            time.sleep(0.1)
+    assert warmed == [on_space]  # only a Space downloads what nobody asked for
     assert (settings[0].public, settings[0].training) == (on_space, not on_space)
+
+
+def test_the_first_visitor_finds_the_encoder_loaded(tiny_folder, monkeypatch):
+    sizes, encode = [], Encoder.encode_image
+    monkeypatch.setattr(Encoder, "encode_image", lambda *given, **rest: sizes.append(given[1].size) or encode(*given))
+    studio = Studio([str(tiny_folder), "google/tipsv2-b14"], device="cpu")
+    monkeypatch.setattr(studio.downloads, "follow", lambda *given: pytest.fail("nobody asked for a download"))
+    studio.warm_up()
+    assert studio.shelf.loaded("tiny") and sizes == [WARM_UP]
 
 
 def test_no_name_that_somebody_types_is_read_as_a_path(tiny_folder, picture, monkeypatch, tmp_path):
