@@ -3,6 +3,7 @@
 python -m pytest tests/test_reopening.py
 """
 
+import shutil
 from urllib.parse import quote, urlencode
 
 import gradio as gr
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demos.backend.studio import Studio
 from demos.ui import controls, links
 from demos.ui.examples import every_example
 from demos.ui.links import OWN, Setting, View
+from demos.ui.reopening import Reopening
+from demos.ui.workspace import Workspace
+from tipsv2.checkpoints.catalogue import is_cached
 
 TABS = ["ask", "segment", "inside", "compare"]
 SETTINGS = {
@@ -105,6 +110,20 @@ def test_a_view_too_long_for_a_link_leaves_its_words_out():
 
 def test_words_that_no_link_may_hold_stay_out_of_it():
     assert links.sayable(["a dog", "\U0001f600", "<b>", "", "x" * 500, "grass"]) == ["a dog", "grass"]
+
+
+def test_a_link_names_encoders_that_are_here_and_are_its_openers(tiny_folder, tmp_path):
+    studio = Studio(str(tiny_folder), "cpu")
+    with gr.Blocks():
+        reopening = Reopening(studio, Workspace(), TABS)
+    own = studio.add_private(shutil.copytree(tiny_folder, tmp_path / "mine"), "somebody")
+    assert reopening._may_open("tiny", "me") == "tiny" and reopening._may_open(own, "somebody") == own
+    for name in (own, "tiny@5", str(tiny_folder), "", "../tiny"):
+        with pytest.raises(ValueError, match="there is no encoder"):
+            reopening._may_open(name, "me")
+    hub = next(info.name for info in studio.offer.infos() if info.source == "hub" and not is_cached(info))
+    with pytest.raises(ValueError, match="to be downloaded first"):  # a link alone downloads nothing
+        reopening._may_open(hub, "me")
 
 
 # ---- in a browser
