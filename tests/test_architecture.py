@@ -29,7 +29,7 @@ ROOMS = {  # room -> the rooms of its package that it may import; a file beside 
         "collections": {"analysis", "network", "checkpoints", "labelled", "scenes"},
         "evaluation": {"collections", "analysis", "network", "checkpoints", "labelled", "scenes"},
         "sharing": {"network", "checkpoints"},
-        "benchmark": {"evaluation", "analysis", "network", "checkpoints", "scenes"},
+        "benchmark": {"evaluation", "collections", "analysis", "network", "checkpoints", "scenes"},
     },
     "train": {
         "parallel": set(),

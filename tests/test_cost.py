@@ -15,7 +15,7 @@ from train.network.towers import build
 from train.objectives import Objective
 from train.recipe import recipes
 from train.recipe.overrides import override
-from train.run import cost, loop
+from train.run import cost, loop, paper
 from train.run import start as run
 from train.tools import benchmark
 
@@ -45,8 +45,8 @@ def test_the_giants_shape_is_the_released_one():
         config = Tipsv2Config(vision_config=vision, text_config={"hidden_size": 1536, "num_hidden_layers": 1})
         model = Tipsv2Model(config)
     shape, _ = cost.towers(model)
-    assert shape == benchmark.GIANT[0]
-    blocks = shape.layers * (4 * shape.width**2 + shape.matrices * shape.width * shape.hidden)
+    assert shape == paper.TOWERS["g14"][0]
+    blocks = shape.parameters
     kept = sum(p.numel() for n, p in model.vision_model.named_parameters() if "encoder.layer" in n)
     assert blocks == pytest.approx(kept, rel=0.01) and blocks == pytest.approx(1.1e9, rel=0.05)
 

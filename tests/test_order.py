@@ -5,7 +5,8 @@ import photos
 import pytest
 
 from tipsv2.collections.pairs import open_pairs
-from train.data.order import StreamOrder, TableOrder
+from train.data.order import StreamOrder, TableOrder, shuffled
+from train.tools.simulated_data import Numbers
 
 
 def numbers(pairs):
@@ -88,3 +89,72 @@ def test_a_stream_resumes_in_its_shard_and_in_the_same_order(tmp_path):
     assert seen(resumed, 0, [22], 4, 4) == [shown[22]]  # pairs 24 to 27 of the third epoch
     ends = np.cumsum([resumed.sizes[s] for s in resumed._shards(0, 2).tolist()])
     assert len(opened) <= 2 and opened[0] == resumed._shards(0, 2)[np.searchsorted(ends, 24, side="right")]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 1000, 70_001])
+def test_numbers_are_shuffled_as_ever_in_half_the_memory(count):
+    """Runs that were begun with numpy's own permutation of eight bytes a number go on with the same order."""
+    found = shuffled(count, 3, 1, 4)
+    assert found.dtype == np.uint32
+    assert found.tolist() == np.random.default_rng([3, 1, 4]).permutation(count).tolist()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_table_is_dealt_as_ever(world):
+    """As it was when every process held the whole permutation: rank r has every w-th row from r on."""
+    for rank in range(world):
+        order = TableOrder(Numbers(27), 5, rank, world)
+        for step in (0, 3, 4, 9, 1):  # four steps an epoch
+            whole = np.random.default_rng([5, 2, step // 4]).permutation(27)[rank::world]
+            start = step % 4 * (6 // world)
+            row = order.at(2, step, 6)
+            assert [row(k) for k in range(30)] == [whole[(start + k) % len(whole)] for k in range(30)]
+    assert order._order.base is None or world == 1  # its share alone is held
+
+
+def dealt(sizes, world, rank, seed, epoch, buffer, share):
+    """A process's steps of a stream's epoch, written down from its description: shards in a random order, every w-th
+    one, or every w-th pair of all where there are too few; then blocks of whole shares, each shuffled.
+    """
+    starts = np.cumsum([0, *sizes])
+    shards = np.random.default_rng([seed, 0, epoch]).permutation(len(sizes))
+    if len(sizes) < world:
+        rows = [n for s in shards for n in range(starts[s], starts[s + 1])[rank::world]]
+    else:
+        rows = [n for s in shards[rank::world] for n in range(starts[s], starts[s + 1])]
+    size, shown = max(1, buffer // share) * share, []
+    for number, first in enumerate(range(0, len(rows), size)):
+        block = rows[first : first + size]
+        shown += [block[i] for i in np.random.default_rng([seed, 0, epoch, number]).permutation(len(block))]
+        shown = shown[: first + len(block) // share * share]
+    return [shown[k : k + share] for k in range(0, len(shown) // share * share, share)]
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("shards, world", [(9, 1), (9, 2), (8, 3), (2, 3)])
+def test_a_stream_is_dealt_as_ever(shards, world, known):
+    """Whether the sizes of its shards are known, and shards are skipped and read unlooked at, or learned meanwhile."""
+    pairs, share = Numbers(100, shards), 12 // world
+    sizes = [pairs.size(shard) for shard in range(shards)]
+    for rank in range(world):
+        order = StreamOrder(pairs, 7, rank, world, buffer=10)
+        if known:
+            order.sizes = dict(enumerate(sizes))
+        expected = [step for epoch in range(3) for step in dealt(sizes, world, rank, 7, epoch, 10, share)]
+        steps = [*range(len(expected)), *range(len(expected) - 1, 0, -5)]
+        for step in steps:
+            row = order.at(0, step, 12)
+            assert [row(k) for k in range(share)] == expected[step], (rank, step)
+        assert order.steps(0, 1, 12) == len(dealt(sizes, world, rank, 7, 1, 10, share))
+
+
+def test_of_a_known_epoch_nothing_is_counted_again():
+    """A step late in a long run looks the epochs before it up; at first it deals each epoch's shards once."""
+    order = StreamOrder(Numbers(1000, 50), 0, 0, 2, buffer=8)
+    order.sizes = {shard: 20 for shard in range(50)}
+    order.at(0, 6000, 16)
+    order.sizes = {}  # would be missed if the epochs were counted anew
+    order._block_key, order._open_key = None, None
+    assert order.steps(0, 3, 16) == 500 // 8
+    with pytest.raises(KeyError):
+        order.sizes[0]

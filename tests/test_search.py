@@ -13,7 +13,7 @@ from PIL import Image
 
 from tipsv2.__main__ import main
 from tipsv2.analysis.render import contact_sheet
-from tipsv2.collections import search as module
+from tipsv2.collections import nearest as module
 from tipsv2.collections.embed import embed
 from tipsv2.collections.search import draw, search
 from tipsv2.collections.store import read_embeddings
@@ -35,7 +35,7 @@ def made(request, tmp_path, tiny_encoder):
 
 @pytest.mark.parametrize("chunk", [2, 100])
 def test_hits_are_those_of_a_sort_of_all_cosines(made, tiny_encoder, monkeypatch, chunk):
-    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(module, "PIECE", chunk)
     ids, arrays = read_embeddings(made[1])
     query = tiny_encoder.encode_text(["a dog on grass"])[0].numpy()
     for vectors in ("cls", "caption_cls"):
@@ -47,7 +47,7 @@ def test_hits_are_those_of_a_sort_of_all_cosines(made, tiny_encoder, monkeypatch
 
 
 def test_equal_scores_keep_the_order_of_the_data(made, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(module, "PIECE", 3)
     ids, arrays = read_embeddings(made[1])
     assert [hit.id for hit in search(made[1], np.zeros(arrays["cls"].shape[1]), 7)] == ids[:7]
 

@@ -65,6 +65,8 @@ def test_a_narrow_side_has_one_window(tiny_encoder, image):
 def test_views_that_do_not_exist(tiny_encoder, image):
     with pytest.raises(ValueError, match="'nearest': use bilinear or bicubic"):
         View(resample="nearest")
+    with pytest.raises(ValueError, match="not in patches of 14"):
+        tiny_encoder.look(image, View(112, 56, 30))
     with pytest.raises(ValueError, match="stride"):
         tiny_encoder.look(image, View(112, 56, 70))
     with pytest.raises(ValueError, match="layers of this encoder are 1 to 3"):

@@ -15,6 +15,7 @@
     python -m train scenes --out scenes --count 10000 --size 224
     python -m train reproduce --out runs/table
     python -m train curves runs/nano runs/sparc --out curves.png
+    python -m train simulate --pairs 116e6 --shards 11600 --processes 512 --batch 8192
 
 Any field of a recipe can be set after the flags: seed=1 stages.0.steps=200 'stages.*.size=112' (every stage).
 pretrain, distill, finetune, sparc and sfclip take --dry-run (what a run would be and cost) and --resume:
@@ -87,6 +88,16 @@ def _do(options: argparse.Namespace) -> int:
         print(json.dumps(found) if options.json else json.dumps(found, indent=2))
         if options.out:
             measure.plot(found, options.out)
+    elif options.command == "simulate":
+        from train.tools import simulate
+
+        found = simulate.run(options)
+        if options.json:
+            print(json.dumps(found))
+        else:
+            from train.tools.simulated_report import report
+
+            print(report(found))
     elif options.command == "reproduce":
         _reproduce(options)
     elif options.command == "check":

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 
-from demos.backend import belongings
+from demos.backend import belongings, heap
 from demos.backend.cache import VisitorCache
 from demos.backend.downloads import Downloads
 from demos.backend.offer import Offer
@@ -76,7 +76,7 @@ class Studio:
     """Loaded encoders and encoded images.
 
     first: the encoders to open with, the first one is shown first; device: as in `tipsv2.load`; runs: a folder of
-    training runs, whose finished ones are on offer; memory: bytes for loaded encoders, see `Shelf`.
+    training runs, whose finished ones are on offer; memory: bytes for loaded models, see `Shelf`.
     """
 
     def __init__(
@@ -198,6 +198,7 @@ class Studio:
         self.downloads.cancel(visitor)
         self.offer.forget(visitor)
         self._seen.forget(visitor)
+        heap.give_back()
 
     def forget_features(self, name: str) -> None:
         """Drop what the encoder of this name has seen, whoever asked it."""

@@ -2,6 +2,7 @@
 
     python -m tipsv2 benchmark
     python -m tipsv2 benchmark --models opentips-nano --turns 9 --json
+    python -m tipsv2 benchmark --search 1000000
 
 The straightforward path is plain transformers (tipsv2/benchmark/straightforward.py). Both take turns (A B A B ...),
 medians over the turns, so that a busy machine slows both. `of_matrix_rate` is the work of a forward pass per second,
@@ -46,7 +47,7 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "benchmark",
         run,
         "Measure encoding, segmentation, text, queries and memory beside the straightforward path. Takes minutes.",
-        "benchmark --models opentips-nano --turns 9 --json",
+        "benchmark --models opentips-nano --turns 9 --json\n  python -m tipsv2 benchmark --search 1000000",
     )
     parser.add_argument(
         "--models", default=f"{RANDOM},opentips-nano", help=f"names, folders or {RANDOM} (default: %(default)s)"
@@ -54,6 +55,10 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
     parser.add_argument("--turns", type=int, default=5, help="measurements of each (default: %(default)s)")
+    parser.add_argument(
+        "--search", type=int, metavar="N", help="measure a search in so many made embeddings, and nothing else"
+    )
+    parser.add_argument("--width", type=int, default=384, help="of these embeddings (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
 
 
@@ -66,6 +71,12 @@ def run(options: argparse.Namespace) -> None:
     names = [name.strip() for name in options.models.split(",") if name.strip()]
     if options.turns < 1 or not names:
         raise ValueError("give at least one model and one turn: --models opentips-nano --turns 5.")
+    if options.search is not None:
+        from tipsv2.benchmark import search
+
+        measured = search.measure(options.search, options.width, options.turns)
+        print(json.dumps(measured) if options.json else search.report(measured))
+        return
     found = {}
     with tqdm(total=len(names) * STEPS, unit="part", desc="benchmark") as bar:
         for name in names:

@@ -3,7 +3,8 @@
 python -m tipsv2 search embedded "a dog on grass" --top 20 --out dogs.png
 python -m tipsv2 search embedded --image dog.jpg
 
-No index: a product with every row, read from the memory map in pieces, so that memory does not grow with the folder.
+Found is what a product with every row finds; of many rows it is narrowed down first (tipsv2/collections/nearest.py).
+Rows are read from the memory map in pieces, so that memory does not grow with the folder.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tipsv2.collections.store import VECTORS, chunks, lacking, open_table, read_manifest
+from tipsv2.collections.nearest import Nearest
+from tipsv2.collections.store import VECTORS, lacking, read_manifest
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from tipsv2.network.encoder import Encoder
 
-CHUNK = 65_536  # rows multiplied at once
 SIDE = 224  # pixels of a picture on the sheet
 
 
@@ -38,26 +39,20 @@ class Hit:
     row: int
 
 
-def search(folder: str | Path, query: np.ndarray, top: int = 10, vectors: str = "cls") -> list[Hit]:
+def search(
+    folder: str | Path, query: np.ndarray, top: int = 10, vectors: str = "cls", progress: bool = False
+) -> list[Hit]:
     """The `top` images of a folder of embeddings with the greatest cosine to `query` [D], a vector of length one; best
     first, equal ones in the order of the data.
 
-    vectors: "cls", made to be compared with text, or "caption_cls". Raises ValueError where there is nothing to search.
+    vectors: "cls", made to be compared with text, or "caption_cls". progress: a bar where a copy is made first.
+    Raises ValueError where there is nothing to search.
     """
     if top < 1:
         raise ValueError(f"--top {top}: ask for at least one image.")
-    if vectors not in VECTORS:
-        raise ValueError(f"There are no vectors '{vectors}': choose {' or '.join(VECTORS)}.")
-    table = open_table(folder)
-    best, scores, start = np.empty(0, np.int64), np.empty(0, np.float32), 0
-    for chunk in chunks(table, vectors):
-        for first in range(0, len(chunk), CHUNK):
-            found = chunk[first : first + CHUNK] @ np.asarray(query, np.float32)
-            scores = np.concatenate([scores, found])
-            best = np.concatenate([best, np.arange(start, start + len(found))])
-            keep = np.lexsort((best, -scores))[:top]
-            best, scores, start = best[keep], scores[keep], start + len(found)
-    rows = table.select(best).select_columns(["id", "name", "shard", "row"])
+    nearest = Nearest(folder, vectors, progress=progress)
+    best, scores = nearest.find(query, top)
+    rows = nearest.table.select(best).select_columns(["id", "name", "shard", "row"])
     return [Hit(**row, score=float(score)) for row, score in zip(rows, scores, strict=True)]
 
 
@@ -144,7 +139,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         features = encoder.encode_image(image, manifest["settings"]["resolution"])
         query = normalize(getattr(features, options.vectors), dim=-1)
-    hits = search(options.folder, query.numpy(), options.top, options.vectors)
+    hits = search(options.folder, query.numpy(), options.top, options.vectors, progress=True)
     print("score   id")
     for hit in hits:
         print(f"{hit.score:6.3f}  {hit.id}")

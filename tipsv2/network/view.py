@@ -41,8 +41,8 @@ class View:
     """How an image is looked at; see the module. Raises ValueError on a resampling that does not exist."""
 
     resolution: int | None = None  # short side in pixels of the resized picture; None: as trained
-    window: int | None = None  # side of square windows in those pixels, whole patches; None: the picture in one piece
-    stride: int | None = None  # from one window to the next, in the same pixels
+    window: int | None = None  # side of square windows in those pixels; None: the picture in one piece
+    stride: int | None = None  # from one window to the next; both in whole patches where windows are joined
     resample: str = "bilinear"  # of RESAMPLES
 
     def __post_init__(self):
@@ -105,7 +105,12 @@ def crops_of(image: Image.Image, view: View, resolution: int, patch_size: int) -
     if view.window is None:
         corners, crops = [(0, 0)], pixels[None]
     else:
-        corners = window_corners(size, view.window, view.stride or view.window)
+        stride = view.stride or view.window
+        if view.resample == "bilinear" and (view.window % patch_size or stride % patch_size):
+            raise ValueError(
+                f"Windows of {view.window} pixels, {stride} apart, are not in patches of {patch_size} pixels."
+            )
+        corners = window_corners(size, view.window, stride)
         crops = crop_windows(pixels, corners, view.window)
     windows = Windows(tuple(corners), tuple(crops.shape[2:]), size)
     whole = [-(-side // patch_size) * patch_size for side in crops.shape[2:]]

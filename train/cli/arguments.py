@@ -9,6 +9,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from train.cli import simulate_arguments
 from train.recipe import recipes
 from train.recipe.overrides import meant
 from train.recipe.settings import near
@@ -326,6 +327,7 @@ def _plain_commands(commands) -> None:
     )
     benchmark.add_argument("--json", action="store_true", help="print one line of JSON")
     benchmark.add_argument("--out", type=Path, help="also draw seconds a step over patches and images as this picture")
+    simulate_arguments.add_command(commands)
     reproduce = commands.add_parser(
         "reproduce",
         help="the papers' claims side by side on bundled scenes: hours, and it goes on where it stopped",

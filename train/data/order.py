@@ -3,7 +3,9 @@
 A table is shuffled whole, once an epoch. A stream is shuffled by its shards, then in blocks while it is read from front
 to back. Epochs start anew with every stage and leave out what does not fill a batch, so no batch spans two of them.
 A process's epoch over a stream is that over its own shards: where these are unequal, it begins the next one earlier or
-later than others. With another number of processes a resumed run on a table goes on exactly, one on a stream does not.
+later than others. With another number of processes a resumed run on a table goes on exactly. One on a stream goes on in
+about the same place of the epoch: what was open then is partly seen twice or left out, and from the next epoch on all
+is as ever. `python -m train simulate` counts it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ Rows = Callable[[int], Pair]  # number k in 0, 1, ... -> a step's k-th pair; pas
 
 
 class TableOrder:
-    """Pairs by number: a permutation an epoch, of which process r of w takes every w-th row."""
+    """Pairs by number: a permutation an epoch, of which process r of w takes every w-th row.
+
+    Holds this process's share of it, four bytes a pair; while an epoch is shuffled, all of it.
+    """
 
     def __init__(self, pairs: Pairs, seed: int, rank: int, world: int):
         self.pairs, self.seed, self.rank, self.world = pairs, seed, rank, world
@@ -30,16 +35,21 @@ class TableOrder:
 
     def at(self, stage: int, step: int, batch_size: int) -> Rows:
         """The rows of a stage's step (both 0-based), from this process's share of `batch_size` on, in a circle."""
-        epoch, number = divmod(step, len(self.pairs) // batch_size)
-        order = self._permutation(stage, epoch)
-        start = number * (batch_size // self.world)
+        epoch, number = divmod(step, self.steps(stage, 0, batch_size))
+        if self._epoch != (stage, epoch):
+            self._order = np.empty(0)  # before the next is made: two would be held
+            self.hold(stage, epoch, shuffled(len(self.pairs), self.seed, stage, epoch))
+        order, start = self._order, number * (batch_size // self.world)
         return lambda k: self.pairs[order[(start + k) % len(order)]]
 
-    def _permutation(self, stage: int, epoch: int) -> np.ndarray:
-        if self._epoch != (stage, epoch):
-            order = np.random.default_rng([self.seed, stage, epoch]).permutation(len(self.pairs))
-            self._epoch, self._order = (stage, epoch), order[self.rank :: self.world]
-        return self._order
+    def steps(self, stage: int, epoch: int, batch_size: int) -> int:
+        """How many steps an epoch has."""
+        return len(self.pairs) // batch_size
+
+    def hold(self, stage: int, epoch: int, order: np.ndarray) -> None:
+        """Take this process's share of an epoch's order, `shuffled` of the seed, stage and epoch."""
+        own = order[self.rank :: self.world]
+        self._epoch, self._order = (stage, epoch), own.copy() if self.world > 1 else own
 
 
 class StreamOrder:
@@ -53,6 +63,8 @@ class StreamOrder:
         self.pairs, self.seed, self.rank, self.world, self.buffer = pairs, seed, rank, world, buffer
         self.sizes: dict[int, int] = {}  # shard -> pairs in it
         self._record: Path | None = None
+        self._dealt_key, self._dealt = None, np.empty(0)  # the shards of the last epoch asked for
+        self._lengths: dict[tuple[int, int], int] = {}  # (stage, epoch) -> pairs, once all its shards are known
         self._block_key, self._block = None, []
         self._open_key, self._open = None, iter(())
 
@@ -76,24 +88,41 @@ class StreamOrder:
         steps_per_block = max(1, self.buffer // share)
         epoch = 0
         while True:
-            length = self._length(stage, epoch)
-            if length is not None and length < share:
+            steps = self.steps(stage, epoch, batch_size)
+            if steps == 0:
+                length = self._length(stage, epoch)
                 raise ValueError(too_large({stage: batch_size}, self.pairs.name, length, self.world))
-            if length is not None and step >= length // share:
-                step -= length // share
+            if steps is not None and step >= steps:
+                step -= steps
                 epoch += 1
                 continue
             block = self._read_block(stage, epoch, step // steps_per_block, steps_per_block * share)
             start = step % steps_per_block * share
             if start + share <= len(block):
                 return lambda k: block[(start + k) % len(block)]
-            if length is not None:
+            if steps is not None:
                 raise ValueError(f"{self.pairs.name} has changed while it was read: start a new run.")
             # the epoch ended before this step: all its shards are read now, and its length is known
 
+    def steps(self, stage: int, epoch: int, batch_size: int) -> int | None:
+        """How many steps an epoch has in this process; None where a shard of it was never read to its end."""
+        length = self._length(stage, epoch)
+        return None if length is None else length // (batch_size // self.world)
+
+    def learn(self, shard: int, size: int) -> None:
+        """Keep that a shard has `size` pairs, in the file of `remember`, too."""
+        if shard not in self.sizes:
+            self.sizes[shard] = size
+            if self._record:
+                with self._record.open("a") as file:  # a short line is written whole, whoever else writes
+                    file.write(json.dumps({"shard": shard, "pairs": size}) + "\n")
+
     def _shards(self, stage: int, epoch: int) -> np.ndarray:
-        order = np.random.default_rng([self.seed, stage, epoch]).permutation(self.pairs.shards)
-        return order if self._by_pair else order[self.rank :: self.world]
+        if self._dealt_key != (stage, epoch):
+            order = shuffled(self.pairs.shards, self.seed, stage, epoch)
+            self._dealt = order if self._by_pair else order[self.rank :: self.world]
+            self._dealt_key = stage, epoch
+        return self._dealt
 
     @property
     def _by_pair(self) -> bool:
@@ -104,9 +133,12 @@ class StreamOrder:
         return len(range(self.rank, size, self.world)) if self._by_pair else size
 
     def _length(self, stage: int, epoch: int) -> int | None:
-        shards = self._shards(stage, epoch)
-        known = [self._taken(self.sizes[shard]) for shard in shards if shard in self.sizes]
-        return sum(known) if len(known) == len(shards) else None
+        if (stage, epoch) not in self._lengths:
+            shards = self._shards(stage, epoch).tolist()
+            if any(shard not in self.sizes for shard in shards):
+                return None
+            self._lengths[stage, epoch] = sum(self._taken(self.sizes[shard]) for shard in shards)
+        return self._lengths[stage, epoch]
 
     def _read_block(self, stage: int, epoch: int, number: int, size: int) -> list[Pair]:
         key = stage, epoch, number
@@ -116,33 +148,37 @@ class StreamOrder:
             for _ in islice(self._open, (number - self._open_key[2]) * size):
                 pass
             block = list(islice(self._open, size))
-            order = np.random.default_rng([self.seed, stage, epoch, number]).permutation(len(block))
+            order = shuffled(len(block), self.seed, stage, epoch, number).tolist()
             self._block_key, self._block = key, [block[i] for i in order]
             self._open_key = stage, epoch, number + 1
         return self._block
 
     def _read(self, stage: int, epoch: int, start: int) -> Iterator[Pair]:
         """This process's pairs of an epoch from its start-th on; shards of known size before that are not opened."""
+        first, every = (self.rank, self.world) if self._by_pair else (0, 1)
         for shard in self._shards(stage, epoch).tolist():
-            if shard in self.sizes and start >= self._taken(self.sizes[shard]):
-                start -= self._taken(self.sizes[shard])
+            if shard in self.sizes:
+                taken = self._taken(self.sizes[shard])
+                if start < taken:
+                    yield from islice(self.pairs.read(shard), first + start * every, None, every)
+                start = max(0, start - taken)
                 continue
             size = 0
             for size, pair in enumerate(self.pairs.read(shard), 1):
-                if self._by_pair and (size - 1) % self.world != self.rank:
+                if (size - 1) % every != first:
                     continue
                 if start:
                     start -= 1
                 else:
                     yield pair
-            self._learn(shard, size)
+            self.learn(shard, size)
 
-    def _learn(self, shard: int, size: int) -> None:
-        if shard not in self.sizes:
-            self.sizes[shard] = size
-            if self._record:
-                with self._record.open("a") as file:  # a short line is written whole, whoever else writes
-                    file.write(json.dumps({"shard": shard, "pairs": size}) + "\n")
+
+def shuffled(count: int, *seed: int) -> np.ndarray:
+    """0 to count - 1 as `numpy.random.Generator.permutation` orders them, in four bytes a number and not eight."""
+    order = np.arange(count, dtype=np.uint32 if count <= 2**32 else np.int64)
+    np.random.default_rng(seed).shuffle(order)
+    return order
 
 
 def too_large(stages: dict[int, int], name: str, length: int, world: int = 1, every: bool = False) -> str:

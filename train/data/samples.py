@@ -20,7 +20,7 @@ from tipsv2.collections.pairs import Pairs, open_pairs
 from tipsv2.files import whole_file
 from train.data.held_out import Part, held_rows, others
 from train.data.labels import patch_classes, patch_labels
-from train.data.order import StreamOrder, TableOrder, too_large
+from train.data.order import Rows, StreamOrder, TableOrder, too_large
 from train.data.views import global_crop, random_window
 from train.recipe.settings import SEED_STRIDE, Data, Recipe
 
@@ -81,10 +81,11 @@ class CaptionedImages:
     Raises ValueError if there are no usable columns, fewer pairs than a batch needs, or a field is out of range.
     """
 
-    def __init__(self, recipe: Recipe, rank: int, world: int):
+    def __init__(self, recipe: Recipe, rank: int, world: int, pairs: Pairs | None = None):
+        """pairs: where they are open already; by default those that recipe.data names."""
         _check(recipe.data)
         self.recipe, self.rank, self.world = recipe, rank, world
-        self.pairs = open_data(recipe.data)
+        self.pairs = open_data(recipe.data) if pairs is None else pairs
         self.names = self.pairs.label_names
         if recipe.patch_labels.weight and "mask" not in self.pairs.mapping:
             raise ValueError(
@@ -109,6 +110,11 @@ class CaptionedImages:
                 self.pairs.notes.append(f"{self.pairs.name} is read as a stream: nothing of it is kept apart")
             self.order = StreamOrder(self.pairs, recipe.seed, rank, world, recipe.data.buffer)
 
+    def rows(self, step: int) -> Rows:
+        """This process's pairs of a step, by number, and those that come after them where one cannot be used."""
+        number, within = _place(self.recipe, step)
+        return self.order.at(number, within, self.recipe.stages[number].batch_size)
+
     def take(self, step: int) -> Samples:
         """This process's share of step's images; crops and choices of caption depend on the step and process alone.
 
@@ -117,7 +123,7 @@ class CaptionedImages:
         number, within = _place(self.recipe, step)
         stage, data = self.recipe.stages[number], self.recipe.data
         share = stage.batch_size // self.world
-        pair_at = self.order.at(number, within, stage.batch_size)
+        pair_at = self.rows(step)
         seed = np.random.SeedSequence([self.recipe.seed, number, within, self.rank]).generate_state(2)
         rng, generator = random.Random(int(seed[0])), torch.Generator().manual_seed(int(seed[1]))
         images, captions, labels, problems = [], {"web": [], "synthetic": []}, [], []

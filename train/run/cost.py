@@ -33,10 +33,14 @@ class Shape:
     hidden: int
     matrices: int = 2
 
+    @property
+    def parameters(self) -> int:
+        """Of the blocks' matrices."""
+        return self.layers * (4 * self.width**2 + self.matrices * self.width * self.hidden)
+
     def forward(self, tokens: int) -> float:
         """Operations of one forward pass of one sequence."""
-        projections = 4 * self.width**2 + self.matrices * self.width * self.hidden
-        return 2 * self.layers * (tokens * projections + 2 * tokens**2 * self.width)
+        return 2 * (tokens * self.parameters + 2 * self.layers * tokens**2 * self.width)
 
     def kept(self, tokens: int, scores: int, half: bool) -> float:
         """Bytes that a block keeps of one sequence for the backward pass; `scores` attention maps are among them.

@@ -22,19 +22,15 @@ from train.data.batches import Batches, BatchStream
 from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives import Objective
-from train.objectives.self_distillation import SelfDistillation
 from train.recipe import recipes
 from train.recipe.settings import PATCH, Recipe, Stage
-from train.run import cost
+from train.run import cost, paper
 from train.run.step import Step, chosen_precision, optimizer_of
 from train.tools.kept_speed import images_per_second
 
 WORDS = ["a large dog on the grass, two cats in the snow, below the night sky"] * 50
 FULL = Stage(steps=10**6, size=112, batch_size=64, local_size=56, local_crops=2)  # every term of TIPSv2's pretraining
 SIZES, BATCHES = (56, 84, 112, 140, 168), (16, 32, 64, 128)
-PAPER = ((90_000, 8192, 224, 98), (9_000, 4096, 448, 140))  # steps, batch, global and local crop (papers, 1.6)
-PAPER_CHIPS, PAPER_DAYS, CHIP_PEAK = 512, 2.0, 197e12  # TPU v5e; bf16 operations a second and chip (vendor's figure)
-GIANT = cost.Shape(1536, 40, 4096, 3), cost.Shape(1536, 12, 6144)
 
 
 class Trainer:
@@ -130,9 +126,9 @@ def run(turns: int = 12) -> dict:
         "cost_model": {
             "operations_per_second": ours / speed["nano"].step,
             "largest_error_of_predicted_step": _prediction_error(nano, shapes, sizes, by_tokens),
-            "paper_operations": (paper := paper_operations()),
-            "paper_utilisation": paper / (PAPER_CHIPS * CHIP_PEAK * PAPER_DAYS * 86400),
-            "years_here": paper / (ours / speed["nano"].step) / 86400 / 365,
+            "paper_operations": (whole := paper.operations(paper.recipe_of(), *paper.TOWERS["g14"])),
+            "paper_utilisation": paper.utilisation(),
+            "years_here": whole / (ours / speed["nano"].step) / 86400 / 365,
         },
     }
 
@@ -155,15 +151,6 @@ def _prediction_error(recipe: Recipe, shapes, stages: list[Stage], points: list[
     middle = len(stages) // 2
     rate = work[middle] / points[middle][1]
     return max(abs(w / rate - seconds) / seconds for w, (_, seconds) in zip(work, points, strict=True))
-
-
-def paper_operations() -> float:
-    """Operations of TIPSv2's g/14 run: both stages, six local crops; TIPS's prototypes, and DINOv2's
-    head sizes, since TIPSv2's are not published."""
-    heads = SelfDistillation(prototypes=32768, hidden=2048, bottleneck=256)
-    recipe = replace(recipes.nano(), self_distillation=heads)
-    stages = [Stage(steps=n, batch_size=b, size=s, local_size=c) for n, b, s, c in PAPER]
-    return sum(cost.operations(recipe, stage, *GIANT) * stage.steps * stage.batch_size for stage in stages)
 
 
 def plot(found: dict, out: Path) -> Path:
