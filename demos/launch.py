@@ -133,6 +133,7 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
     except ModelError as error:
         flags.error(str(error))
 
+    from demos.backend import compiled
     from demos.ui.page import build
 
     host = given.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
@@ -150,6 +151,8 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
         page.warm_up(download=True)
     else:
         threading.Thread(target=page.warm_up, daemon=True).start()
+    if "inside" in tabs:
+        compiled.begin()
     launch(
         page,
         server_name=host,

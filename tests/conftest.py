@@ -136,20 +136,22 @@ def browser():
 
 @pytest.fixture
 def visit(browser, url):
-    """Opens the module's `url` at a width, once a model answers; fails on script errors and requests to other hosts."""
+    """Opens the module's `url` and what a link adds to it, at a width, once a model answers; fails on script errors and
+    requests to other hosts.
+    """
     from playwright.sync_api import expect
 
     troubles, contexts = [], []
     expect.set_options(timeout=PATIENCE)
 
-    def opened(width=1440):
+    def opened(width=1440, link=""):
         context = browser.new_context(viewport={"width": width, "height": 900})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: troubles.append(f"script error: {error}"))
         page.on("request", lambda asked: local(asked.url) or troubles.append(f"asked for {asked.url}"))
-        page.goto(url)
+        page.goto(url + link)
         expect(page.locator(".tips-status[data-state=ready]")).to_be_visible()
         return page
 

@@ -111,8 +111,15 @@ def test_competing_shows_its_temperature_and_a_bad_query_is_a_sentence(visit):
     expect(page.locator(".range span:last-child").first).to_have_text("1.000")
     count = names(page).count()
     add_query(page, "🐶")
-    expect(page.locator(".toast-body")).to_contain_text("has no letters")
-    expect(names(page)).to_have_count(count)
+    bad = page.locator(".tips-queries .token.refused")
+    expect(page.locator(".tips-refused")).to_contain_text("has no letters")
+    expect(bad).to_have_text("🐶")
+    expect(bad).to_have_attribute("title", re.compile("has no letters"))
+    add_query(page, "grass")  # is asked all the same
+    expect(names(page)).to_have_count(count + 1)
+    bad.locator(".token-remove").click()
+    expect(page.locator(".tips-refused")).to_have_count(0)
+    expect(bad).to_have_count(0)
 
 
 def test_segmentation_shows_its_legend(visit, picture):
@@ -176,6 +183,19 @@ def test_the_documented_endpoints_are_those_of_the_page(tiny_folder):
     told = (ROOT / "docs/explorer.md").read_text("utf-8").partition("## Endpoints")[2].partition("\n## ")[0]
     there = build(TABS, str(tiny_folder), "cpu").get_api_info()["named_endpoints"]
     assert set(re.findall(r"`(/[a-z_]+)`", told)) == set(there)
+
+
+def test_the_document_of_the_endpoints_is_made_from_the_code(tiny_folder):
+    """Every parameter of every endpoint is described where it is defined, and the document says the same."""
+    from demos import reference
+    from demos.ui.page import build
+
+    text = reference.DOCUMENT.read_text("utf-8")
+    made = reference.reference(build(reference.TABS, str(tiny_folder), "cpu"))
+    assert text == reference.document(text, made), "run python -m demos.reference --write"
+    assert set(re.findall(r"\| `(\w+)` \| has to be given", made)) == {"image", "classes", "name"}
+    with pytest.raises(ValueError, match="what far may be"):
+        reference.described("What.\n\nnear: in metres. The rest as in /depth.", ["near", "far"])
 
 
 def test_no_endpoint_takes_the_resolution_of_the_encoder_the_page_opened_with(tiny_folder):

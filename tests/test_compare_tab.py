@@ -207,9 +207,12 @@ def test_empty_pages_say_what_to_do(studio, picture):
 @pytest.mark.parametrize(
     "queries, told", [(["x" * 201], "201 characters"), (["🐶"], "has no letters"), ([str(i) for i in range(9)], "to 8")]
 )
-def test_queries_that_cannot_be_asked_become_one_sentence(studio, picture, queries, told):
-    with pytest.warns(UserWarning, match=told):
-        assert draw(studio, picture, queries) == gr.skip()
+def test_queries_that_cannot_be_asked_become_one_sentence_and_spoil_no_other(studio, picture, queries, told):
+    drawn, _ = draw(studio, picture, ["a dog", *queries])
+    assert drawn.count('class="tips-note tips-refused"') == 1 and told in drawn
+    kept = min(len(queries), 8 - 1) if "to 8" in told else 0
+    alone, _ = draw(studio, picture, ["a dog", *queries[:kept]])
+    assert drawn[drawn.index("</p>") + 4 :] == alone
 
 
 def test_masks_are_drawn_or_uploaded(picture, mask, tmp_path):
@@ -401,7 +404,9 @@ class TestInABrowser:
         field = page.get_by_label("Look for")
         field.fill("🐶")
         field.press("Enter")
-        expect(page.locator(".toast-body")).to_contain_text("has no letters")
+        expect(page.locator(".tips-refused")).to_contain_text("has no letters")
+        expect(page.locator(".tips-queries .token.refused")).to_have_text("🐶")
+        expect(page.locator(".scores")).to_be_visible()
 
     def test_a_client_of_the_api(self, url, picture):
         from gradio_client import Client, handle_file

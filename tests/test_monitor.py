@@ -89,6 +89,20 @@ def test_training_does_not_notice_that_it_is_sampled(data, own, tokenizer, tmp_p
 
 
 @pytest.mark.slow
+def test_a_run_measures_itself_by_pictures_that_it_keeps_apart(tokenizer, tmp_path, capsys):
+    source = photos.folder(tmp_path / "photos", 20)
+    chosen = recipe(f"data.source={source}", "data.held_out=0.2", "sample_every=5")
+    train(chosen, tokenizer, tmp_path / "run", show=True)
+    measured = [line for line in lines(tmp_path / "run") if "recall_held_out" in line]
+    assert [line["step"] for line in measured] == scored(tmp_path / "run")
+    assert all(0 <= line[name] <= 1 for line in measured for name in ("recall_learned", "recall_held_out"))
+    assert json.loads((tmp_path / "run" / "samples" / "held.json").read_text()) == [False, False, True, True]
+    assert (tmp_path / "run" / "samples" / "image-3.png").exists()
+    told = capsys.readouterr()
+    assert "R@1 among 4 pairs: learned from" in told.out and "4 pairs are kept apart" in told.err
+
+
+@pytest.mark.slow
 def test_the_picture_shows_ones_own_images_under_their_queries(own, tokenizer, tmp_path, monkeypatch):
     (own / "001.txt").write_text("a picture of number one and of nothing else")
     titles, headed = [], monitor.headed
@@ -97,7 +111,7 @@ def test_the_picture_shows_ones_own_images_under_their_queries(own, tokenizer, t
     asked = json.loads((tmp_path / "run" / "samples" / "queries.json").read_text())
     others = [[f"picture number {k}"] for k in (0, 2, 3)]
     assert asked == [others[0], ["picture", "number", "nothing else"], *others[1:]]
-    pictures = sorted((tmp_path / "run" / "samples").glob("*.png"))
+    pictures = sorted((tmp_path / "run" / "samples").glob("step-*.png"))
     assert [path.stem for path in pictures] == [f"step-{step:07d}" for step in (0, 2, 4, 6, 8, 10)]
     expected = [[f"step {step}", *row] for step in (0, 2, 4, 6, 8, 10) for row in asked]
     assert titles == [title for row in expected for title in row]

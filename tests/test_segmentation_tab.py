@@ -365,9 +365,6 @@ def test_empty_pages_say_what_to_do(tab, picture):
 @pytest.mark.parametrize(
     "classes, changes, told",
     [
-        ([f"thing {i}" for i in range(500)], {}, f"keep to {MAX_CLASSES}"),
-        (["dog", "🐶"], {}, "has no letters"),
-        (["dog", "x" * 300], {}, "300 characters"),
         (["dog", "background"], dict(background="threshold"), "A class cannot be called"),
         (["dog"], dict(background="words", words="dog"), "background word"),
         (["dog"], dict(background="maybe"), "none, threshold or words"),
@@ -377,6 +374,21 @@ def test_questions_that_cannot_be_asked_become_one_sentence(tab, picture, classe
     with pytest.warns(UserWarning, match=told) as caught:
         assert draw(tab, picture, classes, **changes) == gr.skip()
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "names, told",
+    [
+        ([f"thing {i}" for i in range(500)], f"keep to {MAX_CLASSES}"),
+        (["🐶", "dog", "sky"], "has no letters"),
+        (["dog", "x" * 300], "300 characters"),
+    ],
+)
+def test_a_name_that_cannot_be_asked_spoils_no_other(tab, picture, names, told):
+    kept = [name for name in names if name != "🐶" and len(name) < 200][:MAX_CLASSES]
+    page, *_ = draw(tab, picture, names)
+    assert told in page[: page.index("</p>")]
+    assert page[page.index("</p>") + 4 :] == draw(tab, picture, kept)[0]
 
 
 def test_one_class_doubles_and_blanks(tab, picture):

@@ -148,7 +148,7 @@ def test_absurd_fields_are_one_sentence_and_leave_nothing(tab, fields, told):
 
 
 def test_a_batch_has_no_more_pairs_than_the_zip(tab, zipped):
-    with pytest.raises(ValueError, match="larger than the 12 pairs of shapes.zip: choose 12 at most"):
+    with pytest.raises(ValueError, match="than the 12 pairs of shapes.zip that the run learns from: choose 12 at most"):
         tab.trainer.start(RunRequest("a", None, data="zip", batch=32), zipped, MACHINE)
 
 

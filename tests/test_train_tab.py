@@ -285,7 +285,7 @@ def serve_apart(tiny_folder, runs, port):
 def test_a_run_from_a_zip_outlives_its_app_and_opens_in_compare(browser, tiny_folder, zipped, tmp_path):
     """Started in a browser; the app is killed in the middle and started again, finds the run; it ends and opens."""
     expect = pytest.importorskip("playwright.sync_api").expect
-    runs = tmp_path / "runs"
+    runs, samples = tmp_path / "runs", tmp_path / "runs" / "shapes-1" / "samples"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -300,6 +300,7 @@ def test_a_run_from_a_zip_outlives_its_app_and_opens_in_compare(browser, tiny_fo
         page.get_by_text("Zip", exact=True).click()
         page.locator("input[type=file]").first.set_input_files(zipped)
         expect(page.get_by_text("12 images")).to_contain_text("The batch is now 12")
+        expect(page.get_by_text("Patches too", exact=True)).to_be_visible()  # without opening More
         page.get_by_label("Steps").fill("60")
         page.get_by_label("Name").fill("shapes-1")
         page.get_by_role("button", name="Start").click()
@@ -320,6 +321,10 @@ def test_a_run_from_a_zip_outlives_its_app_and_opens_in_compare(browser, tiny_fo
         page.get_by_role("button", name="Open in Compare").click()
         expect(page.locator(".tips-compare .key .a")).to_contain_text("tiny")
         expect(page.locator(".tips-compare .key .b")).to_contain_text("shapes-1")
+        asked, own = json.loads((samples / "queries.json").read_text())[0], Image.open(samples / "image-0.png")
+        expect(page.locator(".tips-queries:visible .token")).to_have_text(asked)
+        image = page.locator(".tips-image:visible .image-frame img")
+        assert image.evaluate("i => [i.naturalWidth, i.naturalHeight]") == list(own.size)
         page.get_by_role("tab", name="Train").click()
         page.get_by_role("button", name="Open in Ask").click()
         expect(page.locator(".tips-status[data-state=ready]")).to_contain_text("shapes-1")

@@ -51,11 +51,12 @@ class Endpoints:
         and the part of other words whose peak it beats.
 
         image: the picture. queries: up to twelve phrases. model: an encoder on offer. mode: "cosine" (each query alone)
-        or "competing" (softmax over the queries, by temperature). features: "values", "final" or the number of a layer.
-        templates: "none", "tips9", "clip80", or "own" for own_templates, one a line with {} where the query goes.
-        resolution: short side in pixels, 0 for as trained. colormap, opacity: of the overlays. distractors: phrases
-        that compete and get no map. windows: look at a large image through windows of the size the encoder was trained
-        at. scale: of the colours, "absolute", "shared" by the queries or each map's "own".
+        or "competing" (softmax over the queries). temperature: of the softmax of "competing". features: "values",
+        "final" or the number of a layer. templates: "none", "tips9", "clip80" or "own". own_templates: for "own", one a
+        line with {} for the query. resolution: short side in pixels, 0 for as trained. colormap, opacity: of the
+        overlays. distractors: phrases that compete and get no map. windows: look at a large image through windows of
+        the size the encoder was trained at. scale: of the colours, "absolute", "shared" by the queries or each map's
+        "own".
         """
         if image is None or not queries:
             raise ValueError("Give an image and at least one query.")
@@ -85,8 +86,8 @@ class Endpoints:
         """Where in the image is each word of a sentence? Returns what /heatmap does, for each content word how much the
         sentence would lose without it.
 
-        image: the picture. sentence: up to twelve words besides articles, prepositions and the like. The rest as in
-        /heatmap.
+        image: the picture. sentence: up to twelve words besides articles, prepositions and the like. model, mode,
+        temperature, features, resolution, colormap, opacity, windows, scale: as in /heatmap.
         """
         if image is None or not (sentence or "").strip():
             raise ValueError("Give an image and a sentence.")
@@ -102,12 +103,12 @@ class Endpoints:
         image: str,
         x: float,
         y: float,
-        other: str | None,
-        model: str,
-        features: str,
-        resolution: float,
-        colormap: str,
-        opacity: float,
+        other: str | None = None,  # what has a default may be left out by programs, and so may all that follows
+        model: str = "",
+        features: str = "values",
+        resolution: float = 0,
+        colormap: str = "viridis",
+        opacity: float = 0.7,
         windows: bool = False,
         request: gr.Request = None,
     ) -> tuple[list, dict]:
@@ -185,7 +186,8 @@ class Endpoints:
         threshold, the share of the image covered, and each connected part's box [left, top, right, bottom], area in
         pixels and peak score, the largest first. Parts under 0.2 % of the image are left out.
 
-        above: "range" (threshold is a share of each map's range) or "score" (an absolute score). The rest as in
+        above: "range" or "score". threshold: a share of each map's range, from 0 to 1, or an absolute score. image,
+        queries, model, mode, features, templates, temperature, resolution, distractors, own_templates, windows: as in
         /heatmap.
         """
         if image is None or not queries:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from demos.ask.api import painted, parts_of, scores_of
-from demos.ask.work import SMALLEST, Answer, Question, layer_number, others_of, ranges, region, templates_of
+from demos.ask.work import (
+    SMALLEST,
+    Answer,
+    Question,
+    askable,
+    layer_number,
+    others_of,
+    ranges,
+    region,
+    templates_of,
+)
 from demos.backend.offer import shown_name
 from demos.export import snippets
 from demos.export.files import Taken
@@ -26,7 +36,7 @@ _HEATMAP = ("patch_maps", "patch_similarity", "to_pixels")
 def take(tab: Heatmaps, *given, request: gr.Request = None) -> Taken | None:
     """given: the fields of a Question, then the opacity. Masks are those of the threshold, drawn or not."""
     *asked, opacity = given
-    question, who = Question(*asked), visitor(request)
+    (question, _), who = askable(Question(*asked)), visitor(request)
     if question.image is None:
         return None
     answer = tab.asker.answer(question, who)

@@ -17,9 +17,10 @@ from demos.ask import views as heatmap_views
 from demos.ask.api import endpoints
 from demos.ask.controls import FIXED_FEATURES, more, question_field, score
 from demos.ask.views import Card
-from demos.ask.work import COMPETING, COSINE, SHARE, Answer, Asker, Question, layer_number, ranges, region
+from demos.ask.work import COMPETING, COSINE, SHARE, Answer, Asker, Question, askable, layer_number, ranges, region
 from demos.backend.studio import Seen, Studio
 from demos.ui import controls, views
+from demos.ui.chips import not_asked
 from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.export_row import export_row
 from demos.ui.page import Page
@@ -47,17 +48,18 @@ class Heatmaps:
         """-> (maps, resolution note)."""
         if question.image is None:
             return views.empty(*controls.NO_IMAGE), ""
-        answer = self.asker.answer(question, who)
+        question, refused = askable(question)
+        answer, told = self.asker.answer(question, who), not_asked(refused)
         note = self.note(question, answer)
         cards, near = self._cards(question, answer), []
         if question.patch is not None:
             cards = [*self._patch_cards(question, answer, who), *cards]
             near = self.asker.near(answer, question)
         if not cards:
-            return views.empty(*(NO_QUERY if question.by == "phrases" else NO_SENTENCE)), note
+            return told + views.empty(*(NO_QUERY if question.by == "phrases" else NO_SENTENCE)), note
         bar = views.color_bar(question.colormap)
         unseen = never_seen([self.studio.info(question.model)], question.image)
-        return unseen + heatmap_views.maps(answer.seen.image, cards, bar, near, answer.absolute), note
+        return told + unseen + heatmap_views.maps(answer.seen.image, cards, bar, near, answer.absolute), note
 
     def note(self, question: Question, answer: Answer) -> str:
         """What the encoder saw, at which price."""
@@ -189,7 +191,7 @@ def tab(page: Page) -> None:
             asked = question_field(controls.first_queries(page.studio))
             maps = gr.HTML(
                 views.empty(*controls.LOADING),
-                js_on_load=controls.script("maps.js"),
+                js_on_load=controls.script("maps.js", "chips.js"),
                 apply_default_css=False,
                 elem_classes="tips-output",
             )
@@ -248,6 +250,8 @@ def tab(page: Page) -> None:
     )
     page.on_arrival(handlers.layers, [page.model, parts["features"]], parts["features"])
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, parts["resolution"]])
+    shared = "by sentence mode temperature features templates resolution windows scale smooth colormap cut".split()
+    page.reopening.keep(page, "ask", ranged=["resolution", "features"], **{name: parts[name] for name in shared})
     page.on_arrival(handlers.draw, inputs, [maps, note])
 
     endpoints(handlers, page, parts)

@@ -5,11 +5,11 @@ Sizes: N maps, h x w patches, D embedding width, H x W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from demos.backend.studio import Seen, Studio
-from demos.ui import controls
+from demos.ui import chips, controls
 
 if TYPE_CHECKING:
     import torch
@@ -171,6 +171,13 @@ def layer_number(features: str) -> int | None:
     if not features.isdecimal():
         raise ValueError(f"Unknown features '{features[:80]}': use values, final or the number of a layer.")
     return int(features)
+
+
+def askable(question: Question) -> tuple[Question, dict[str, str]]:
+    """A question of the page without the chips that cannot be asked -> (question, those with why not)."""
+    queries, refused = chips.askable(question.queries, "query", MAX_QUERIES)
+    distractors, more = chips.askable(question.distractors, "distractor", MAX_QUERIES)
+    return replace(question, queries=tuple(queries), distractors=tuple(distractors)), refused | more
 
 
 def others_of(question: Question, names: list[str]) -> list[str]:

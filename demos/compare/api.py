@@ -44,9 +44,9 @@ class Endpoints:
 
         image: the picture. queries: up to eight phrases. model_a, model_b: encoders on offer. features_a, features_b:
         "values" or "final". resolution: short side in pixels that both see, 0 for each as trained. templates: "none",
-        "tips9" or "clip80". scale of the difference: "z" (standard deviations), "rank" or "cosine". mask: optional, a
-        picture that is white where the query `masked` (by default the first) really is. Measured at "size", the
-        pictures' width and height: at most 640 pixels.
+        "tips9" or "clip80". scale: of the difference, "z" (standard deviations), "rank" or "cosine". mask: optional, a
+        picture that is white where one query really is, measured at "size", the pictures' width and height: at most
+        640 pixels. masked: the query of the mask, by default the first.
         """
         from tipsv2.analysis import render
 
@@ -87,7 +87,9 @@ class Endpoints:
     ) -> dict:
         """How alike are the layers of two encoders on this image, and in which do patches follow the words? Returns
         "cka" (a row per layer of A, a column per layer of B), "measure", and under "a" and "b", per layer, a score per
-        query. Takes what /compare takes.
+        query.
+
+        image, queries, model_a, features_a, model_b, features_b, resolution, templates: as in /compare.
         """
         queries = _some(asked(queries))
         both = look(self.studio, visitor(request), image, (model_a, model_b), (features_a, features_b), resolution)
@@ -108,7 +110,9 @@ class Endpoints:
         request: gr.Request = None,
     ) -> tuple[list, str]:
         """The principal components of two encoders' patches in comparable colours: two pictures (PNG, a pixel per
-        patch) and a sentence on how they were made comparable. Takes what /compare takes.
+        patch) and a sentence on how they were made comparable.
+
+        image, model_a, features_a, model_b, features_b, resolution: as in /compare.
         """
         both = look(self.studio, visitor(request), image, (model_a, model_b), (features_a, features_b), resolution)
         pictures, note = joint_colors(both)

@@ -11,10 +11,11 @@ from PIL import Image
 
 from demos.backend.offer import shown_name
 from demos.compare import mask as compare_mask
-from demos.compare.sides import Both, asked, joint_colors, look, measure
+from demos.compare.sides import MAX_QUERIES, Both, joint_colors, look, measure
 from demos.export import snippets
 from demos.export.files import Taken
 from demos.export.snippets import IMAGE, call, literal
+from demos.ui import chips
 from demos.ui.controls import visitor
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def take(
     from tipsv2.analysis.render import overlay
     from tipsv2.evaluation.side_by_side import COLORS, SIGNED, draw
 
-    queries = asked(queries)
+    queries, _ = chips.askable(queries, "query", MAX_QUERIES)
     if image is None or not queries:
         return None
     both = look(tab.studio, visitor(request), image, (model_a, model_b), (features_a, features_b), resolution)

@@ -18,7 +18,6 @@ from demos.compare import views as compare_views
 from demos.compare.api import endpoints
 from demos.compare.sides import (
     MAX_QUERIES,
-    asked,
     coarse,
     every_layer,
     farthest,
@@ -30,7 +29,7 @@ from demos.compare.sides import (
     sights,
 )
 from demos.compare.steps import Steps, slider
-from demos.ui import controls, views
+from demos.ui import chips, controls, views
 from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.examples import Example
 from demos.ui.export_row import export_row
@@ -70,9 +69,9 @@ class Compares:
         """-> (sentence, cards and table; resolution note)."""
         if image is None:
             return views.empty(*controls.NO_IMAGE), ""
-        queries = asked(queries)
+        queries, refused = chips.askable(queries, "query", MAX_QUERIES)
         if not queries:
-            return views.empty(*NO_QUERY), ""
+            return chips.not_asked(refused) + views.empty(*NO_QUERY), ""
         who = visitor(request)
         both = look(self.studio, who, image, (model_a, model_b), (features_a, features_b), resolution)
         masks = compare_mask.for_queries(queries, masked, mask)
@@ -101,7 +100,7 @@ class Compares:
         bars = views.color_bar(COLORS), views.color_bar(SIGNED)
         drawn = compare_views.pairs(both.seen[0].image, found.names, found.sentence, cards, scale, spans, bars)
         unseen = never_seen([self.studio.info(model_a), self.studio.info(model_b)], image)
-        return unseen + drawn, sights(both)
+        return chips.not_asked(refused) + unseen + drawn, sights(both)
 
     @toasted
     def paint(
@@ -140,7 +139,7 @@ class Compares:
         """The two charts of the layer view."""
         from tipsv2.analysis.render import colorize
 
-        queries = asked(queries)
+        queries, _ = chips.askable(queries, "query", MAX_QUERIES)
         if image is None or not queries:
             raise ValueError("Give an image and at least one query first.")
         who = visitor(request)
@@ -213,7 +212,9 @@ def tab(page: Page) -> None:
             hint = "Press Enter after each; × takes one away. Both sides get the same words."
             queries = controls.chips("Look for", hint, first)
             waiting = views.empty(*controls.LOADING)
-            maps = gr.HTML(waiting, js_on_load=controls.script("compare.js"), elem_classes="tips-output", **html)
+            maps = gr.HTML(
+                waiting, js_on_load=controls.script("compare.js", "chips.js"), elem_classes="tips-output", **html
+            )
             colors = gr.HTML("", js_on_load=None, **html)
             exports = gr.Column()
             run = gr.Button("Compare layer by layer", size="md", elem_classes="tips-run")
@@ -315,6 +316,19 @@ def tab(page: Page) -> None:
         taken=lambda *_: (None,),
     )
     page.on_arrival(handlers.arrive, [page.model, image, model_b], outputs)
+    page.reopening.keep(
+        page,
+        "compare",
+        encoders=dict(a=model_a, b=model_b),
+        arriving=["features_b"],
+        a=pick_a,
+        features_a=features_a,
+        b=pick_b,
+        features_b=features_b,
+        resolution=resolution,
+        scale=scale,
+        templates=templates,
+    )
     page.on_arrival(handlers.draw, drawn["inputs"], [maps, note])
     page.on_arrival(handlers.paint, sides, colors)
     page.on_open("compare", handlers.open, [model_a, model_b], outputs[:4], then=[drawn, painted])

@@ -92,7 +92,8 @@ class DepthOutputs:
 
         image: the picture. heads: a model on offer that is on this machine, see /load_heads. resolution: short side in
         pixels that the network sees, 0 for as trained. span: "auto" colours depth from its least to its greatest,
-        "fixed" from `near` to `far` metres. colormap: of depth. opacity: of the classes' colours over the image.
+        "fixed" from one distance to another. near, far: the ends of "fixed", in metres. colormap: of depth. opacity: of
+        the classes' colours over the image.
         """
         shown = (int(resolution or 0), span, near, far, colormap, opacity)
         taken = self.take(image, self.memory.info(heads).name, *shown, request)

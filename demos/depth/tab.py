@@ -230,6 +230,7 @@ def tab(page: Page) -> None:
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-classes', v)")
     page.workspace.share("depth", field, image, given, drawing)
     page.on_arrival(greet, [image, loaded], [field, image])
+    page.reopening.keep(page, "depth", span=span, colormap=colormap)
     shown = [*seen, opacity]
     with taking:
         export_row(DepthOutputs(memory).take, [image, loaded, *shown], masks=True)

@@ -82,7 +82,7 @@ class Endpoints:
         request: gr.Request = None,
     ) -> tuple[np.ndarray, dict]:
         """Which patches and words are alike? Returns their places on a plane by UMAP, of the patches row by row, and a
-        picture as large as the image (PNG) that colours each patch by its components. The first call after a start
+        picture as large as the image (PNG) that colours each patch by its components. The first call on a machine
         takes up to half a minute.
 
         image: the picture. words: up to 24 phrases, or none. layer: 1 to the encoder's last, or 0 for the last. model:

@@ -12,7 +12,7 @@ from demos.export.files import Taken
 from demos.inside import code as inside_code
 from demos.inside import work as inside_work
 from demos.inside.work import MAX_WORDS
-from demos.ui import controls
+from demos.ui import chips
 from demos.ui.controls import visitor
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def take(
         told |= {"median": np.median(found.norms), "limit": found.limit, "outliers": np.argwhere(found.outliers)}
         masks = {"outlier": found.outliers}
     else:
-        words = controls.texts(words, "word", MAX_WORDS)
+        words, _ = chips.askable(words, "word", MAX_WORDS)
         found = tab.map(seen, grid, layer, model, features, words, neighbors, gap)
         if found is None:
             raise ValueError("The map is not drawn yet: press 'Draw the map' first.")

@@ -15,7 +15,7 @@ from demos.inside import views as inside_views
 from demos.inside import work as inside_work
 from demos.inside.api import endpoints
 from demos.inside.work import AXES, MAP_WORK, MAX_CLUSTERS, MAX_WORDS
-from demos.ui import controls, views
+from demos.ui import chips, controls, views
 from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.export_row import export_row
 from demos.ui.page import Page
@@ -93,15 +93,17 @@ class Insides:
             return inside_views.norms(seen.image, *inside_work.norms(grid), views.color_bar("viridis")), note
         from tipsv2.analysis.heatmap import patch_maps
 
-        words = controls.texts(words, "word", MAX_WORDS)
+        words, refused = chips.askable(words, "word", MAX_WORDS)
         found = self.map(seen, grid, layer, model, features, words, neighbors, gap, ask, progress)
         if found is None:
-            return inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.mapper.ready), note
+            asking = inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.mapper.ready)
+            return chips.not_asked(refused) + asking, note
         painted = inside_work.pixel_colors(seen.image, shape) if colors == "pixels" else inside_work.principal(grid)[2]
         encoder = self.studio.encoder(model)
         looked = self.studio.layer(seen, encoder, layer)
         cosines = patch_maps(looked, encoder.encode_text(words), features).numpy()
-        return inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines, features == "final"), note
+        drawn = inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines, features == "final")
+        return chips.not_asked(refused) + drawn, note
 
     def draw_map(self, request: gr.Request, progress=gr.Progress(), *inputs) -> tuple[str, str]:  # noqa: B008
         """As `draw` with the same inputs; draws the map whatever it takes."""
@@ -178,7 +180,7 @@ def tab(page: Page) -> None:
             words.visible = False
             shown = gr.HTML(
                 views.empty(*controls.LOADING),
-                js_on_load=controls.script("inside.js"),
+                js_on_load=controls.script("inside.js", "chips.js"),
                 apply_default_css=False,
                 elem_classes="tips-output",
             )
@@ -240,6 +242,18 @@ def tab(page: Page) -> None:
     page.workspace.share("inside", field, image, given, drawing | minimal, words=words)
     page.on_arrival(handlers.depth, page.model, layer)  # on its own: new words draw at once, with the layer of the page
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, strip, resolution])
+    names = "red green blue foreground clusters".split()
+    page.reopening.keep(
+        page,
+        "inside",
+        ranged=["resolution", "layer"],
+        view=view,
+        layer=layer,
+        features=features,
+        resolution=resolution,
+        **dict(zip(names, parts["settings"], strict=True)),
+        **dict(zip(("colors", "neighbors", "gap"), parts["map"], strict=True)),
+    )
     page.on_arrival(handlers.draw, inputs, [shown, note])
 
     endpoints(handlers, page, [view, features], parts["settings"], [words, *parts["map"][1:]])

@@ -144,7 +144,7 @@ def ask_for_map(patches: int, words: int, first: bool) -> str:
     """What stands where the map will be, until somebody asks for it."""
     cells = "<i></i>" * 25
     about = f"{patches:,} patches" + (f" and {words} word{'s' * (words != 1)}" if words else "")
-    wait = "The first map after a start takes ten to thirty seconds." if first else "This one takes some seconds."
+    wait = "The first one on a machine takes ten to thirty seconds." if first else "This one takes some seconds."
     return (
         f'<div class="tips-empty tips-ask"><div class="mark" aria-hidden="true">{cells}</div>'
         f"<b>A map of {about}</b><p>UMAP lays out what is alike side by side. {wait}</p>"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from demos.backend import compiled
 from demos.backend.turns import LEDGER, Turns
 
 if TYPE_CHECKING:
@@ -67,12 +68,20 @@ class Mapper:
                 waited += time.monotonic() - start
 
             next_turn()
+            begun = 0.0
             if not self.ready:
-                tell(0.1, desc="Compiling UMAP, once after every start: ten to thirty seconds")
-                joint_map(np.random.default_rng(0).normal(size=(8, 8, 4)), np.ones((1, 4)), neighbors=5)
-            tell(0.6, desc=f"Laying out {count:,} patches")
+                begun = 0.6
+                compiled.prepare(tell, begun)
+            expected = (self._pace or 0.005) * (count + len(text))
             start, waited = time.monotonic(), 0.0
-            found = joint_map(patches, text, int(neighbors), gap=gap, tick=next_turn)
+
+            def tick() -> None:
+                next_turn()
+                passed = time.monotonic() - start - waited
+                tell(begun + (1 - begun) * passed / (passed + expected / 2), desc=f"Laying out {count:,} patches")
+
+            tell(begun, desc=f"Laying out {count:,} patches")
+            found = joint_map(patches, text, int(neighbors), gap=gap, tick=tick)
             self._pace = (time.monotonic() - start - waited) / (count + len(text))
         return found
 

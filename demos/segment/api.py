@@ -53,11 +53,12 @@ class Endpoints:
         image: the picture. classes: up to 200 names separated by commas, each of one word or several ("gear|cog").
         model: an encoder on offer. templates: "none", "tips9" or "clip80". features: "values" or "final". layer: 1 to
         the encoder's last; any number beyond is the last. windows: look at a large image in parts of the trained size.
-        background: "verdict" (what the encoder's calibration says is not here), "none", "threshold" (cosines below
-        `threshold`) or "words" (`words`, separated by commas, compete with the classes). resolution: short side in
-        pixels, 0 for as trained. opacity: of the paint. mask: the true label map, a PNG whose grey values or palette
-        places number the classes from `first` ("1": 0 is none of them; or "0"), 255 counting nowhere. sharp: regions
-        end where the picture's colours do.
+        background: "verdict" (what the encoder's calibration says is not here), "none", "threshold" (low cosines) or
+        "words" (other words compete with the classes). threshold: the least cosine that is no background. words: of the
+        background "words", separated by commas. resolution: short side in pixels, 0 for as trained. opacity: of the
+        paint. mask: the true label map, a PNG whose grey values or palette places number the classes, 255 counting
+        nowhere. first: the number of the first class in it, "1" (0 is none of them) or "0". sharp: regions end where
+        the picture's colours do.
         """
         from tipsv2.analysis.render import paint_labels
 

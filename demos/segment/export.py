@@ -10,7 +10,8 @@ from demos.export.files import Taken
 from demos.export.snippets import IMAGE, call, literal
 from demos.segment.api import numbers
 from demos.segment.truth import Truth
-from demos.segment.work import Divider, Question, Regions, ask, judge, rows, split
+from demos.segment.work import MAX_CLASSES, Divider, Question, Regions, ask, judge, rows, split
+from demos.ui import chips
 from demos.ui.controls import visitor
 
 OPACITY = 0.65
@@ -23,9 +24,10 @@ def take(divider: Divider, image, model, truth: Truth | None, classes, *given, r
     """
     from tipsv2.analysis.render import legend, paint_labels
 
-    if image is None or not split(classes):
+    names, _ = chips.askable(split(classes), "class name", MAX_CLASSES)
+    if image is None or not names:
         return None
-    question = ask(classes, **dict(zip(SETTINGS, given, strict=False)))
+    question = ask(", ".join(names), **dict(zip(SETTINGS, given, strict=False)))
     found = divider.divide(image, question, model, visitor(request), full=True)
     judged = judge(found, truth)
     table = rows(found, judged and judged[1])

@@ -25,8 +25,8 @@ from demos.segment.controls import (
 from demos.segment.export import take
 from demos.segment.truth import Truth
 from demos.segment.views import segments
-from demos.segment.work import Divider, ask, judge, legend, rows, split
-from demos.ui import controls, views
+from demos.segment.work import MAX_CLASSES, Divider, ask, judge, legend, rows, split
+from demos.ui import chips, controls, views
 from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.examples import Example
 from demos.ui.export_row import export_row
@@ -63,20 +63,21 @@ class Segmentations:
         request: gr.Request = None,
     ) -> tuple[str, str, str]:
         """-> (regions with their table, resolution note, note on the truth)."""
-        names = split(classes)
-        told = segmentation_truth.told(truth, names)
+        names, refused = chips.askable(split(classes), "class name", MAX_CLASSES)
+        told, alas = segmentation_truth.told(truth, names), chips.not_asked(refused)
         if image is None:
             return views.empty(*controls.NO_IMAGE), "", told
         if not names:
-            return views.empty(*NO_CLASS), "", told
-        question = ask(classes, templates, features, layer, windows, background, threshold, words, resolution, sharp)
+            return alas + views.empty(*NO_CLASS), "", told
+        given = (templates, features, layer, windows, background, threshold, words, resolution, sharp)
+        question = ask(", ".join(names), *given)
         found = self.divider.divide(image, question, model, visitor(request))
         judged = judge(found, truth)
         table = rows(found, judged and judged[1])
         reasons = [because(verdict, found.calibration) for verdict in found.verdicts]
         said = [badge(*each) for each in zip(found.verdicts, reasons, strict=True)]
         drawn = segments(found.seen.image, found.labels, found.colors, table, len(found.names), judged, said)
-        return never_seen([self.studio.info(model)], image) + drawn, self._note(found, model), told
+        return alas + never_seen([self.studio.info(model)], image) + drawn, self._note(found, model), told
 
     def _note(self, found, model: str | None) -> str:
         from tipsv2.network.view import count_windows
@@ -233,5 +234,21 @@ def tab(page: Page) -> None:
     )
     page.on_arrival(handlers.depth, page.model, layer)  # on its own: Gradio checks values against the range it knows
     page.on_arrival(handlers.arrive, [page.model, image], [field, image, classes, own, truth, strip, resolution])
+    page.reopening.keep(
+        page,
+        "segment",
+        ranged=["resolution", "layer"],
+        usual=dict(classes=own),
+        classes=classes,
+        background=background,
+        threshold=threshold,
+        words=words,
+        sharp=sharp,
+        templates=templates,
+        features=features,
+        layer=layer,
+        windows=windows,
+        resolution=resolution,
+    )
     page.on_arrival(handlers.draw, inputs, [regions, note, told])
     endpoints(handlers, page, asked, opacity, first, sharp)

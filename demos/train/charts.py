@@ -14,6 +14,7 @@ WIDE, TALL = 360, 210  # of a chart, in its own units
 LEFT, TOP, RIGHT, BOTTOM = 48, 12, WIDE - 8, TALL - 34
 POINTS = 160  # of a curve; more steps are averaged in groups
 COLORS = 6  # series of one chart that have a colour of their own (tab-train.css)
+RECALLS = {"recall_learned": "learned from", "recall_held_out": "kept apart"}  # of train/run/recall.py
 
 Curve = tuple[str, Sequence[int], Sequence[float]]
 
@@ -38,6 +39,9 @@ def curves(look: Look) -> str:
         forgets = look.own_data and look.base
         what = "of drawn scenes" + (": what is forgotten" if forgets else "")
         charts.append(chart("Patch-text mIoU", what, measured, last))
+    found = [(title, *series[name]) for name, title in RECALLS.items() if name in series]
+    if found:
+        charts.append(chart("Retrieval", "share of captions and pictures that find each other", found, last))
     return f'<section class="tips-curves">{"".join(charts)}</section>'
 
 

@@ -32,6 +32,7 @@ LIMITS = {  # field -> least, most, what it is called
 SIZES = (0, 56, 112, 168, 224, 336, 448)  # pixels; 0: the recipe's or the base's own
 SAMPLES = 5  # how often the fixed queries are asked in the course of a run
 CHECKPOINTS = 10  # how often its state is saved: the steps that Compare's slider has
+HELD_OUT = 0.15  # of own pictures, which the run measures itself by
 PATCH = 14
 TERMS = ("contrastive", "grounding")
 
@@ -121,7 +122,7 @@ def command(plan: RunRequest, studio: Studio, out: Path, unpacked: Path) -> list
         raise ValueError(f"The resolution must be one of {', '.join(map(str, SIZES[1:]))}, or 0 for the usual one.")
     if plan.data == "scenes" and (measured := held_out(int(plan.seed) * SEED_STRIDE, SEED_STRIDE)):
         raise ValueError(f"The scenes of the seed {plan.seed:.0f} are {measured}, kept for measuring: choose another.")
-    fields = [*kind.fields, *_choices(plan, recipe), *_stages(plan, recipe), *columns(plan)]
+    fields = [*kind.fields, *_choices(plan, recipe), *_stages(plan, recipe), *columns(plan), *apart(plan)]
     override(recipe, fields)  # names and kinds of the fields, before a process is started for them
     given = [kind.base, known_as(studio.info(plan.base))] if kind.base else []
     data = source(plan, unpacked)
@@ -156,6 +157,16 @@ def columns(plan: RunRequest) -> list[str]:
         raise ValueError("The name of a column has 100 printable characters at most.")
     fields = [f"{field}={name}" for field, name in given.items() if name]
     return [*fields, "data.confined=true"] if plan.data == "zip" else fields
+
+
+def learned(pairs: int) -> int:
+    """Of so many pairs, how many a run learns from."""
+    return pairs - settings.Data(held_out=HELD_OUT).kept_apart(pairs)
+
+
+def apart(plan: RunRequest) -> list[str]:
+    """Own pictures are measured by some that the run does not learn from."""
+    return [f"data.held_out={HELD_OUT}"] if plan.data != "scenes" else []
 
 
 def known_as(info: ModelInfo) -> str:

@@ -84,12 +84,11 @@ class FormHandlers:
             return None, views.note(ZIP_HINT), gr.skip()
         told = f"{found.images:,} images, {_size(found.num_bytes)}; "
         told += f"captions in {found.table}." if found.table else f"{found.captioned:,} with captions beside them."
-        if batch and batch > found.pairs:
-            return (
-                gr.skip(),
-                views.note(f"{told} The batch is now {found.pairs}: there are no more pairs."),
-                found.pairs,
-            )
+        most = train_form.learned(found.pairs)
+        if most < found.pairs:
+            told += f" {found.pairs - most} of them are kept apart, to see what is learned and not remembered."
+        if batch and batch > most:
+            return gr.skip(), views.note(f"{told} The batch is now {most}: there are no more pairs."), most
         return gr.skip(), views.note(told), gr.skip()
 
     @toasted
@@ -136,17 +135,17 @@ def form(page: Page, trainer: Trainer) -> Form:
         max_length=1000,
         visible=False,
     )
+    terms = gr.Radio(
+        [("Images and captions", "contrastive"), ("Patches too", "grounding")],
+        value="contrastive",
+        label="Loss",
+        info="Patches too: every caption is also asked of the patches of every image, so that maps learn as well.",
+    )
     with gr.Row(elem_classes="tips-pair"):
         steps = gr.Number(recipe.steps, label="Steps", precision=0, min_width=80)
         batch = gr.Number(recipe.stages[0].batch_size, label="Batch", precision=0, min_width=80)
     name = gr.Textbox(label="Name", placeholder="the next free number" if trainer.allowed else "mine", max_length=60)
     with gr.Accordion("More", open=False):
-        terms = gr.Radio(
-            [("Contrastive", "contrastive"), ("And grounding", "grounding")],
-            value="contrastive",
-            label="Loss",
-            info="Grounding also asks every caption of the patches of every image.",
-        )
         sizes = [("As the base or recipe", 0), *((f"{side} px", side) for side in SIZES[1:])]
         size = gr.Dropdown(sizes, value=0, label="Resolution", filterable=False)
         rate = gr.Number(0, label="Learning rate", info="0: the recipe's own, which follows the base's width.")

@@ -119,18 +119,26 @@ class TrainHandlers:
         names = self.jobs.names(asker)
         return gr.update(choices=names, value=names[0] if names else None), gr.update(visible=False)
 
-    def compared(self, request: gr.Request, name: str | None, key: str | None) -> list[str] | None:
-        """What it started from and what it made, for the tab Compare; None, after a toast, where there is nothing."""
+    def compared(self, request: gr.Request, name: str | None, scene: int, key: str | None) -> tuple:
+        """-> (what it started from and what it made, an image of the run, what it asks of that) for the tab Compare;
+        None for the first, after a toast, where there is nothing. scene: the image whose heatmaps are shown.
+        """
         try:
-            return self.trainer.sides(name, self.trainer.asker(request, key), visitor(request))
+            asker = self.trainer.asker(request, key)
+            both = self.trainer.sides(name, asker, visitor(request))
+            kept = train_views.asked_of(self.jobs.look(str(name), asker), scene if isinstance(scene, int) else 0)
+            if kept is None:
+                return both, gr.skip(), gr.skip()
+            path, words = kept
+            return both, controls.keep(path, visitor(request)), words
         except ValueError as error:
             controls.warn(str(error))
-            return None  # not what was there before: that would be opened
+            return None, gr.skip(), gr.skip()  # not what was there before: that would be opened
 
-    def asked(self, request: gr.Request, name: str | None, key: str | None) -> list[str] | None:
-        """What it made, for the tab Ask; None as above."""
-        both = self.compared(request, name, key)
-        return both and both[1:]
+    def asked(self, request: gr.Request, name: str | None, scene: int, key: str | None) -> tuple:
+        """The same with what it made alone, for the tab Ask."""
+        both, *rest = self.compared(request, name, scene, key)
+        return both and both[1:], *rest
 
 
 def tab(page: Page) -> None:
@@ -221,6 +229,9 @@ def _watched(page: Page, handlers: TrainHandlers, form_parts, html: dict) -> Non
     deleted = really.click(handlers.delete, [runs, key], [runs, sure], **asked)
     page.refresh(deleted)
     deleted.then(**again)
-    page.open_in(compare.click(handlers.compared, [runs, key], names, **asked), "compare", names)
-    page.open_in(ask.click(handlers.asked, [runs, key], names, **asked), "ask", names)
+    opened = [names, page.workspace.picture, page.workspace.words]
+    for button, handler, there in ((compare, handlers.compared, "compare"), (ask, handlers.asked, "ask")):
+        event = button.click(handler, [runs, scene, key], opened, **asked)
+        page.workspace.moments.append(event)
+        page.open_in(event, there, names)
     page.on_arrival(handlers.watch, again["inputs"], parts)

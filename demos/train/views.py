@@ -16,6 +16,7 @@ from demos.train.state import Look
 from demos.ui import views
 
 TILE = 104  # pixels of one heatmap in the film
+BY_HEART = 0.3  # of recall at 1 between the pictures that a run learns from and those that it keeps apart
 ROWS = 8  # rows of the film at most: the newest and others evenly before it
 WORDS = {
     "starting": "starting", "running": "running", "stopping": "stopping", "done": "done", "stopped": "stopped",
@@ -40,7 +41,7 @@ def head(look: Look) -> str:
     share = look.step / look.steps if look.steps else 0.0
     if look.state == "starting":
         share = 0.0
-    note = f"<p>{escape(look.note)}</p>" if look.note else ""
+    note = "".join(f"<p>{escape(text)}</p>" for text in (look.note, memorised(look)) if text)
     percent = f"{100 * share:.1f}"
     bar = (
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
@@ -51,6 +52,20 @@ def head(look: Look) -> str:
     return (
         f'<div class="tips-run" data-state="{look.state}"{live}><header role="status"><i></i><b>{escape(look.name)}</b>'
         f"<span>{WORDS[look.state]}</span></header>{note}{bar}<dl>{facts}</dl></div>"
+    )
+
+
+def memorised(look: Look) -> str:
+    """A sentence where a run learns its pictures by heart: it finds them far better than those that it keeps apart."""
+    series = look.series()
+    if not {"recall_learned", "recall_held_out"} <= set(series):
+        return ""
+    (_, learned), (_, held) = series["recall_learned"], series["recall_held_out"]
+    if learned[-1] - held[-1] < BY_HEART or learned[-1] - held[-1] < 2 * abs(learned[0] - held[0]):
+        return ""
+    return (
+        f"This run learns its pictures by heart: of those it learns from, {100 * learned[-1]:.0f} % are found by their "
+        f"captions, of those kept apart {100 * held[-1]:.0f} %. More pictures help, or fewer steps."
     )
 
 
@@ -96,7 +111,8 @@ def film(look: Look, scene: int = 0) -> str:
             f'<li><span>{step:,}</span><img src="{picture}" draggable="false" alt="Heatmaps after step {step:,}"></li>'
         )
     titles = "".join(f'<b title="{escape(word, quote=True)}">{escape(word)}</b>' for word in ["image", *words][:5])
-    what = "an image it learns from" if look.own_data else "a drawn scene no run learns from"
+    own = "an image it keeps apart" if _kept_apart(look, scene) else "an image it learns from"
+    what = own if look.own_data else "a drawn scene no run learns from"
     return (
         f'<section class="tips-film"><h3>Heatmaps of fixed words <small>on {what}, by '
         f'step</small></h3><div class="titles"><span>step</span><div>{titles}</div></div>'
@@ -126,6 +142,22 @@ def queries(look: Look) -> list[list[str]]:
         return [[str(word) for word in row] for row in rows]
     except (OSError, ValueError, TypeError):
         return []
+
+
+def _kept_apart(look: Look, scene: int) -> bool:
+    try:
+        return json.loads((look.samples[0].parent / "held.json").read_text("utf-8"))[scene] is True
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def asked_of(look: Look, scene: int) -> tuple[Path, list[str]] | None:
+    """One of the images whose heatmaps a run keeps, and what it asks of it; None where the run has kept none."""
+    words = queries(look)
+    if not 0 <= scene < len(words):
+        return None
+    path = look.samples[0].parent / f"image-{scene}.png"
+    return (path, words[scene]) if path.is_file() else None
 
 
 def checked(found: Checked) -> str:

@@ -78,10 +78,10 @@ class Trainer:
         summary = self._zip(plan, zipped)
         plan = self._placed(plan, asker)
         if summary:
-            if plan.batch and plan.batch > summary.pairs:
+            if plan.batch and plan.batch > (most := train_form.learned(summary.pairs)):
                 raise ValueError(
-                    f"The batch of {plan.batch:g} is larger than the {summary.pairs} pairs of {Path(zipped).name}: "
-                    f"choose {summary.pairs} at most."
+                    f"The batch of {plan.batch:g} is larger than the {most} pairs of {Path(zipped).name} that the run "
+                    f"learns from: choose {most} at most."
                 )
             plan = replace(plan, table=summary.table)
         folder, unpacked = train_state.place(self.jobs.folder, plan.name), self.jobs.data(plan.name)

@@ -104,17 +104,20 @@ def texts(given: Sequence[str] | None, what: str, limit: int) -> list[str]:
     given = [given] if isinstance(given, str) else given
     found = list(dict.fromkeys(text for text in (str(text).strip() for text in given or ()) if text))
     for text in found:
-        if len(text) > MAX_TEXT:
-            raise ValueError(
-                f"One {what} has {len(text):,} characters: keep each under {MAX_TEXT}, a few words work best."
-            )
-        if not any(letter.isalnum() for letter in text):
-            raise ValueError(
-                f"The {what} '{text}' has no letters: the encoders were trained on words, write it as a word."
-            )
+        if why := refusal(text, what):
+            raise ValueError(why)
     if len(found) > limit:
         raise ValueError(f"There are {len(found)} entries of kind {what}: keep to {limit} at once.")
     return found
+
+
+def refusal(text: str, what: str) -> str | None:
+    """Why a text of the kind `what` cannot be asked, in a sentence, or None."""
+    if len(text) > MAX_TEXT:
+        return f"One {what} has {len(text):,} characters: keep each under {MAX_TEXT}, a few words work best."
+    if not any(letter.isalnum() for letter in text):
+        return f"The {what} '{text}' has no letters: the encoders were trained on words, write it as a word."
+    return None
 
 
 def image_field() -> tuple[gr.Image, gr.State]:
@@ -197,9 +200,9 @@ def api_resolution() -> gr.Number:
     return gr.Number(0, minimum=0, maximum=MAX_SIDE, precision=0, visible=False, label="resolution")
 
 
-def script(name: str) -> str:
-    """A script of demos/ui/web for gr.HTML's js_on_load."""
-    return (WEB / name).read_text("utf-8")
+def script(*names: str) -> str:
+    """Scripts of demos/ui/web, one after the other, for gr.HTML's js_on_load."""
+    return "".join((WEB / name).read_text("utf-8") for name in names)
 
 
 def example_strip(studio: Studio) -> gr.HTML:

@@ -14,6 +14,7 @@ What else a tab may ask of the page:
                                        a list of names (None or empty: stay); compare takes two, other tabs the first
     page.choosing(event, menu, model)  download and load what is in a menu of the tab's own; the event to go on from
     page.workspace.share("ask", ...)   picture and words given in one tab are there in the others (ui/workspace.py)
+    page.reopening.keep(page, "ask", ...)      these controls are in the page's link (ui/reopening.py)
     page.leavings.append(forget)       forget(visitor) is called when somebody closes the page
     page.on_open("compare", fn, inputs, outputs)   how a tab with menus of its own does that: fn(names, *inputs)
 """
@@ -33,6 +34,7 @@ from demos.backend.studio import Studio
 from demos.server.gate import Guarded
 from demos.ui.controls import MODEL_WORK, WEB, visitor
 from demos.ui.loading import FETCHING, Loading, loading_html
+from demos.ui.reopening import AGAIN, Reopening
 from demos.ui.workspace import Workspace
 from tipsv2.checkpoints.catalogue import ModelInfo
 
@@ -65,9 +67,11 @@ class Page:
     heads: Sequence[ModelInfo] = ()  # models with DPT heads among those the app was started with
     leavings: list[Callable[[str], None]] = field(default_factory=list)  # called with the visitor who leaves
     workspace: Workspace = field(default_factory=Workspace)
+    tabs: Sequence[str] = ()
 
     def __post_init__(self):
         self.loading = Loading(self.studio)
+        self.reopening = Reopening(self.studio, self.workspace, self.tabs)
 
     def on_arrival(self, fn, inputs, outputs) -> None:
         """Run fn, after those registered before it, whenever a model has become ready."""
@@ -134,12 +138,14 @@ def build(
     options = dict(title="TIPSv2 explorer", analytics_enabled=False, delete_cache=SWEEP, fill_width=True)
     with Guarded(**options, apart=not settings.public) as blocks:
         with gr.Row(elem_classes="tips-top", equal_height=True):
-            gr.HTML(header(), apply_default_css=False, js_on_load=None)
+            gr.HTML(header(), apply_default_css=False, js_on_load=AGAIN)
             choice = picker(studio, "Encoder", elem_classes="tips-model")
         with gr.Row(elem_classes="tips-who"):
             line = gr.HTML(loading_html(studio), apply_default_css=False, js_on_load=None, elem_classes="tips-line")
-            cancel = gr.Button("Cancel", visible=False, size="sm", min_width=80, scale=0, elem_classes="tips-cancel")
-        page = Page(studio, gr.State(None), choice, settings, line, cancel, pickers=[choice], heads=heads)
+            small = dict(size="sm", min_width=80, scale=0, elem_classes="tips-cancel")
+            cancel = gr.Button("Cancel", visible=False, **small)
+            copied = gr.Button("Copy link", **small)
+        page = Page(studio, gr.State(None), choice, settings, line, cancel, pickers=[choice], heads=heads, tabs=tabs)
         cancel.click(page.loading.cancel, None, None, queue=False, **QUIET)
         _endpoints(page)  # before anything listens to the page's own `load`, which would have taken that name
         shown = None
@@ -151,16 +157,19 @@ def build(
                     with gr.Tab(module.TITLE, id=name, render_children=True) as opened:
                         module.tab(page)
                     page.workspace.follow(name, opened.select)
+                    here = opened.select(lambda name=name: name, None, page.reopening.tab, queue=False, **QUIET)
+                    page.workspace.moments.append(here)
 
         def answer(moment) -> None:
             """Load the model in the picker, then whatever the tabs do about it."""
             ready = page.choosing(moment, choice, page.model)
             for arrival in page.arrivals:
                 ready = ready.then(**arrival, **QUIET, **MODEL_WORK)
+            page.reopening.follow(page, ready.then)
 
         # Of the picker's events `select` comes once a choice, `input` twice.
         picked = choice.select(lambda name: loading_html(studio, name), choice, line, queue=False, **QUIET)
-        answer(blocks.load)
+        answer(page.reopening.bind(page, blocks, shown, copied).then)
         answer(picked.then)
         for event, tab, names in page.handed:
             _hand_over(page, shown, event, tab, names, answer)

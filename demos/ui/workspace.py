@@ -9,6 +9,7 @@ page's State; a tab that is opened takes what is new there, and draws only then.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from demos.backend import belongings
 from demos.export.files import slug
 from demos.ui.controls import MAX_TEXT
 from demos.ui.examples import Example, every_example
+from demos.ui.links import MOST_WORDS
 
-MOST_WORDS = 50  # that are carried from tab to tab
 QUIET = dict(show_progress="hidden", api_visibility="private", trigger_mode="multiple")
 
 
@@ -38,6 +39,18 @@ def carried(chosen: object) -> list[str]:
     return [word for word in words if isinstance(word, str) and len(word) <= MAX_TEXT][:MOST_WORDS]
 
 
+@dataclass(frozen=True)
+class Taker:
+    """Where a tab takes a picture and words to, as given to `Workspace.share`."""
+
+    field: gr.Image
+    image: gr.State
+    words: gr.Dropdown | None
+    more: Sequence
+    taken: Callable[..., tuple]
+    reads: Sequence
+
+
 class Workspace:
     """What the tabs of a page share. picture: State with the path of the checked copy, "" where it was taken away, None
     while the visitor has given none; words: State with phrases.
@@ -46,6 +59,8 @@ class Workspace:
     def __init__(self):
         self.picture, self.words = gr.State(None), gr.State(None)
         self._tabs: dict[str, Callable] = {}  # name -> what binds it to its tab's `select`
+        self.tabs: dict[str, Taker] = {}
+        self.moments: list[Dependency] = []  # events after which picture or words may be others
 
     def share(
         self,
@@ -69,10 +84,11 @@ class Workspace:
         example: which of the page's examples the picture is.
         """
         drawn_for = gr.State(0)
+        self.tabs[tab] = Taker(field, image, words, more, taken, reads)
         for event in given:
-            event.then(lambda path: path or "", image, self.picture, **QUIET)
+            self.moments.append(event.then(lambda path: path or "", image, self.picture, **QUIET))
         if words is not None:
-            words.change(carried, words, self.words, queue=False, **QUIET)
+            self.moments.append(words.change(carried, words, self.words, queue=False, **QUIET))
 
         def take(picture: str | None, wanted: list[str] | None, held: str | None, count: int, *asked) -> list[Any]:
             new = picture is not None and picture != (held or "")

@@ -18,6 +18,7 @@ from tipsv2 import scenes
 from tipsv2.collections.data_state import replaced, rewritten
 from tipsv2.collections.pairs import Pairs, open_pairs
 from tipsv2.files import whole_file
+from train.data.held_out import Part, held_rows, others
 from train.data.labels import patch_classes, patch_labels
 from train.data.order import Rows, StreamOrder, TableOrder, too_large
 from train.data.views import global_crop, random_window
@@ -92,14 +93,21 @@ class CaptionedImages:
                 "them: put NAME.mask.png beside NAME.jpg, name the column (data.mask=COLUMN), or set the weight to 0."
             )
         if self.pairs.indexed:
-            self.size = len(self.pairs)
+            held = held_rows(len(self.pairs), recipe.data, recipe.seed)
+            self.held = Part(self.pairs, held)
+            self.learned = Part(self.pairs, others(len(self.pairs), held)) if len(held) else self.pairs
+            if len(held):
+                self.pairs.notes.append(f"{self.pairs.name}: {len(held):,} pairs are kept apart, to measure the run by")
+            self.size = len(self.learned)
             large = {k: stage.batch_size for k, stage in enumerate(recipe.stages) if stage.batch_size > self.size}
             if large:
                 every = len(large) == len(recipe.stages)
                 raise ValueError(too_large(large, self.pairs.name, self.size, every=every))
-            self.order: TableOrder | StreamOrder = TableOrder(self.pairs, recipe.seed, rank, world)
+            self.order: TableOrder | StreamOrder = TableOrder(self.learned, recipe.seed, rank, world)
         else:
             self.size = math.inf
+            if recipe.data.held_out:
+                self.pairs.notes.append(f"{self.pairs.name} is read as a stream: nothing of it is kept apart")
             self.order = StreamOrder(self.pairs, recipe.seed, rank, world, recipe.data.buffer)
 
     def rows(self, step: int) -> Rows:
@@ -215,7 +223,7 @@ def _check(data: Data) -> None:
         raise ValueError(
             f"data.crop_min={data.crop_min} and data.crop_max={data.crop_max} must lie above 0 and up to 1, in order."
         )
-    for name in ("flip", "short_share", "unreadable"):
+    for name in ("flip", "short_share", "unreadable", "held_out"):
         if not 0 <= getattr(data, name) <= 1:
             raise ValueError(f"data.{name}={getattr(data, name)} is a share: it must lie between 0 and 1.")
     if data.buffer < 1:

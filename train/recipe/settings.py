@@ -66,6 +66,9 @@ class Tower:
     table: int = 224  # image side whose patch grid the position table has; other sizes interpolate
 
 
+LEAST_HELD, FEWEST_PAIRS = 4, 16
+
+
 @dataclass(frozen=True)
 class Data:
     """What a run trains on: the bundled scenes, or any collection of images with captions
@@ -88,7 +91,14 @@ class Data:
     flip: float = 0.0  # how often a picture is mirrored; TIPS flips, but captions may speak of left and right
     buffer: int = 1024  # a stream is shuffled by shards, then in blocks of this many pairs per process
     unreadable: float = 0.05  # the run stops where a larger share of the images cannot be used
+    held_out: float = 0.0  # share of a table's pairs that the run keeps apart and measures itself by; 4 pairs at least
     confined: bool = False  # rows may name files in the data's own folder only: for a table from somebody else
+
+    def kept_apart(self, count: int) -> int:
+        """How many of `count` pairs the run does not learn from: `held_out` of them and LEAST_HELD at least, none of
+        fewer than FEWEST_PAIRS, which cannot spare any.
+        """
+        return max(LEAST_HELD, round(self.held_out * count)) if self.held_out and count >= FEWEST_PAIRS else 0
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from train.network.tuning import write_adapter
 from train.parallel import distributed
 from train.parallel.signals import StopFlag, Stopped
 from train.recipe.settings import Recipe, choose
-from train.run import checkpoint
+from train.run import checkpoint, recall
 from train.run.monitor import MONITOR_SEED, Monitor, due
 from train.run.resume import claimed
 from train.run.shown import shown_images
@@ -92,9 +92,10 @@ def _fit(
     else:
         objective, optimizer = accelerator.prepare(objective, optimizer)
     inner = accelerator.unwrap_model(objective)
-    stop, shown = StopFlag(), []
+    stop, shown, sides = StopFlag(), [], None
     if main and recipe.sample_every:
         shown = shown_images(batches.source, max(stage.size for stage in recipe.stages), MONITOR_SEED)
+        sides = recall.sides(batches.source)
     if main and show:
         goes_on = f" from step {done} on" if done else ""
         numbers = "fp32" if precision == "no" else precision
@@ -116,7 +117,7 @@ def _fit(
     def flags() -> list[bool]:
         return [stop.asked > 0, *([minutes.over()] if recipe.save_minutes else [])]
 
-    with Monitor(run, recipe, done, shown, show, main) as monitor, stop, arriving:
+    with Monitor(run, recipe, done, shown, show, main, sides) as monitor, stop, arriving:
 
         def sample(step: int) -> None:
             encoder = shards.encoder() if shards else inner.model  # with shards the work of all processes

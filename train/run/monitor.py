@@ -27,6 +27,7 @@ from tipsv2.network.encoder import Encoder
 from tipsv2.scenes import LARGEST, draw
 from train.data.samples import NAMED
 from train.recipe.settings import PATCH, Recipe
+from train.run import recall
 from train.run.shown import QUERIES, Shown
 
 MONITOR_SEED = 3 * 10**12  # scenes of neither training nor the evaluation splits
@@ -52,9 +53,19 @@ class Monitor:
     """
 
     def __init__(
-        self, run: Path, recipe: Recipe, done: int, shown: Sequence[Shown], show: bool = True, main: bool = True
+        self,
+        run: Path,
+        recipe: Recipe,
+        done: int,
+        shown: Sequence[Shown],
+        show: bool = True,
+        main: bool = True,
+        sides: recall.Sides | None = None,
     ):
-        """`main` is False in every process but the first: those keep silent and write nothing."""
+        """`main` is False in every process but the first: those keep silent and write nothing. sides: pairs that the
+        run learns from and pairs that it keeps apart, where it does.
+        """
+        self.sides = sides
         self.run, self.recipe, self.shown, self.main = run, recipe, shown, main
         self.path = run / "metrics.jsonl" if main else Path(os.devnull)
         self.last: dict[str, tuple[int, float]] = {}
@@ -100,12 +111,17 @@ class Monitor:
         scenes = [draw(MONITOR_SEED + i, side) for i in range(count)]
         scores = score_scenes(encoder, scenes, candidates=("present",), progress=False)
         numbers = {f"miou_{kind}": scores[kind]["miou_present"] for kind in ("final", "values")}
+        if self.sides is not None:
+            numbers |= recall.measure(encoder, self.sides, size)
         self._write({"step": step, **numbers})  # last: it says that the sample is whole
         model.train(training)
         self._say(
             f"step {step}: patch-text mIoU on drawn scenes final {numbers['miou_final']:.3f}, "
             f"values {numbers['miou_values']:.3f}{self._meaning()}"
         )
+        if self.sides is not None:
+            learned, held = (f"{100 * numbers[name]:.0f} %" for name in (recall.LEARNED, recall.HELD_OUT))
+            self._say(f"step {step}: R@1 among {len(self.sides.held)} pairs: learned from {learned}, kept apart {held}")
         return numbers
 
     def end(self, problems: Counter[str]) -> None:
@@ -149,6 +165,11 @@ class Monitor:
             folder.mkdir(exist_ok=True)
             asked = [shown.queries for shown in self.shown]
             (folder / "queries.json").write_text(json.dumps(asked) + "\n")  # of every row of the pictures
+            (folder / "held.json").write_text(json.dumps([shown.held for shown in self.shown]) + "\n")
+            for number, shown in enumerate(self.shown):
+                if not (folder / f"image-{number}.png").exists():  # to ask other encoders of it
+                    with whole_file(folder / f"image-{number}.png") as part:
+                        shown.image.convert("RGB").save(part, "PNG")
             Image.fromarray(np.concatenate(rows)).save(folder / f"step-{step:07d}.png")
 
     def _say(self, text: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -31,6 +31,7 @@ class Shown:
 
     image: Image.Image
     queries: list[str]
+    held: bool = False  # the run does not learn from it
 
 
 def shown_images(source: DrawnScenes | CaptionedImages, size: int, seed: int) -> list[Shown]:
@@ -40,6 +41,10 @@ def shown_images(source: DrawnScenes | CaptionedImages, size: int, seed: int) ->
     """
     if isinstance(source, DrawnScenes):
         return [_scene(seed + number, size) for number in range(IMAGES)]
+    if len(getattr(source, "held", ())):  # half of them from those it keeps apart
+        half = IMAGES // 2
+        apart = [replace(each, held=True) for each in islice(_usable(source.held), IMAGES - half)]
+        return [*islice(_usable(source.learned), half), *apart]
     return list(islice(_usable(source.pairs), IMAGES))
 
 
