@@ -7,17 +7,16 @@ python -m demos.ask --port 7870
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import shlex
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demos.backend import space
+from demos.backend.heap import few_arenas, few_kernels
 from demos.backend.scratch import own_folder
 from demos.backend.settings import ARGUMENTS, Settings, is_loopback, login, logins, num_bytes, on_space
 
@@ -61,7 +60,7 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
         "processes: see --auth-file",
     )
     add("--auth-file", metavar="FILE", help="the same from a file with a line USER:PASSWORD for each person")
-    add("--memory", type=num_bytes, metavar="SIZE", help="for loaded encoders, such as 6GB (default: most of the free)")
+    add("--memory", type=num_bytes, metavar="SIZE", help="for loaded models, such as 6GB (default: most of the free)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps (default: the fastest one found)")
     add("--host", help="address to listen on; 0.0.0.0 for every machine in the network (default: 127.0.0.1)")
     add(
@@ -107,15 +106,6 @@ def launch(page: gr.Blocks, **options) -> tuple:
     return page.launch(**(settings | options))
 
 
-def few_arenas() -> None:
-    """Two memory arenas for all threads, where glibc would open sixteen that never shrink. Measured with `python -m
-    demos.visitors` over three rounds: memory grows by 3 and 8 %, without this by 13 and 17 %.
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX of malloc.h
-
-
 def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | None = None) -> None:
     """Read the flags, build the page with these tabs and serve it until Ctrl-C."""
     flags = parser(program)
@@ -124,6 +114,7 @@ def run(tabs: Sequence[str], program: str | None = None, argv: Sequence[str] | N
     given = flags.parse_args(argv)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     few_arenas()
+    few_kernels()
     own_folder()
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its transfers cannot be cancelled; before the Hub is imported
 

@@ -78,7 +78,7 @@ def pictures(folder: Path, count: int) -> list[Path]:
 def visitors(folder: Path, count: int, queries: int, model: str, device: str) -> list[Visitor]:
     """The visitors, their answers computed here, alone and without an app."""
     from tipsv2 import load
-    from tipsv2.analysis.heatmap import similarity
+    from tipsv2.analysis.heatmap import patch_maps
     from tipsv2.scenes import nouns
 
     names = [noun.name for noun in nouns()]
@@ -87,7 +87,7 @@ def visitors(folder: Path, count: int, queries: int, model: str, device: str) ->
     text = encoder.encode_text(asked)
     found = []
     for number, path in enumerate(pictures(folder, count)):
-        answers = similarity(encoder.encode_image(path).values, text).numpy()
+        answers = patch_maps(encoder.look(path), text).numpy()
         own = range(number * queries, (number + 1) * queries)
         found.append(Visitor(path, {asked[k]: k for k in own}, answers))
     return found

@@ -68,7 +68,7 @@ class Wishful:
     def encode_text(self, texts, templates="none", keep=False):
         return torch.stack([F.one_hot(torch.tensor(self.classes.index(text)), 256).float() for text in texts])
 
-    def encode_pixels(self, pixels, only=None):
+    def encode_pixels(self, pixels, only=None, layer=None):
         self.seen += len(pixels)
         levels = (F.avg_pool2d(pixels[:, 0], 16) * 255).round().long()
         return {"patches": torch.ones(*levels.shape, 256), "values": F.one_hot(levels, 256).float()}

@@ -76,7 +76,14 @@ def run_folder(runs, name, recipe=None, lines=(), done=False, log="", **app):
 
 def logged(steps, **more):
     return [
-        {"step": k, "loss": 3.0 / k, "contrastive_web": 2.0 / k, "lr": 1e-4, "ln_batch": 1.5, "images_per_second": 8.0}
+        {
+            "step": k,
+            "loss": 3.0 / k,
+            "loss/contrastive/web": 2.0 / k,
+            "lr": 1e-4,
+            "ln_batch": 1.5,
+            "images_per_second": 8.0,
+        }
         | more
         for k in range(1, steps + 1)
     ]

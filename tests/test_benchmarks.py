@@ -183,7 +183,7 @@ def test_other_parts_are_named(tmp_path):
 class Stops(Wishful):
     """Stopped by Ctrl-C after some pictures."""
 
-    def encode_pixels(self, pixels, only=None):
+    def encode_pixels(self, pixels, only=None, layer=None):
         if self.seen >= 4:
             raise KeyboardInterrupt
         return super().encode_pixels(pixels)

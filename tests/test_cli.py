@@ -15,9 +15,10 @@ from conftest import DATA
 from PIL import Image
 
 from tipsv2.__main__ import main
-from tipsv2.analysis.heatmap import heatmap
+from tipsv2.analysis.heatmap import heatmap, patch_maps
 from tipsv2.analysis.render import PALETTE, colorize
 from tipsv2.analysis.segmentation import segment
+from tipsv2.network.view import View
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,11 +51,12 @@ def test_heatmap_writes_maps_scores_and_overlays(picture, model, tmp_path, tiny_
         assert np.allclose(stored["maps"], expected, atol=1e-6) and stored["queries"].tolist() == queries
     content = json.loads((out / "scores.json").read_text("utf-8"))
     assert (content["mode"], content["features"], content["resolution"]) == ("cosine", "values", 42)
-    for row, values in zip(content["scores"], expected, strict=True):
-        assert row["peak"] == pytest.approx(values.max(), abs=1e-5) and row["mean"] == pytest.approx(
-            values.mean(), abs=1e-5
-        )
-        assert values[row["y"], row["x"]] == pytest.approx(values.max(), abs=1e-5)
+    patches = patch_maps(tiny_encoder.look(picture, View(42)), tiny_encoder.encode_text(queries)).numpy()
+    for row, grid in zip(content["scores"], patches, strict=True):
+        assert row["peak"] == pytest.approx(grid.max(), abs=1e-5)
+        assert row["mean"] == pytest.approx(grid.mean(), abs=1e-5)
+        down, along = (np.array(grid.shape) * (row["y"] + 0.5, row["x"] + 0.5) / (40, 60)).astype(int)
+        assert (down, along) == np.unravel_index(grid.argmax(), grid.shape)
     assert Image.open(out / "01_a_dog.png").size == (60, 40)
     printed = capsys.readouterr()
     assert "peak" in printed.out and "a dog" in printed.out and "cpu, float32" in printed.err

@@ -84,13 +84,16 @@ def cells(page):
 @pytest.mark.parametrize("sides", [SAME, OTHER], ids=["one model", "two models"])
 def test_the_page_shows_what_the_library_finds(studio, picture, mask, sides):
     from tipsv2.analysis.alignment import compare_maps
-    from tipsv2.analysis.heatmap import heatmap
+    from tipsv2.analysis.heatmap import patch_maps
 
     encoders = studio.encoder(sides["model_a"]), studio.encoder(sides["model_b"])
     kinds = sides["features_a"], sides["features_b"]
-    maps = [heatmap(each, picture, WORDS, features=kind) for each, kind in zip(encoders, kinds, strict=True)]
+    maps = [
+        patch_maps(each.look(picture), each.encode_text(WORDS), kind)
+        for each, kind in zip(encoders, kinds, strict=True)
+    ]
     names = ("tiny", NANO) if sides is OTHER else ("tiny (values)", "tiny (final layer)")
-    expected = compare_maps(*maps, WORDS, names, [None, mask])
+    expected = compare_maps(*maps, WORDS, names, [None, mask], size=mask.shape)
     page, note = draw(studio, picture, mask=mask, masked="grass", sides=sides)
     assert unescape(re.search(r'class="verdict"[^>]*>(.*?)</p>', page).group(1)) == expected.sentence
     dog, grass = cells(page)
@@ -131,8 +134,8 @@ def test_one_query_has_no_margin_and_equal_sides_are_said_to_be(studio, picture)
 
 def test_an_image_is_encoded_once_per_model(studio, picture, monkeypatch):
     encoder, calls = studio.encoder(), []
-    real = encoder.encode_image
-    monkeypatch.setattr(encoder, "encode_image", lambda *given: calls.append(given) or real(*given))
+    real = encoder.look
+    monkeypatch.setattr(encoder, "look", lambda *given: calls.append(given) or real(*given))
     studio.forget("a")
     for scale in ("z", "rank", "cosine"):
         draw(studio, picture, scale=scale)

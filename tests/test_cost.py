@@ -15,7 +15,7 @@ from train.network.towers import build
 from train.objectives import Objective
 from train.recipe import recipes
 from train.recipe.overrides import override
-from train.run import cost, paper
+from train.run import cost, loop, paper
 from train.run import start as run
 from train.tools import benchmark
 
@@ -166,6 +166,21 @@ def test_memory_grows_with_the_batch_and_shrinks_with_parts():
         assert cost.memory(override(recipe, [field]), objective).activations < base / 2
     halves = [f"stages.{k}.batch_size={stage.batch_size // 2}" for k, stage in enumerate(recipe.stages)]
     assert cost.memory(override(recipe, halves), objective).activations == pytest.approx(base / 2, rel=0.1)
+
+
+def test_the_benchmark_takes_the_steps_of_a_run(tmp_path):
+    """Clipping, learning rates and averages among them: the weights after two steps are a run's."""
+    fields = ["precision=fp32", "trackers=", "sample_every=0", "clip=0.01", "stages.1.steps=2", "warmup=3"]
+    recipe = override(recipes.get("smoke"), fields)
+    trainer = benchmark.Trainer(recipe, recipe.stages[1])
+    torch.manual_seed(0)
+    objective = Objective(trainer.recipe, build(trainer.recipe, recipe.tower.vocabulary))
+    loop.fit(trainer.recipe, objective, train_tokenizer(benchmark.WORDS, 400), tmp_path / "run", show=False)
+    for _ in range(2):
+        took, waited = trainer.step()
+    assert 0 < waited < took
+    ours, theirs = trainer.objective.state_dict(), objective.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name].cpu(), theirs[name].cpu()) for name in ours)
 
 
 def test_medians_of_steps_with_and_without_their_batch():

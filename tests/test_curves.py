@@ -19,7 +19,8 @@ def runs(tmp_path):
     names = ("a", "a-run-with-a-long-name-" * 3, "c")
     for k, name in enumerate(names, 1):
         scores = [{"step": step, "miou_final": 0.1, "miou_values": 0.2} for step in (0, k * STEPS)]
-        lines = [scores[0], *logged(k * STEPS, dino=0.5), scores[1]]
+        more = {"loss/self_distillation/dino": 0.5, "measured/self_distillation/cls_entropy": 3.0}
+        lines = [scores[0], *logged(k * STEPS, **more), scores[1]]
         run_folder(tmp_path, name, short(k * STEPS), lines)
     return [tmp_path / name for name in names]
 
@@ -30,7 +31,7 @@ def panels(figure):
 
 def test_runs_lie_over_each_other_and_end_to_end_where_asked(runs):
     over, chain = (panels(figure_of(runs, chain)) for chain in (False, True))
-    assert list(over) == ["contrastive web", "dino", "patch-text mIoU on drawn scenes"] == list(chain)
+    assert list(over) == ["contrastive web", "self distillation dino", "patch-text mIoU on drawn scenes"] == list(chain)
     for axes, starts in ((over, (0, 0, 0)), (chain, (0, 160, 480))):
         lines = axes["contrastive web"].get_lines()
         for k, start in enumerate(starts):
@@ -46,6 +47,17 @@ def test_runs_lie_over_each_other_and_end_to_end_where_asked(runs):
         for k, (line, start) in enumerate(zip(solid, starts, strict=True)):
             assert line.get_color() == COLORS[k] and set(line.get_ydata()) == {0.2}
             np.testing.assert_allclose(line.get_xdata(), [start / 1000, (start + 4 * (k + 1) * STEPS) / 1000])
+
+
+def test_runs_of_before_are_drawn_as_those_of_now(runs):
+    """Under the names that the numbers had until terms named their parts."""
+    names = {"contrastive_web": "contrastive web", "patch": "self distillation patch", "cls_entropy": None}
+    names |= {"distillation": "distillation patches", "distillation_final_coco": "kept distillation final coco"}
+    names |= {"patch_labels_values": "patch labels values", "class_cls_a": "whole names class cls a", "lr": None}
+    names |= {"soft_final_a": "soft names soft final a", "presence_values_a": "presence values a"}
+    lines = [{"step": step, "loss": 2.0, **dict.fromkeys(names, 1.0)} for step in (1, 2)]
+    (runs[0] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert set(panels(figure_of(runs[:1]))) == {title for title in names.values() if title}
 
 
 def test_names_stand_below_the_panels(runs, tmp_path):

@@ -23,10 +23,11 @@ from train.data.views import global_crop, random_window
 from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives import Objective
+from train.parallel.signals import Stopped
 from train.recipe import recipes
 from train.recipe.overrides import override
 from train.run import checkpoint, monitor
-from train.run.loop import Stopped, fit
+from train.run.loop import fit
 
 
 @pytest.fixture(autouse=True)

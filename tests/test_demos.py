@@ -58,15 +58,15 @@ def picture(tmp_path):
 
 @pytest.fixture
 def encodings(studio, monkeypatch):
-    """The resolutions at which the real encoder has encoded an image, one entry per call."""
+    """The resolutions at which the real encoder has looked at an image, one entry per call."""
     encoder, calls = studio.encoder(), []
-    real = encoder.encode_image
+    real = encoder.look
 
-    def counted(image, resolution=None):
-        calls.append(resolution)
-        return real(image, resolution)
+    def counted(image, view):
+        calls.append(view.resolution)
+        return real(image, view)
 
-    monkeypatch.setattr(encoder, "encode_image", counted)
+    monkeypatch.setattr(encoder, "look", counted)
     return calls
 
 

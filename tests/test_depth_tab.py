@@ -24,8 +24,8 @@ from PIL import Image
 from test_dpt import make_dpt
 
 from demos.backend import belongings, downloads
-from demos.backend import heads as depth_memory
 from demos.backend.heads import KEEP_SCENES, DepthMemory, apart
+from demos.backend.shelf import HEADS, Shelf, weight_bytes
 from demos.depth import offer as depth_offer
 from demos.depth import tab as depth
 from demos.depth import views as depth_views
@@ -68,7 +68,7 @@ def picture(tmp_path):
 
 @pytest.fixture
 def memory(folder):
-    return DepthMemory("cpu", [find(folder)])
+    return DepthMemory(Shelf("cpu"), [find(folder)])
 
 
 @pytest.fixture
@@ -190,10 +190,7 @@ def test_predicted_once_whatever_the_colours_and_nobody_elses(memory, picture, t
     draw(memory, picture, who="b")
     assert len(calls) == 3 + KEEP_SCENES  # a busy visitor pushes out nobody else
     memory.forget("b")
-    assert {visitor for visitor, *_ in memory._scenes} == {"a"}
-    monkeypatch.setattr(depth_memory, "KEEP_BYTES", 1)
-    draw(memory, picture, who="c")
-    assert [visitor for visitor, *_ in memory._scenes] == ["c"]
+    assert {visitor for visitor, _ in memory._scenes.keys()} == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +203,7 @@ def test_predicted_once_whatever_the_colours_and_nobody_elses(memory, picture, t
 )
 def test_one_head_alone(network, card, missing, tmp_path, picture):
     make_dpt(network).save_pretrained(tmp_path / "one")
-    memory = DepthMemory("cpu", [find(tmp_path / "one")])
+    memory = DepthMemory(Shelf("cpu"), [find(tmp_path / "one")])
     page, note = draw(memory, picture, loaded="one")
     assert re.findall(r'<figure class="(\w+)">', page) == [card] and f"no head for {missing}" in note
     taken = DepthOutputs(memory).take(picture, "one", 56, "auto", 0, 10, "viridis", 0.5)
@@ -218,7 +215,7 @@ def test_one_head_alone(network, card, missing, tmp_path, picture):
 
 def test_another_patch_size(tmp_path, picture):
     make_dpt(patch_size=16, image_size=64).save_pretrained(tmp_path / "sixteen")
-    memory = DepthMemory("cpu", [find(tmp_path / "sixteen")])
+    memory = DepthMemory(Shelf("cpu"), [find(tmp_path / "sixteen")])
     (_, (_, name, trouble, _, slider)) = press(memory, "sixteen")
     assert (name, trouble) == ("sixteen", "")
     assert (slider["minimum"], slider["maximum"], slider["step"], slider["value"]) == (32, 256, 32, 64)
@@ -239,7 +236,7 @@ def test_class_names_are_escaped(folder, tmp_path, picture):
     config = json.loads((copy / "config.json").read_text())
     config["id2label"] = {str(index): f'<b>"{index}"' for index in range(150)}
     (copy / "config.json").write_text(json.dumps(config))
-    page, _ = draw(DepthMemory("cpu", [find(copy)]), picture, loaded="named")
+    page, _ = draw(DepthMemory(Shelf("cpu"), [find(copy)]), picture, loaded="named")
     assert '<b>"' not in page and "&lt;b&gt;&quot;" in page
     assert "<script" not in depth_offer.offer(DPT["tipsv2-b14-dpt"], "hub", "<script>")
 
@@ -256,7 +253,7 @@ def test_odd_and_large_images(memory, tmp_path, size):
 
 def test_nothing_is_fetched_or_loaded_before_somebody_asks(memory, hub, picture):
     page, note = draw(memory, picture, loaded=None)
-    assert 'class="load">Load heads</button>' in page and note == "" and memory._dpt is None
+    assert 'class="load">Load heads</button>' in page and note == "" and not memory.shelf._loaded
     button, _, page = Depths(memory).pick("tipsv2-g14-dpt", None)
     assert "5.3 GB with an encoder inside" in page and button["value"] == "Load heads · 5.3 GB"
     labels = dict((name, label) for label, name in memory.choices())
@@ -273,8 +270,10 @@ def test_a_download_is_watched_loaded_and_found_again(memory, hub, picture):
     assert button == gr.update(value="Loaded", interactive=False)
     assert "B/14 · 86M+72M · loaded" in [label for label, _ in picker["choices"]]
     assert "<figure" in draw(memory, picture, loaded=loaded)[0]
-    press(memory, "tiny-dpt")  # takes its place
-    assert memory.where("tipsv2-b14-dpt") == "cached" and memory.where("tiny-dpt") == "loaded"
+    press(memory, "tiny-dpt")
+    assert memory.where("tipsv2-b14-dpt") == memory.where("tiny-dpt") == "loaded"  # both fit
+    memory.shelf.drop("tipsv2-b14-dpt", HEADS)
+    assert memory.where("tipsv2-b14-dpt") == "cached"
     assert "<figure" in draw(memory, picture, loaded=loaded, resolution=84)[0]  # who chose it first still has it
     assert len(hub.asked) == 1 and memory.where("tipsv2-b14-dpt") == "loaded"
 
@@ -316,34 +315,40 @@ def test_a_download_can_be_cancelled(memory, hub):
 def test_a_broken_folder_is_a_sentence_and_no_command(folder, tmp_path, picture):
     copy = shutil.copytree(folder, tmp_path / "broken")
     (copy / "model.safetensors").write_bytes(b"\0" * 100)
-    memory = DepthMemory("cpu", [find(copy)])
+    memory = DepthMemory(Shelf("cpu"), [find(copy)])
     _, (_, loaded, trouble, *_) = press(memory, "broken")
     page, _ = draw(memory, picture, loaded=None, chosen="broken", trouble=trouble)
     assert loaded is None and "cannot be read" in trouble and "hf download" not in page
 
 
-def test_heads_that_do_not_fit_are_refused_before_they_are_fetched_or_read(memory, folder, hub, tmp_path, monkeypatch):
+def test_heads_are_under_the_budget_of_the_encoders(memory, folder, hub, tiny_folder, tmp_path, monkeypatch):
     need = sum(each.numel() for each in load_dpt(folder).model.parameters()) * 4
-    monkeypatch.setattr(depth_memory, "free_bytes", lambda device: need / depth_memory.SHARE - 1000)
-    with pytest.raises(ModelError, match=r"tiny-dpt needs 2 MB of memory, 2 MB are free for it: choose smaller heads"):
+    shelf = memory.shelf
+    shelf.budget = need - 1000
+    with pytest.raises(ModelError, match=r"tiny-dpt needs 2 MB of memory, 2 MB are free for it: start the app with a"):
         memory.heads()
-    monkeypatch.setattr(depth_memory, "free_bytes", lambda device: need / depth_memory.SHARE + 1000)
-    assert memory.heads().heads == ("depth", "normals", "segmentation")
+    encoder = find(tiny_folder)
+    shelf.budget = need + weight_bytes(encoder, "cpu") + 1000
+    shelf.get(encoder)
+    assert memory.heads().heads == ("depth", "normals", "segmentation") and memory.where("tiny-dpt") == "loaded"
+    assert shelf.loaded(encoder.name)  # both fit
     assert "g/14 with DPT heads needs 5.3 GB" in press(memory, "tipsv2-g14-dpt", "tiny-dpt")[0][-1][1]
+    assert "choose tiny-dpt, or start" in press(memory, "tipsv2-g14-dpt", "tiny-dpt")[0][-1][1]
     assert hub.asked == [] and memory.where("tiny-dpt") == "loaded"
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    memory._infos["copy"] = find(copy)
-    monkeypatch.setattr(depth_memory, "free_bytes", lambda device: need * (1 / depth_memory.SHARE - 1) + 1000)
-    assert memory.heads("copy").info.name == "copy"  # in the place of the one before it
+    memory._infos["copy"] = find(shutil.copytree(folder, tmp_path / "copy"))
+    assert memory.heads("copy").info.name == "copy"
+    assert memory.where("tiny-dpt") == "folder" and not shelf.loaded(encoder.name)  # the budget holds one of the heads
+    shelf.get(encoder)
+    assert memory.where("copy") == "loaded"
 
 
 def test_models_that_are_given_with_the_flag(folder, tiny_folder, tmp_path):
     encoders, heads = apart([str(folder), str(tiny_folder), "google/tipsv2-l14-dpt"])
     assert encoders == [str(tiny_folder)] and [info.name for info in heads] == ["tiny-dpt", "tipsv2-l14-dpt"]
     assert apart(["auto"]) == (["auto"], []) and apart([str(folder)])[0] == ["auto"]
-    assert DepthMemory("cpu", heads).first == "tiny-dpt"
+    assert DepthMemory(Shelf("cpu"), heads).first == "tiny-dpt"
     copy = find(shutil.copytree(folder, tmp_path / "tipsv2-b14-dpt"))
-    memory = DepthMemory("cpu", [copy])
+    memory = DepthMemory(Shelf("cpu"), [copy])
     assert memory.where("tipsv2-b14-dpt") == "folder" and len(memory.choices()) == len(DPT)
     with pytest.raises(ModelError, match="not on offer"):
         memory.info("tipsv2-b14")

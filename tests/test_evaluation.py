@@ -28,7 +28,7 @@ class Oracle:
         assert list(texts) == list(scenes.names())
         return self.text
 
-    def encode_pixels(self, pixels, only=()):
+    def encode_pixels(self, pixels, only=(), layer=None):
         images = (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
         labels = np.stack([self.labels[image.tobytes()][::2, ::2] for image in images])
         values = self.text[torch.from_numpy(labels).long()]

@@ -270,7 +270,7 @@ def test_a_map_is_taken_once_it_is_drawn(studio, folder, monkeypatch):
         inside_export.take(tab, str(folder / "image.png"), *given.values())
     seen, grid, layer = tab.patches(str(folder / "image.png"), 0, NANO, "final", 112, "local")
     places = np.random.default_rng(0).normal(size=(*grid.shape[:2], 2)), np.ones((2, 2))
-    tab.memory.keep_map("local", seen, (layer, "final", ("a dog", "$x$"), 5, "bridge"), places)
+    studio.remember(seen, ("map", layer, "final", ("a dog", "$x$"), 5, "bridge"), places)
     for colors in ("pca", "pixels"):
         given["colors"] = colors
         each = inside_export.take(tab, str(folder / "image.png"), *given.values())

@@ -24,7 +24,7 @@ class Levels:
     def encode_text(self, texts, templates="none", keep=False):
         return torch.eye(3)[[self.words[text] for text in texts]]
 
-    def encode_pixels(self, pixels, only=None):
+    def encode_pixels(self, pixels, only=None, layer=None):
         levels = torch.nn.functional.avg_pool2d(pixels[:, 0], 14) * 255
         classes = ((levels - 40) / 80).round().long()
         return {"patches": torch.eye(3)[(classes + 1) % 3], "values": torch.eye(3)[classes]}

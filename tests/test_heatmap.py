@@ -12,7 +12,19 @@ import torch
 from PIL import Image
 from skimage.transform import resize
 
-from tipsv2.analysis.heatmap import compete, heatmap, patch_similarity, pick_features, similarity, to_pixels
+from tipsv2.analysis.heatmap import (
+    compete,
+    heatmap,
+    maps,
+    mean_of_windows,
+    patch_maps,
+    patch_similarity,
+    peak,
+    pick_features,
+    similarity,
+    to_pixels,
+)
+from tipsv2.network.view import ImageFeatures, View, windowed
 
 
 def cosine(a, b) -> float:
@@ -98,14 +110,59 @@ def test_heatmap_is_the_exact_functions_in_a_row(tiny_encoder, features, mode):
     assert found.max() <= 1.00001 and found.min() >= (0 if mode == "competing" else -1.00001)
 
 
+def test_one_look_answers_every_question(tiny_encoder):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8))
+    features = tiny_encoder.look(image, View(42))
+    text = tiny_encoder.encode_text(["dog", "grass", "sky"])
+    assert np.array_equal(
+        maps(features, text).numpy(), heatmap(tiny_encoder, image, ["dog", "grass", "sky"], resolution=42)
+    )
+    competing = heatmap(tiny_encoder, image, ["dog"], "competing", "final", resolution=42, distractors=["grass", "sky"])
+    assert np.array_equal(maps(features, text, "final", 0.05, count=1).numpy(), competing)
+    assert maps(features, text, size=(7, 11)).shape == (3, 7, 11)
+    layer = tiny_encoder.look(image, View(42), layer=2)
+    assert np.array_equal(
+        maps(layer, text[:1], "final").numpy(), heatmap(tiny_encoder, image, ["dog"], features=2, resolution=42)
+    )
+
+
+def test_maps_of_windows_apart_are_their_mean(tiny_encoder):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 130, 3), dtype=np.uint8))
+    features = tiny_encoder.look(image, windowed(tiny_encoder, 60, "bicubic"))
+    text = tiny_encoder.encode_text(["dog", "grass"])
+    cosines = patch_maps(features, text)
+    assert cosines.shape[:2] == (len(features.windows.corners), 2) and len(cosines) > 3
+    total, seen = torch.zeros(2, 60, 130), torch.zeros(60, 130)
+    for grid, (top, left) in zip(cosines, features.windows.corners, strict=True):
+        total[:, top : top + 56, left : left + 56] += to_pixels(grid, (56, 56))
+        seen[top : top + 56, left : left + 56] += 1
+    torch.testing.assert_close(maps(features, text), total / seen)
+    assert torch.equal(
+        mean_of_windows(cosines, features.windows, 10, 20), mean_of_windows(cosines, features.windows)[:, 10:20]
+    )
+    shares = maps(features, text, temperature=0.1)
+    torch.testing.assert_close(shares.sum(dim=0), torch.ones(60, 130))
+
+
+def test_a_peak_is_a_patch_whatever_the_size_of_the_map():
+    """Of 3 x 4 patches drawn at 50 x 70 pixels no pixel lies on a patch's middle: the map's highest pixel is lower."""
+    grid = torch.zeros(3, 4)
+    grid[1, 2] = 0.562
+    top = peak(grid)
+    assert (top.score, top.row, top.column) == (pytest.approx(0.562), 1, 2) == (peak(grid.numpy()).score, 1, 2)
+    assert to_pixels(grid[None], (50, 70)).max() < 0.562
+    x, y = top.at((50, 70))
+    assert (x, y) == (43, 25) and to_pixels(grid[None], (50, 70))[0].argmax() // 70 in (24, 25)
+
+
 def test_a_known_answer():
     """An encoder that sees red in the left half and blue in the right, and words for both."""
 
     class Colours:
-        def encode_image(self, image, resolution=None):
+        def look(self, image, view=None, layer=None):
             grid = torch.zeros(4, 6, 2)
             grid[:, :3, 0] = grid[:, 3:, 1] = 5
-            return SimpleNamespace(values=grid, patches=grid.flip(1), size=(40, 60))
+            return ImageFeatures(None, None, grid.flip(1), grid, (40, 60))
 
         def encode_text(self, texts, templates="none"):
             return torch.stack(

@@ -21,11 +21,12 @@ from demos.ask.tab import Heatmaps, as_sentence, default_threshold
 from demos.ask.work import MAX_TEMPLATES, Question, layer_number, templates_of
 from demos.backend.studio import Studio
 from tipsv2.analysis import verdict
-from tipsv2.analysis.heatmap import heatmap, patch_similarity, to_pixels
+from tipsv2.analysis.heatmap import heatmap, patch_maps, patch_similarity, peak, to_pixels
 from tipsv2.analysis.regions import at_share, find_regions
 from tipsv2.analysis.verdict import Calibration, judge
 from tipsv2.analysis.words import vocabulary, word_maps
 from tipsv2.checkpoints.bundled import DRAWINGS, PHOTOGRAPHS
+from tipsv2.network.view import View
 
 SENTENCE = "a red dog on grass"
 
@@ -98,8 +99,8 @@ def test_layers_follow_the_encoder(tab):
 
 def test_a_follow_up_never_encodes_the_image_again(tab, picture, other, monkeypatch):
     encoder, images, layers = tab.studio.encoder(), [], []
-    real, real_layers = encoder.encode_image, encoder.encode_layers
-    monkeypatch.setattr(encoder, "encode_image", lambda *given: images.append(given) or real(*given))
+    real, real_layers = encoder.look, encoder.encode_layers
+    monkeypatch.setattr(encoder, "look", lambda *given: images.append(given) or real(*given))
     monkeypatch.setattr(encoder, "encode_layers", lambda *given: layers.append(given) or real_layers(*given))
     for asked in (
         dict(queries=["dog"]),
@@ -205,13 +206,35 @@ def test_every_kind_of_encoder_has_a_vocabulary():
     assert {*vocabulary((PHOTOGRAPHS, DRAWINGS))} == {*scenes, *photographs}
 
 
+def test_a_peak_is_one_number_wherever_it_is_asked_for(tab, picture, tmp_path, tiny_folder):
+    """/heatmap, /regions, verdicts, the command line, a comparison of two encoders: the highest cosine of a patch."""
+    from tipsv2.__main__ import main
+    from tipsv2.analysis.alignment import compare
+
+    api, encoder = Endpoints(tab), tab.studio.encoder()
+    given = dict(model=None, mode="cosine", features="values", templates="none", temperature=0.05, resolution=42)
+    _, (scores,) = api.heatmap(picture, ["dog"], **given, colormap="viridis", opacity=0.6, request=Visitor())
+    _, (region,) = api.regions(picture, ["dog"], **given, above="range", threshold=0.5, request=Visitor())
+    assert max(part["peak"] for part in region["parts"]) == scores["peak"]
+    options = ["--model", str(tiny_folder), "--device", "cpu", "--resolution", "42", "--out", str(tmp_path / "out")]
+    assert main(["heatmap", str(picture), "dog", *options]) == 0
+    (row,) = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))["scores"]
+    assert (row["peak"], row["mean"]) == pytest.approx((scores["peak"], scores["mean"]), abs=1e-6)
+    found = compare(encoder, encoder, picture, ["dog"], features=("values", "final"), resolutions=(42, 42)).scores[0][0]
+    assert (found.peak, found.x, found.y) == (pytest.approx(row["peak"]), row["x"], row["y"])
+    features = encoder.look(picture, View(42))
+    (dog,) = patch_maps(features, encoder.encode_text(["dog"]))
+    assert judge(encoder, features.values, ["dog"])[0].peak == peak(dog).score == pytest.approx(row["peak"])
+    assert heatmap(encoder, picture, ["dog"], resolution=42).max() < row["peak"] - 1e-4  # no pixel is as high
+
+
 def test_windows_look_closer_and_tell_their_price(tab, picture):
     from tipsv2.analysis.heatmap import similarity
-    from tipsv2.network.windows import encode_windows
+    from tipsv2.network.view import windowed
 
     page, note = draw(tab, picture, queries=["dog"], windows=True, resolution=112)
     encoder = tab.studio.encoder()
-    seen = encode_windows(encoder, picture, 112)
+    seen = encoder.look(picture, windowed(encoder, 112))
     np.testing.assert_allclose(shown(page)["dog"], similarity(seen.values, encoder.encode_text(["dog"]))[0], atol=1e-4)
     assert "8 × 12 patches through 12 windows of 56 px" in note
     assert "layer 1 is of the whole image" in draw(tab, picture, queries=["dog"], windows=True, features="1")[1]

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tipsv2.analysis.heatmap import heatmap, patch_grid, similarity, to_pixels
+from tipsv2.analysis.heatmap import heatmap, similarity, to_pixels
 from tipsv2.analysis.words import content_words, nearest_words, phrases, word_maps, words_in_context
+from tipsv2.network.view import View
 
 
 @pytest.fixture
@@ -114,9 +115,9 @@ def test_nearest_words(tiny_encoder, picture):
 
 def test_layers_and_distractors_of_a_heatmap(tiny_encoder, picture):
     for layer in (1, 3):
-        grid, size = patch_grid(tiny_encoder, picture, layer, 42)
-        assert size == (60, 100)
-        assert torch.equal(grid, tiny_encoder.encode_layers(picture, [layer], 42)[layer].patches)
+        features = tiny_encoder.look(picture, View(42), layer)
+        assert features.size == (60, 100)
+        assert torch.equal(features.patches, tiny_encoder.encode_layers(picture, [layer], 42)[layer].patches)
     maps = heatmap(tiny_encoder, picture, ["dog"], "competing", 2, temperature=0.1, distractors=["cat", "sky"])
     every = heatmap(tiny_encoder, picture, ["dog", "cat", "sky"], "competing", 2, temperature=0.1)
     np.testing.assert_allclose(maps, every[:1], atol=1e-6)

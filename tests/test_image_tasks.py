@@ -277,7 +277,7 @@ def test_square_and_aspect_differ_where_an_image_is_not_square(tmp_path):
     sizes = []
 
     class Sizes(trees.Colours):
-        def encode_pixels(self, pixels, only=()):
+        def encode_pixels(self, pixels, only=(), layer=None):
             sizes.append(tuple(pixels.shape[2:]))
             return super().encode_pixels(pixels)
 

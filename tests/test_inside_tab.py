@@ -4,7 +4,6 @@ python -m pytest tests/test_inside_tab.py
 """
 
 import base64
-import gc
 import html
 import io
 import json
@@ -18,10 +17,11 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from run_folders import wait
 
-from demos.backend import layers as layer_memory
+from demos.ask import work as ask_work
 from demos.backend.asking import ASKER, Asker
 from demos.backend.studio import Studio
 from demos.backend.turns import Gone, Ledger, Turns
@@ -30,6 +30,8 @@ from demos.inside import work as inside_work
 from demos.inside.api import Endpoints
 from demos.inside.tab import Insides
 from demos.inside.work import MAX_WORDS
+from demos.segment.work import Divider
+from demos.segment.work import ask as segment_question
 from tipsv2.analysis import projection
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,21 +167,29 @@ def test_every_layer_is_computed_once_and_is_what_the_encoder_says(tab, picture,
     assert len(calls) == 2  # nobody is shown what somebody else's image became
 
 
-def test_layers_that_do_not_fit_are_computed_one_by_one_and_all_go_with_the_image(tab, picture, monkeypatch):
+def test_layers_are_one_for_all_tabs_and_go_with_the_image(tab, picture, monkeypatch):
     draw(tab, picture, layer=1)
-    seen = tab.studio.encode("a", tab.studio.encoder(), picture, 56)
-    assert set(tab.memory._of("a", seen).layers) == {1, 2}
-    del seen
-    tab.studio.forget("a")
-    gc.collect()
-    assert not tab.memory._kept
-    monkeypatch.setattr(layer_memory, "KEEP_BYTES", 1)
+    studio = tab.studio
+    seen = studio.encode("a", studio.encoder(), picture, 56)
+    assert set(seen.layers) == {1, 2}
+    monkeypatch.setattr(studio.encoder(), "encode_layers", lambda *given: pytest.fail("computed again"))
+    ask_work.Asker(studio).answer(ask_work.Question(picture, queries=("dog",), features="2", resolution=56), "a")
+    ask = dict(templates="none", features="values", layer=1, windows=False, background="none", threshold=0, words="")
+    Divider(studio).divide(picture, segment_question("dog, cat", **ask, resolution=56), None, "a")
+    assert seen.num_bytes > 2 * seen.features.patches.nbytes * 2 and len(seen.answers) == 1
+    assert studio._seen._visitors["a"].currsize == seen.num_bytes  # what was added later counts
+    studio.forget("a")
+    assert not studio._seen.keys()
+
+
+def test_layers_that_do_not_fit_are_computed_one_by_one(tab, picture):
+    tab.studio._seen.of_one = 1
     for layer in (1, 2):
         draw(tab, picture, layer=layer)
     seen = tab.studio.encode("a", tab.studio.encoder(), picture, 56)
-    assert set(tab.memory._of("a", seen).layers) == {2}
-    draw(tab, picture, layer=1, who="b")
-    assert list(tab.memory._kept) == ["b"]  # the oldest visitor's went
+    for layer in (1, 2):
+        assert tab.studio.layer(seen, tab.studio.encoder(), layer).patches.dtype == torch.float32
+        assert set(seen.layers) == {layer}
 
 
 def test_a_map_is_offered_first_and_drawn_when_asked(tab, picture, maps):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from demos.ask.work import patch_at
 from demos.backend import studio
+from demos.backend.cache import VisitorCache
 from demos.backend.studio import LONGEST, MOST, Studio, open_shown, shown_size
 from demos.segment import truth as segmentation_truth
 from tipsv2.images import MAX_SIDE, ImageError, open_image
@@ -59,16 +60,48 @@ def test_an_image_of_a_program_is_kept_at_the_size_it_is_shown_at(tmp_path, tiny
 
 
 def test_one_visitor_keeps_their_share_and_no_more(tmp_path, tiny_folder, monkeypatch):
-    own, size = Studio(str(tiny_folder), "cpu"), (400, 300)
-    one = own.encode("other", own.encoder(), saved(tmp_path, "other", size)).num_bytes
+    size = (400, 300)
+    studios = Studio(str(tiny_folder), "cpu")
+    one = studios.encode("other", studios.encoder(), saved(tmp_path, "other", size)).num_bytes
     monkeypatch.setattr(studio, "KEEP_OF_ONE", 3 * one + one // 2)
+    monkeypatch.setattr(studio, "KEEP_BYTES", 5 * one + one // 2)
+    own = Studio(str(tiny_folder), "cpu")
+    own.encode("other", own.encoder(), saved(tmp_path, "other", size))
     for number in range(8):
         own.encode("hungry", own.encoder(), saved(tmp_path, f"h{number}", size, number))
-    whose = [key[0] for key in own._seen]
+    whose = [visitor for visitor, _ in own._seen.keys()]
     assert whose.count("hungry") == 3 and whose.count("other") == 1
-    monkeypatch.setattr(studio, "KEEP_BYTES", 2 * one + one // 2)
-    own.encode("last", own.encoder(), saved(tmp_path, "last", size, 99))
-    assert len(own._seen) == 2 and next(reversed(own._seen))[0] == "last"
+    for number in range(2):
+        own.encode("last", own.encoder(), saved(tmp_path, f"last{number}", size, 99 + number))
+    assert {visitor for visitor, _ in own._seen.keys()} == {"hungry", "last"}  # who asked for nothing longest went
+
+
+def test_a_cache_learns_what_has_grown_and_leaves_out_what_is_too_large():
+    class Thing:
+        num_bytes = 3
+
+    cache, things = VisitorCache(2, 10, 12), [Thing() for _ in range(4)]
+    for number in range(3):
+        cache.keep("a", number, things[number])
+    assert cache.keys() == [("a", 1), ("a", 2)] and cache.get("a", 0) is None  # two of one visitor
+    assert cache.get("a", 1) is things[1]
+    things[1].num_bytes = 8
+    cache.keep("a", 1, things[1])
+    assert cache.keys() == [("a", 1)]  # 8 and 3 are more than 10
+    cache.keep("b", 0, things[3])
+    assert cache.keys() == [("a", 1), ("b", 0)]
+    things[3].num_bytes = 5
+    cache.keep("b", 0, things[3])
+    assert cache.keys() == [("b", 0)]  # 13 are more than 12, and "a" has asked for nothing longest
+    things[3].num_bytes = 11
+    cache.keep("b", 0, things[3])
+    assert cache.keys() == [] and cache.get("b", 0) is None
+    cache.keep("a", 0, things[0])
+    cache.keep("b", 1, things[2])
+    cache.drop(lambda key: key == 1)
+    assert cache.keys() == [("a", 0)]
+    cache.forget("a")
+    assert cache.keys() == []
 
 
 def test_a_mask_is_kept_as_small_as_its_image(tmp_path, monkeypatch):

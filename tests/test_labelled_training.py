@@ -106,5 +106,5 @@ def test_two_steps_of_training(kind, tmp_path, tiny_folder, capsys):
     said = capsys.readouterr().err
     assert f"data: {data}, 3 pairs" in said
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2] and all(0 < row["patch_labels_values"] < 20 for row in rows)
+    assert [row["step"] for row in rows] == [1, 2] and all(0 < row["loss/patch_labels/values"] < 20 for row in rows)
     assert (tmp_path / "run/model/model.safetensors").is_file()

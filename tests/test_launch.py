@@ -29,7 +29,11 @@ def started(monkeypatch):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        for lasting in ("few_arenas", "own_folder"):  # they would change this process for all tests after this one
+        for lasting in (
+            "few_arenas",
+            "few_kernels",
+            "own_folder",
+        ):  # else for all tests after this one
             monkeypatch.setattr(launch, lasting, lambda: None)
         monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # as run() does, but taken back
         built, served = [], {}

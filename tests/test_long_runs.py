@@ -24,11 +24,12 @@ from train.data.samples import CaptionedImages
 from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives import Objective
+from train.parallel.signals import StopFlag
 from train.recipe import recipes
 from train.recipe.overrides import override
 from train.run import checkpoint, hold, monitor
 from train.run.hold import held
-from train.run.loop import SaveClock, StopFlag, fit
+from train.run.loop import SaveClock, fit
 
 QUICK = ["precision=fp32", "trackers=", "workers=0", "warmup=1", "sample_every=0"]
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow"] * 20

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from train.objectives import name_losses
+from train.objectives import losses
 
 
 def softmax(values):
@@ -27,10 +27,10 @@ def test_named_is_the_weighted_mean_of_the_labelled(drawn):
         if label >= 0:
             total -= weight * math.log(softmax(row)[label])
             count += weight
-    assert name_losses.named(logits, labels, weights).item() == pytest.approx(total / count, rel=1e-5)
-    nothing = name_losses.named(logits, torch.full((12,), -1), weights)
+    assert losses.named(logits, labels, weights).item() == pytest.approx(total / count, rel=1e-5)
+    nothing = losses.named(logits, torch.full((12,), -1), weights)
     assert nothing.item() == 0
-    halved = name_losses.named(logits, labels, weights, lambda total: total / 2)  # another process has nothing
+    halved = losses.named(logits, labels, weights, lambda total: total / 2)  # another process has nothing
     assert halved.item() == pytest.approx(2 * total / count, rel=1e-5)
 
 
@@ -43,9 +43,9 @@ def test_binary_asks_every_name_for_itself(drawn):
             p = 1 / (1 + math.exp(-x))
             total -= weight * (t * math.log(p) + (1 - t) * math.log(1 - p))
     expected = total / weights.sum().item()
-    assert name_losses.binary(logits, targets, weights).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.binary(logits, targets, weights).item() == pytest.approx(expected, rel=1e-5)
     sure = 40 * (2 * (targets > 0.5).float() - 1)
-    assert name_losses.binary(sure, (targets > 0.5).float(), weights).item() < 1e-6
+    assert losses.binary(sure, (targets > 0.5).float(), weights).item() < 1e-6
 
 
 def test_soft_named_weighs_a_row_by_its_likeliest(drawn):
@@ -57,7 +57,7 @@ def test_soft_named_weighs_a_row_by_its_likeliest(drawn):
         each = -sum(q * math.log(chances[k]) for k, q in zip(some, likely, strict=True))
         total += likely[0] * each
         count += likely[0]
-    assert name_losses.soft_named(logits, classes, chance).item() == pytest.approx(total / count, rel=1e-5)
+    assert losses.soft_named(logits, classes, chance).item() == pytest.approx(total / count, rel=1e-5)
 
 
 def test_places_set_a_names_patches_above_the_others_of_its_picture():
@@ -76,27 +76,27 @@ def test_places_set_a_names_patches_above_the_others_of_its_picture():
             total += sum(each) / len(each)
             count += 1
     assert count > 3
-    value = name_losses.places(cosines, labels, share, 20.0, 0.4)
+    value = losses.places(cosines, labels, share, 20.0, 0.4)
     assert value.item() == pytest.approx(total / count, rel=1e-4)
-    assert name_losses.places(cosines[2:], labels[2:], share[2:], 20.0, 0.4).item() == 0
+    assert losses.places(cosines[2:], labels[2:], share[2:], 20.0, 0.4).item() == 0
 
 
 def test_groups_are_sums_over_their_classes():
     classes, chance = torch.tensor([[0, 3], [2, 1]]), torch.tensor([[0.6, 0.3], [0.9, 0.1]])
     members = torch.tensor([[1, 0], [1, 1], [0, 0], [1, 1.0]])
-    assert torch.allclose(name_losses.group_chances(classes, chance, members), torch.tensor([[0.9, 0.3], [0.1, 0.1]]))
+    assert torch.allclose(losses.group_chances(classes, chance, members), torch.tensor([[0.9, 0.3], [0.1, 0.1]]))
     padded = torch.tensor([[0, 0, 0]]), torch.tensor([[1.0, 0, 0]])  # what fills up a row has no chance
-    assert name_losses.group_chances(*padded, members).tolist() == [[1, 0]]
+    assert losses.group_chances(*padded, members).tolist() == [[1, 0]]
 
 
 def test_a_name_is_present_where_a_patch_shows_enough_of_it():
     labels, share = torch.tensor([[0, 2, -1], [1, 1, 1]]), torch.tensor([[0.9, 0.2, 1.0], [0.3, 0.1, 0.2]])
-    assert name_losses.present(labels, share, 4, 0.3).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+    assert losses.present(labels, share, 4, 0.3).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
 
 
 def test_losses_are_fp32_and_have_gradients(drawn):
     logits, labels, weights = drawn
     ours = logits.bfloat16().requires_grad_()
-    value = name_losses.named(ours, labels, weights)
+    value = losses.named(ours, labels, weights)
     value.backward()
     assert value.dtype == torch.float32 and ours.grad.abs().sum() > 0

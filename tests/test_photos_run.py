@@ -18,7 +18,7 @@ from train.data.kept.batches import KeptBatches
 from train.data.kept.sets import open_sets
 from train.data.kept.words import FRAMES, Listed, compose
 from train.data.sentence_vectors import open_bridge
-from train.objectives.averages import Averages
+from train.objectives.kept import Averages
 from train.recipe.overrides import override
 from train.run import start as runs
 from train.run.kept import prepare_kept
@@ -129,8 +129,8 @@ def test_every_term_is_the_loop_over_its_patches(folders, source):
                 right = torch.arange(3) == label
                 binary -= share * torch.where(right, logits, -logits).sigmoid().log().sum().item()
                 count += share
-        assert terms["names_final_labelled"].item() == pytest.approx(total / count, rel=1e-4)
-        assert terms["binary_final_labelled"].item() == pytest.approx(binary / count, rel=1e-4)
+        assert terms["loss/named_patches/names_final_labelled"].item() == pytest.approx(total / count, rel=1e-4)
+        assert terms["loss/named_patches/binary_final_labelled"].item() == pytest.approx(binary / count, rel=1e-4)
         presence = 0.0
         for picture in range(4):
             cosines = F.normalize(final[picture], dim=-1) @ names.T
@@ -139,10 +139,12 @@ def test_every_term_is_the_loop_over_its_patches(folders, source):
             seen = (batch["0.share"][picture] >= 0.3) & (batch["0.labels"][picture] >= 0)
             there = torch.tensor([(seen & (batch["0.labels"][picture] == k)).any().item() for k in range(3)])
             presence -= torch.where(there, logits, -logits).sigmoid().log().sum().item() / 4
-        assert terms["presence_final_labelled"].item() == pytest.approx(presence, rel=1e-4)
+        assert terms["loss/presence/final_labelled"].item() == pytest.approx(presence, rel=1e-4)
     sets = {name.rsplit("_", 1)[1] for name in terms}
-    assert sets == {"labelled", "named"} and "soft_values_named" in terms and "names_final_named" not in terms
-    assert "captions_cls_labelled" in terms and "captions_cls_named" not in terms and "class_cls_named" in terms
+    assert sets == {"labelled", "named"} and "loss/soft_names/soft_values_named" in terms
+    assert "loss/named_patches/names_final_named" not in terms
+    whole = {name.removeprefix("loss/whole_names/") for name in terms if "whole_names" in name}
+    assert {"captions_cls_labelled", "class_cls_named"} <= whole and "captions_cls_named" not in whole
 
 
 def objective_words(recipe):
@@ -239,9 +241,9 @@ def test_an_earlier_run_teaches_one_that_starts_again(folders, source, whole, tm
     hidden = batch["1.hidden"].float()
     ours, theirs = (features_after(vision, hidden, 2, (3, 3)) for vision in (objective.model.vision_model, teacher))
     expected = 1 - F.cosine_similarity(ours[3], theirs[3], dim=-1).mean()
-    assert terms["distillation_values_named"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert terms["loss/kept_distillation/values_named"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert set(terms) == {
-        f"distillation_{kind}_{name}" for kind in ("final", "values") for name in ("labelled", "named")
+        f"loss/kept_distillation/{kind}_{name}" for kind in ("final", "values") for name in ("labelled", "named")
     }
     assert not any(p.requires_grad for p in objective.bridge.parameters())
     short = override(replace(recipe, tower=kept_trees.recipe(folders, source).tower), ["stages.0.steps=1"])

@@ -4,7 +4,6 @@ python -m pytest tests/test_segmentation.py
 """
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,8 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from tipsv2.analysis import segmentation
 from tipsv2.analysis.heatmap import to_pixels
 from tipsv2.analysis.render import PALETTE, WIDE_PALETTE
-from tipsv2.analysis.segmentation import BACKGROUND, class_table, divide, label_map, segment
+from tipsv2.analysis.segmentation import BACKGROUND, class_shares, label, label_map, segment
+from tipsv2.network.view import ImageFeatures, View, windowed
 
 AXES = {"red": 0, "green": 1, "blue": 2, "wall": 3}
 
@@ -22,9 +22,9 @@ AXES = {"red": 0, "green": 1, "blue": 2, "wall": 3}
 class Colours:
     """Patches: red, green / blue, wall; the last layer sees red everywhere. A text is the axis of its name."""
 
-    def encode_image(self, image, resolution=None):
+    def look(self, image, view=None, layer=None):
         grid = torch.eye(4).reshape(2, 2, 4) * 3
-        return SimpleNamespace(values=grid, patches=grid[:1, :1].expand(2, 2, 4), size=(40, 40))
+        return ImageFeatures(None, None, grid[:1, :1].expand(2, 2, 4), grid, (40, 40))
 
     def encode_text(self, texts, templates="none"):
         self.templates = templates
@@ -121,19 +121,44 @@ def test_with_a_real_encoder(tiny_encoder):
         segment(tiny_encoder, image, ["dog", "  "])
 
 
-def test_class_table_equals_a_loop():
-    similarities = torch.randn(9, 3, 4, generator=torch.Generator().manual_seed(1)) * 0.2
-    labels, scores = divide(similarities, 7, (31, 45), 0.1)  # the last two are background words
+def test_labels_and_shares_equal_a_loop():
+    generator = torch.Generator().manual_seed(1)
+    grid, text = torch.randn(3, 4, 16, generator=generator), torch.randn(9, 16, generator=generator)
+    features = ImageFeatures(None, None, None, grid, (31, 45))
+    found = label(features, text, classes=7, threshold=0.1)  # the last two are background words
+    labels, scores = found.labels.numpy(), found.scores.numpy()
     assert labels.min() == BACKGROUND and labels.max() < 7
-    shares, means, peaks = class_table(similarities[:7], labels, scores)
-    full = to_pixels(similarities, (31, 45)).numpy()
+    shares, means = class_shares(labels, scores, 7)
+    cosines = torch.nn.functional.cosine_similarity(grid[None], text[:, None, None], dim=-1)
+    full = to_pixels(cosines, (31, 45)).numpy()
+    best = np.where((full.max(axis=0) >= 0.1) & (full.argmax(axis=0) < 7), full.argmax(axis=0), BACKGROUND)
+    np.testing.assert_array_equal(labels, best)
     for index in range(7):
         own = labels == index
         assert shares[index] == pytest.approx(own.mean())
         assert means[index] == pytest.approx(full[index][own].mean()) if own.any() else np.isnan(means[index])
-        assert peaks[index] == similarities[index].max().item()
-    assert np.isfinite(means).any() and shares.sum() < 1
-    assert np.isnan(class_table(similarities[:7], np.full((4, 4), BACKGROUND), np.zeros((4, 4)))[1]).all()
+        assert found.peaks[index].item() == pytest.approx(cosines[index].max().item())
+    assert np.isfinite(means).any() and shares.sum() < 1 and len(found.peaks) == 7
+    assert np.isnan(class_shares(np.full((4, 4), BACKGROUND), np.zeros((4, 4)), 7)[1]).all()
+    there = torch.tensor([True] * 3 + [False] * 4)
+    some = label(features, text, classes=7, there=there)
+    expected = full[[0, 1, 2, 7, 8]].argmax(axis=0)
+    np.testing.assert_array_equal(some.labels, np.where(expected < 3, expected, BACKGROUND))
+    assert torch.equal(some.peaks, found.peaks)  # who may not win still has one
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_class_has_the_nearest_of_its_words_in_every_view(tiny_encoder, windows):
+    image = np.random.default_rng(0).integers(0, 256, (60, 130, 3), dtype=np.uint8)
+    view = windowed(tiny_encoder, 60, "bicubic") if windows else View(60, resample="bicubic")
+    features = tiny_encoder.look(image, view)
+    text = tiny_encoder.encode_text(["dog", "cat", "grass"])
+    both = label(features, text, owners=torch.tensor([0, 0, 1]))
+    apart = label(features, text)
+    assert both.peaks.tolist() == [apart.peaks[:2].max(), apart.peaks[2]]
+    assert set(both.labels.unique().tolist()) == {0, 1}
+    sure = (apart.labels == 2) != (both.labels == 1)  # of two words for it a class gets a little more
+    assert sure.float().mean() < 0.2 and not ((both.labels == 1) & (apart.labels != 2)).float().mean() > 0.02
 
 
 def test_segment_tells_means_and_peaks():
@@ -149,13 +174,12 @@ def test_layers_and_windows(tiny_encoder):
     names = ["dog", "grass", "sky", "cat", "snow"]
 
     def labels(**options):
-        return segment(tiny_encoder, image, names, resolution=112, **options).labels
+        return segment(tiny_encoder, image, names, resolution=112, resample="bilinear", **options).labels
 
     layers = tiny_encoder.encode_layers(image, [1, 3], 112)
     for number, features in ((1, "values"), (3, "final")):
-        grid = layers[number].values if features == "values" else layers[number].patches
-        maps = segmentation.similarity(grid, tiny_encoder.encode_text(names, "tips9"))
-        np.testing.assert_array_equal(labels(layer=number, features=features), divide(maps, 5, (60, 90))[0])
+        expected = label(layers[number], tiny_encoder.encode_text(names, "tips9"), features).labels
+        np.testing.assert_array_equal(labels(layer=number, features=features), expected)
     np.testing.assert_array_equal(labels(), labels(layer=3))
     assert (labels() != labels(windows=True)).any() and (labels() != labels(layer=1)).any()
     with pytest.raises(ValueError, match="last layer only"):

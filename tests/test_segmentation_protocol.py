@@ -9,12 +9,16 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
+from tipsv2.analysis.heatmap import mean_of_windows, patch_maps
 from tipsv2.analysis.metrics import confusion_matrix, mean_iou
+from tipsv2.analysis.segmentation import segment
 from tipsv2.evaluation.segmentation.pictures import confusion_plot, iou_bars, triple, write
-from tipsv2.evaluation.segmentation.protocol import Protocol, Words, cosines_of, guess, look, mean_shares, resized
+from tipsv2.evaluation.segmentation.protocol import Words, asked, guess, look
 from tipsv2.evaluation.segmentation.scores import Tables, class_table, pack
+from tipsv2.images import shortened
 from tipsv2.network.dense import layer_features
 from tipsv2.network.encoder import load
+from tipsv2.network.view import View, windowed
 from tipsv2.records import bootstrap
 
 
@@ -36,7 +40,7 @@ def test_slide_equals_a_loop_written_from_the_protocol(tiny_encoder, width, heig
     image, size = picture(width, height), (height + 13, width - 9)
     words = Words.of(("a dog", "grass", "the sky", "snow", "a red car"))
     text = tiny_encoder.encode_text(words.rows)
-    (view,) = look(tiny_encoder, [image], Protocol("slide", ("values",), 66, 56, 42))
+    (features,) = look(tiny_encoder, [image], View(66, 56, 42, "bicubic"), ("values",))
 
     short = min(width, height)
     wide, high = (66 if side == short else math.floor(66 * side / short) for side in (width, height))
@@ -53,71 +57,93 @@ def test_slide_equals_a_loop_written_from_the_protocol(tiny_encoder, width, heig
             shares[:, top:bottom, left:right] += torch.exp(cosines) / torch.exp(cosines).sum(dim=0)
             seen[top:bottom, left:right] += 1
     shares /= seen
-    found = mean_shares(cosines_of(view, "values", text), view, 0, view.size[0])
+    found = mean_of_windows(patch_maps(features, text), features.windows, softmax=True)
     assert (found - shares).abs().max() < 1e-5 < shares.std()
     expected = F.interpolate(shares[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0).numpy()
-    found = guess(view, "values", text, words, size)
+    found = guess(features, "values", text, words, size)
     assert len(np.unique(expected)) > 2 and (found == expected).mean() > 0.9995
 
 
-@pytest.mark.parametrize("features", ["values", "final", "layer:2"])
-def test_whole_equals_a_loop_written_from_the_protocol(tiny_encoder, features):
+@pytest.mark.parametrize("kind", ["values", "final", "layer:2"])
+def test_whole_equals_a_loop_written_from_the_protocol(tiny_encoder, kind):
     image = picture(150, 100)
     words = Words.of(("a dog", "grass", "the sky"))
     text = tiny_encoder.encode_text(words.rows)
-    (view,) = look(tiny_encoder, [image], Protocol("whole", (features,), 60))
-    found = guess(view, features, text, words, (100, 150))
+    (features,) = look(tiny_encoder, [image], View(60, resample="bicubic"), (kind,))
+    found = guess(features, kind, text, words, (100, 150))
     pixels = torch.from_numpy(np.asarray(image.resize((90, 60), Image.Resampling.BICUBIC), np.float32) / 255)
     pixels = F.interpolate(pixels.permute(2, 0, 1)[None], (70, 98), mode="bicubic", align_corners=False)
     model = tiny_encoder.model.vision_model
     with torch.no_grad():
-        if features == "layer:2":
+        if kind == "layer:2":
             hidden = model.encoder.layer[1](model.encoder.layer[0](model.embeddings(pixels)))
             grid = model.layernorm(hidden)[0, 2:].reshape(5, 7, -1)
         else:
-            grid = tiny_encoder.encode_pixels(pixels)["patches" if features == "final" else "values"][0]
+            grid = tiny_encoder.encode_pixels(pixels)["patches" if kind == "final" else "values"][0]
     cosines = torch.einsum("cd,hwd->chw", text, F.normalize(grid, dim=-1))
     expected = F.interpolate(cosines[None], (100, 150), mode="bilinear", align_corners=False)[0].argmax(dim=0).numpy()
-    assert (cosines_of(view, features, text)[0] - cosines).abs().max() < 1e-5
+    assert (patch_maps(features, text, asked(kind)) - cosines).abs().max() < 1e-5
     assert len(np.unique(expected)) > 1 and (found == expected).mean() > 0.9995
 
 
 @torch.no_grad()
 def test_layers_see_the_pixels_as_they_are_in_bfloat16_too(tiny_folder):
     encoder, image = load(tiny_folder, device="cpu", dtype="bfloat16"), picture(100, 60)
-    (view,) = look(encoder, [image], Protocol("whole", ("layer:2", "final"), 56))
-    pixels = F.interpolate(resized(image, 56)[None], (56, 98), mode="bicubic", align_corners=False)
+    pixels = F.interpolate(shortened(image, 56)[None], (56, 98), mode="bicubic", align_corners=False)
     for kind, number in (("layer:2", 2), ("final", 3)):
+        (features,) = look(encoder, [image], View(56, resample="bicubic"), (kind,))
         ((_, (_, _, grid, _)),) = layer_features(encoder.model.vision_model, pixels, [number])
-        assert torch.equal(view.grids[kind][0], grid[0].float())
+        assert torch.equal(features.patches, grid[0].float())
 
 
 def test_pictures_together_equal_pictures_alone(tiny_encoder):
     images = [picture(90, 60, 1), picture(60, 90, 2), picture(90, 60, 3), picture(61, 60, 4)]
-    rule = Protocol("slide", ("values", "final"), 60, 56, 42)
-    for image, together in zip(images, look(tiny_encoder, images, rule), strict=True):
-        (alone,) = look(tiny_encoder, [image], rule)
-        assert (alone.size, alone.corners) == (together.size, together.corners)
-        for kind in rule.features:
-            assert torch.allclose(alone.grids[kind], together.grids[kind], atol=1e-5)
+    view, kinds = View(60, 56, 42, "bicubic"), ("values", "final")
+    for image, together in zip(images, look(tiny_encoder, images, view, kinds), strict=True):
+        (alone,) = look(tiny_encoder, [image], view, kinds)
+        assert (alone.size, alone.windows) == (together.size, together.windows)
+        for name in ("patches", "values"):
+            assert torch.allclose(getattr(alone, name), getattr(together, name), atol=1e-5)
 
 
 def test_short_side_and_odd_shapes():
-    assert resized(picture(683, 512), 448).shape == (3, 448, 597)  # the notebook prints these sizes of ADE20K's first
-    assert resized(picture(448, 500), 448).shape == (3, 500, 448)
-    assert resized(picture(3, 300), 20).shape == (3, 2000, 20)
+    assert shortened(picture(683, 512), 448).shape == (3, 448, 597)  # the notebook prints these sizes of ADE20K's first
+    assert shortened(picture(448, 500), 448).shape == (3, 500, 448)
+    assert shortened(picture(3, 300), 20).shape == (3, 2000, 20)
     with pytest.raises(ValueError, match="resolution"):
-        resized(picture(9, 9), 0)
+        shortened(picture(9, 9), 0)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("kind", ["values", "final"])
+def test_segment_gives_the_labels_of_the_evaluation(tiny_encoder, windows, kind):
+    """The same view, the same labels: `python -m tipsv2 segment` and `evaluate segmentation` follow one protocol."""
+    image, classes = picture(150, 101), ("a dog", "grass", "the sky", "snow")
+    view = windowed(tiny_encoder, 70, "bicubic") if windows else View(70, resample="bicubic")
+    text = tiny_encoder.encode_text(classes, "tips9")
+    (features,) = look(tiny_encoder, [image], view, (kind,))
+    expected = guess(features, kind, text, Words.of(classes), (101, 150))
+    assert len(np.unique(expected)) > 1
+    found = segment(tiny_encoder, image, classes, features=kind, resolution=70, windows=windows)
+    np.testing.assert_array_equal(found.labels, expected)
+    closer = segment(tiny_encoder, image, classes, features=kind, resolution=70, windows=windows, resample="bilinear")
+    assert (closer.labels != expected).any()
+    # a word for the background competes in both
+    words = Words.of(("none", *classes), 0, ["a photo"])
+    text = tiny_encoder.encode_text(words.rows, "tips9")
+    expected = guess(features, kind, text, words, (101, 150)) - 1
+    found = segment(tiny_encoder, image, classes, "tips9", kind, ["a photo"], 70, windows=windows)
+    np.testing.assert_array_equal(found.labels, expected)
 
 
 def test_only_some_classes_may_be_guessed(tiny_encoder):
-    (view,) = look(tiny_encoder, [picture(90, 60)], Protocol("whole", ("values",), 56))
+    (features,) = look(tiny_encoder, [picture(90, 60)], View(56, resample="bicubic"), ("values",))
     words = Words.of(("none", "a dog", "grass", "sky"), 0, ["snow", "a car"])
     text = tiny_encoder.encode_text(words.rows)
-    every = guess(view, "values", text, words, (60, 90))
+    every = guess(features, "values", text, words, (60, 90))
     assert words.rows == ("a dog", "grass", "sky", "snow", "a car") and words.owners.tolist() == [1, 2, 3, 0, 0]
-    assert set(np.unique(guess(view, "values", text, words, (60, 90), np.array([0, 3])))) <= {0, 3}
-    maps = torch.einsum("cd,hwd->chw", text, F.normalize(view.grids["values"][0], dim=-1))
+    assert set(np.unique(guess(features, "values", text, words, (60, 90), np.array([0, 3])))) <= {0, 3}
+    maps = torch.einsum("cd,hwd->chw", text, F.normalize(features.values, dim=-1))
     best = F.interpolate(maps[None], (60, 90), mode="bilinear")[0].argmax(dim=0)
     assert np.array_equal(every, words.owners[best.numpy()])
 

@@ -8,6 +8,7 @@ import html
 import io
 import json
 import re
+import shlex
 from pathlib import Path
 
 import gradio as gr
@@ -27,11 +28,12 @@ from demos.segment.tab import Segmentations
 from demos.segment.truth import Truth, placed
 from demos.segment.work import MAX_CLASSES, ask, legend, rows, split
 from demos.ui.examples import Example, examples
+from tipsv2.__main__ import main
 from tipsv2.analysis import segmentation as segmentation_module
 from tipsv2.analysis import verdict
 from tipsv2.analysis.heatmap import similarity
 from tipsv2.analysis.label_maps import BACKGROUND, IGNORED, agreement, resize_labels
-from tipsv2.analysis.segmentation import class_verdicts, divide, segment
+from tipsv2.analysis.segmentation import class_verdicts, label_map, segment
 from tipsv2.analysis.verdict import NOT_HERE, Calibration
 from tipsv2.checkpoints.bundled import DRAWINGS
 
@@ -112,7 +114,8 @@ def table(page):
 )
 def test_the_page_shows_what_the_library_finds(tab, picture, changes, options):
     names = FIVE[:4]
-    expected = segment(tab.studio.encoder(), picture, names, **dict(templates="none", resolution=56) | options)
+    usual = dict(templates="none", resolution=56, resample="bilinear")
+    expected = segment(tab.studio.encoder(), picture, names, **usual | options)
     page, note, _ = draw(tab, picture, names, **changes)
     labels, told = content(page)
     np.testing.assert_array_equal(labels, expected.labels)
@@ -164,7 +167,7 @@ def test_run_lengths_are_the_map_again():
 
 def test_the_same_question_is_answered_from_memory(tab, picture, truth, monkeypatch):
     encoder, calls = tab.studio.encoder(), []
-    for name in ("encode_image", "encode_layers", "encode_text"):
+    for name in ("look", "encode_layers", "encode_text"):
         real = getattr(encoder, name)
 
         def counted(*given, real=real, name=name, **more):
@@ -175,12 +178,12 @@ def test_the_same_question_is_answered_from_memory(tab, picture, truth, monkeypa
     draw(tab, picture)
     draw(tab, picture, truth=truth)
     first = len(calls)  # the classes with templates, the vocabulary of the verdicts, the classes alone
-    assert calls == ["encode_image", *["encode_text"] * (first - 1)] and first <= 4
+    assert calls == ["look", *["encode_text"] * (first - 1)] and first <= 4
     draw(tab, picture, layer=2)
     draw(tab, picture, layer=1)
-    assert calls.count("encode_layers") == 1 and calls.count("encode_image") == 1
+    assert calls.count("encode_layers") == 1 and calls.count("look") == 1
     draw(tab, picture, who="b")
-    assert calls.count("encode_layers") == 1 and calls.count("encode_image") == 2
+    assert calls.count("encode_layers") == 1 and calls.count("look") == 2
 
 
 def test_windows_say_where_they_make_no_difference(tab, picture):
@@ -411,7 +414,8 @@ def test_taken_along_at_full_size(tab, tmp_path):
     truth = Truth(np.zeros((2, 9), int), tuple(FIVE), True, "Test")
     given = USUAL | dict(image=str(image), classes=", ".join(FIVE), truth=truth, background="threshold")
     taken = take(tab.divider, *(given[name] for name in NAMES), request=Visitor())
-    expected = segment(tab.studio.encoder(), str(image), FIVE, "none", background=-0.05, resolution=56)
+    usual = dict(templates="none", resolution=56, resample="bilinear")
+    expected = segment(tab.studio.encoder(), str(image), FIVE, background=-0.05, **usual)
     np.testing.assert_array_equal(taken.arrays["labels"], expected.labels)
     np.testing.assert_allclose(taken.arrays["scores"], expected.scores, atol=1e-6)
     assert all(picture.dtype == np.uint8 for picture in taken.pictures.values())
@@ -425,7 +429,7 @@ def test_taken_along_at_full_size(tab, tmp_path):
     assert take(tab.divider, *(given[name] if name != "image" else None for name in NAMES)) is None
 
 
-def test_the_code_makes_the_picture(tab, picture, tmp_path, monkeypatch):
+def test_the_code_and_the_command_make_the_picture(tab, picture, tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, changes in enumerate(
         (dict(background="verdict", sharp=True), dict(layer=2), dict(windows=True, resolution=84))
@@ -437,10 +441,15 @@ def test_the_code_makes_the_picture(tab, picture, tmp_path, monkeypatch):
         scope = {"ENCODER": tab.studio.encoder()}
         exec(code, scope)  # what a visitor would run
         for name, values in np.load("segmentation.npz").items():
-            # layers below the last are kept in float16 (demos/backend/layers.py)
+            # layers below the last are kept in float16 (demos/backend/studio.py)
             np.testing.assert_allclose(values, taken.arrays[name], atol=1e-4 if "layer" in changes else 1e-5)
         np.testing.assert_array_equal(np.asarray(Image.open("segmentation.png")), taken.pictures["overlay"])
-        assert bool(taken.command) == (number == 0)
+        assert bool(taken.command) == (number != 1)
+        if taken.command:
+            words = [{"image.png": picture, "tiny": str(tiny_folder)}.get(w, w) for w in shlex.split(taken.command)]
+            assert main([*words[3:], "--device", "cpu"]) == 0
+            labels = np.asarray(Image.open("out/labels.png")).astype(int)
+            np.testing.assert_array_equal(np.where(labels == 255, -1, labels), taken.arrays["labels"])
 
 
 def test_the_api_answers_and_refuses_in_sentences(tab, picture, truth, tmp_path):
@@ -505,7 +514,9 @@ def test_what_is_not_here_gets_no_pixel_and_is_listed_apart(tab, picture, monkey
     assert set(table(apart.split("</details>")[0])) == absent
     found = [each.query for each in order[2:] if (labels == FIVE.index(each.query)).any()]
     assert f"{len(found)} of 5 classes found" in page and "fitted on noise" in page
-    expected = segment(encoder, picture, FIVE, templates="none", background="verdict", resolution=56)
+    expected = segment(
+        encoder, picture, FIVE, templates="none", background="verdict", resolution=56, resample="bilinear"
+    )
     np.testing.assert_array_equal(labels, expected.labels)
     assert {name for name, each in expected.verdicts.items() if each.answer == NOT_HERE} == absent
     all_pixels, _, _ = draw(tab, picture)  # without a background they win pixels, and do not count
@@ -517,7 +528,7 @@ def test_a_class_may_have_several_words(tab, picture):
     encoder = tab.studio.encoder()
     maps = similarity(encoder.encode_image(picture, 56).values, encoder.encode_text(["dog", "cat", "sky"]))
     both = torch.stack([torch.maximum(maps[0], maps[1]), maps[2]])
-    expected, _ = divide(both, 2, (60, 90))
+    expected, _ = label_map(both, (60, 90))
     page, _, _ = draw(tab, picture, ["dog | cat", "sky"])
     np.testing.assert_array_equal(content(page)[0], expected)
     assert table(page)["dog | cat"][-1] == f"{both[0].max():.3f}"

@@ -15,8 +15,9 @@ from train.network.towers import build
 from train.objectives import Objective
 from train.recipe import recipes
 from train.recipe.overrides import override
-from train.run import checkpoint, loop, monitor, sharded_checkpoint, shown
-from train.run.loop import _optimizer, fit
+from train.run import checkpoint, monitor, sharded_checkpoint, shown
+from train.run.loop import fit
+from train.run.step import agree, optimizer_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
@@ -68,7 +69,7 @@ def worker(rank, folder):
         meet(rank, again)
         train(again, [*CASES["full"], "sharding=full"], seed=9, resume=True)
     meet(rank, folder / "agreed")
-    _, flags = loop._agree({"loss": torch.ones(())}, [False, rank == 1])  # the second one's clock
+    _, flags = agree({"loss": torch.ones(())}, [False, rank == 1])  # the second one's clock
     (folder / f"agreed-{rank}.json").write_text(json.dumps(flags))
     torch.distributed.destroy_process_group()
 
@@ -155,7 +156,7 @@ def test_of_an_older_checkpoint_in_parts_the_encoder_stays(runs, tmp_path):
     recipe, objective = setting(CASES["full"], seed=9)
     kept = read(tmp_path / "checkpoints" / "step-0000001")
     for step in (2, 3):
-        checkpoint.save(tmp_path, step, objective, _optimizer(recipe, objective), milestones=3)
+        checkpoint.save(tmp_path, step, objective, optimizer_of(recipe, objective), milestones=3)
     place = tmp_path / "checkpoints" / "step-0000001"
     assert [path.name for path in place.iterdir()] == ["state.safetensors"]
     found = load_file(place / "state.safetensors")
@@ -168,7 +169,7 @@ def test_a_checkpoint_in_parts_that_is_not_whole_is_named(runs, tmp_path):
     shutil.copytree(checkpoint.latest(runs / "heads" / "full"), place)
     recipe, objective = setting(["tower.width=96", "tower.heads=3"])
     with pytest.raises(ValueError, match="belongs to another recipe: "):
-        checkpoint.load(place, objective, _optimizer(recipe, objective))
+        checkpoint.load(place, objective, optimizer_of(recipe, objective))
     recipe, objective = setting([])
     before = {k: v.clone() for k, v in objective.state_dict().items()}
     second = sorted(place.glob("shard-*"))[1]
@@ -176,7 +177,7 @@ def test_a_checkpoint_in_parts_that_is_not_whole_is_named(runs, tmp_path):
     for damage in (content[:-9], b"\x08" * len(content), None):
         second.write_bytes(damage) if damage else second.unlink()
         with pytest.raises(ValueError, match=r"step-0000003 is damaged .*: delete that folder, and --resume goes on"):
-            checkpoint.load(place, objective, _optimizer(recipe, objective))
+            checkpoint.load(place, objective, optimizer_of(recipe, objective))
     assert all(torch.equal(v, before[k]) for k, v in objective.state_dict().items())
 
 
@@ -199,7 +200,7 @@ def test_each_process_holds_half_and_the_halves_are_the_encoder(runs):
 
 def test_checkpoint_and_export_are_those_of_any_run(runs):
     recipe, objective = setting(["sharding=full"], seed=9)
-    optimizer = _optimizer(recipe, objective)
+    optimizer = optimizer_of(recipe, objective)
     assert checkpoint.load(checkpoint.latest(runs / "heads" / "full"), objective, optimizer) == 3
     kept = state(runs / "heads" / "full")
     moved = {n: p for n, p in objective.named_parameters() if p in optimizer.state}

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from tipsv2.analysis.heatmap import to_pixels
-from tipsv2.analysis.segmentation import divide, label_map
+from tipsv2.analysis.segmentation import label, label_map
 from tipsv2.analysis.sharp_edges import sharp_label_map, superpixels
+from tipsv2.network.view import ImageFeatures
 
 
 @pytest.fixture
@@ -52,5 +53,7 @@ def test_background_words_and_small_pictures(wavy):
     small = picture.resize((30, 20), Image.Resampling.NEAREST)
     segments = superpixels(small, (4, 6), 14)
     assert segments.shape == (20, 30)
-    labels, _ = divide(maps, 1, (60, 90), segments=segments)
+    rows = torch.eye(2)  # a patch's cosines with them are its two numbers, over its length
+    features = ImageFeatures(None, None, None, maps.permute(1, 2, 0), (60, 90))
+    labels = label(features, rows, classes=1, segments=segments).labels.numpy()
     assert set(np.unique(labels)) == {-1, 0} and ((labels == 0) != left).mean() < 0.03

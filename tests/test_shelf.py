@@ -65,7 +65,7 @@ def test_nobody_goes_before_a_download_is_there(three, monkeypatch):
     for name in ("tiny", "two"):
         studio.encoder(name)
     size = weights(three[0])
-    monkeypatch.setattr(shelf, "weight_bytes", lambda info, device: size)
+    monkeypatch.setattr(shelf, "weight_bytes", lambda info, device, kind: size)
     monkeypatch.setattr(studio.downloads, "follow", lambda info, visitor: iter([(1, 2), (2, 2)]))
     assert list(studio.fetch("tipsv2-b14", "a")) == [(1, 2), (2, 2)]
     assert in_memory(studio) == ["tiny", "two"]

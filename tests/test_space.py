@@ -119,7 +119,11 @@ def test_a_space_loads_its_models_first_and_trains_nothing(tiny_folder, monkeypa
         monkeypatch.setenv("SPACE_ID", "someone/tips")
     monkeypatch.setenv(ARGUMENTS, f"--model {tiny_folder} --memory 2GB --device cpu")
     monkeypatch.setattr(sys, "argv", ["app.py"])
-    for lasting in ("few_arenas", "own_folder"):  # they would change this process for all tests after this one
+    for lasting in (
+        "few_arenas",
+        "few_kernels",
+        "own_folder",
+    ):  # else for all tests after this one
         monkeypatch.setattr(launch, lasting, lambda: None)
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # as run() does, but taken back
     studios, served = [], []

@@ -228,9 +228,9 @@ def test_the_term_is_the_papers_two_losses_of_the_chosen_caption(tokenizer, fiel
         image = F.linear(image, term.adapt_patches.weight, term.adapt_patches.bias)
     together = losses.contrastive(image, pooled, tau).item()
     alone = sparc_by_hand(tokens, patches, mask, 0.0, recipe.sparc.reduction, tau).item()
-    assert terms["sparc_global"].item() == pytest.approx(together, rel=1e-4)
-    assert terms["sparc_local"].item() == pytest.approx(alone, rel=1e-4)
-    contrastive = (terms["contrastive_web"] + terms["contrastive_synthetic"]).item() / 2
+    assert terms["loss/sparc/global"].item() == pytest.approx(together, rel=1e-4)
+    assert terms["loss/sparc/local"].item() == pytest.approx(alone, rel=1e-4)
+    contrastive = (terms["loss/contrastive/web"] + terms["loss/contrastive/synthetic"]).item() / 2
     assert loss.item() == pytest.approx(contrastive + 2 * (0.5 * together + 3 * alone), rel=1e-4)
 
 
@@ -307,13 +307,13 @@ def test_words_find_their_patches_only_with_the_global_loss(global_weight):
     for step in range(100):
         batch, _ = quarters(16, generator)
         loss, terms = objective(batch, recipe.stages[0])
-        first = first or terms["sparc_local"].item()
+        first = first or terms["loss/sparc/local"].item()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         optimizer.step()
         objective.after_step(step)
-    assert terms["sparc_local"].item() < 0.5 * first
+    assert terms["loss/sparc/local"].item() < 0.5 * first
     batch, labels = quarters(64, generator)
     with torch.no_grad():
         patches = F.normalize(look(objective.model, batch).patches[labels < 8], dim=-1)

@@ -23,7 +23,7 @@ from train.__main__ import main
 from train.data import sentence_vectors
 from train.network.teachers import TextTeacher
 from train.objectives import losses
-from train.run.loop import Stopped
+from train.parallel.signals import Stopped
 from train.text import distill
 
 TEXTS = ["a photo of a dog", "cat", "the red car and the truck on the grass", "a kitten"]

@@ -21,10 +21,12 @@ from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives import Objective
 from train.objectives.view import caption_keys
+from train.parallel.signals import Stopped
 from train.recipe import recipes
 from train.recipe.overrides import override
 from train.run import checkpoint
-from train.run.loop import Stopped, _optimizer, fit
+from train.run.loop import fit
+from train.run.step import optimizer_of
 from train.tools import curves
 
 WORDS = ["a dog on the grass, under the sky", "two cats in the snow", "a red car at the left"] * 20
@@ -68,8 +70,13 @@ def test_every_trainable_parameter_gets_a_gradient(recipe, tokenizer):
     left = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert left == []
     assert objective.model.vision_model.embeddings.mask_token.grad.abs().sum() > 0, "nothing was masked"
-    assert {"contrastive_web", "contrastive_synthetic", "patch", "dino"} <= set(terms)
-    expected = (terms["contrastive_web"] + terms["contrastive_synthetic"]) / 2 + 2 * terms["patch"] + terms["dino"]
+    parts = {"contrastive/web", "contrastive/synthetic", "self_distillation/patch", "self_distillation/dino"}
+    assert {f"loss/{part}" for part in parts} <= set(terms)
+    expected = (
+        (terms["loss/contrastive/web"] + terms["loss/contrastive/synthetic"]) / 2
+        + 2 * terms["loss/self_distillation/patch"]
+        + terms["loss/self_distillation/dino"]
+    )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -85,7 +92,7 @@ def test_the_web_caption_learns_on_the_first_cls_and_the_synthetic_one_on_the_se
         logits = cosines / model.temperature
         right = torch.arange(len(logits))
         both = [torch.nn.functional.cross_entropy(way, right) for way in (logits, logits.T)]
-        assert terms[f"contrastive_{role}"].item() == pytest.approx(sum(both).item() / 2, rel=1e-4)
+        assert terms[f"loss/contrastive/{role}"].item() == pytest.approx(sum(both).item() / 2, rel=1e-4)
         total += sum(both).item() / 4
     assert loss.item() == pytest.approx(total, rel=1e-4)
 
@@ -107,7 +114,7 @@ def test_equal_captions_of_a_batch_are_not_contrasted(recipe, tokenizer):
             wrong = [way[k, j] for j, other in enumerate(texts) if other != own]
             values.append(torch.stack([way[k, k], *wrong]).logsumexp(0) - way[k, k])
     assert len(set(texts)) < len(texts) - 1
-    assert terms["contrastive_web"].item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-4)
+    assert terms["loss/contrastive/web"].item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -158,8 +165,8 @@ def test_self_distillation_is_the_masked_view_against_the_clean_one(recipe, toke
             costs("cls", clean[:, 0], vision(crop).last_hidden_state[:, 0]).mean().item() for crop in batch["local"]
         ]
     assert len(hidden) == 3 * len(seen) and len(crops) == 2
-    assert terms["patch"].item() == pytest.approx(mean[patches], rel=1e-4)
-    assert terms["dino"].item() == pytest.approx(sum(crops) / 2, rel=1e-4)
+    assert terms["loss/self_distillation/patch"].item() == pytest.approx(mean[patches], rel=1e-4)
+    assert terms["loss/self_distillation/dino"].item() == pytest.approx(sum(crops) / 2, rel=1e-4)
     assert min(abs(mean[patches] - other) for name, other in mean.items() if name != patches) > 1e-3
 
 
@@ -171,7 +178,7 @@ def test_an_unknown_patch_loss_is_refused_before_the_first_step(recipe):
 @pytest.mark.slow
 def test_what_decays_and_how_fast_it_learns(recipe, tokenizer, tmp_path):
     objective = pretraining(recipe)
-    groups = _optimizer(recipe, objective).param_groups
+    groups = optimizer_of(recipe, objective).param_groups
     of = {id(p): (g["weight_decay"], g["lr_scale"]) for g in groups for p in g["params"]}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
@@ -214,10 +221,10 @@ def test_full_ema_averages_the_backbone_and_teaches_with_it(recipe, tokenizer):
     for name, parameter in vision.named_parameters():
         assert torch.allclose(term.backbone.get_parameter(name), 0.9 * start[name] + 0.1 * parameter, atol=1e-6), name
     assert not any(p.requires_grad for p in term.backbone.parameters())
-    before = objective(Batches(recipe, tokenizer)[5], recipe.stages[1])[1]["patch_entropy"]
+    before = objective(Batches(recipe, tokenizer)[5], recipe.stages[1])[1]["measured/self_distillation/patch_entropy"]
     with torch.no_grad():
         term.backbone.layernorm.bias.add_(3 * torch.randn_like(term.backbone.layernorm.bias))
-    after = objective(Batches(recipe, tokenizer)[5], recipe.stages[1])[1]["patch_entropy"]
+    after = objective(Batches(recipe, tokenizer)[5], recipe.stages[1])[1]["measured/self_distillation/patch_entropy"]
     assert before.item() != after.item()  # what the averaged backbone sees is the target
 
 
@@ -225,7 +232,7 @@ def test_the_teachers_temperature_warms_up(recipe):
     recipe = override(recipe, [f"self_distillation.{v}" for v in ("teacher_warmup=4", "teacher_start=0.01")])
     term, seen = (objective := pretraining(recipe)).terms["self_distillation"], []
     for step in range(6):
-        seen.append(term._temperature())
+        seen.append(term.settings.temperature(int(term.done)))
         objective.after_step(step)
     assert seen == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05, 0.05])
 
@@ -237,9 +244,9 @@ def test_grounding_reaches_the_patches_it_names(recipe, tokenizer, features):
     batch, stage = Batches(recipe, tokenizer)[0], recipe.stages[0]
     loss, terms = objective(batch, stage)
     names = ["values", "final"] if features == "both" else [features]
-    assert {n for n in terms if n.startswith("grounding")} == {f"grounding_{n}" for n in names}
-    expected = (terms["contrastive_web"] + terms["contrastive_synthetic"]) / 2
-    grounding = sum(2 * terms[f"grounding_{n}"] for n in names) / len(names)
+    assert {n for n in terms if "grounding" in n} == {f"loss/grounding/{n}" for n in names}
+    expected = (terms["loss/contrastive/web"] + terms["loss/contrastive/synthetic"]) / 2
+    grounding = sum(2 * terms[f"loss/grounding/{n}"] for n in names) / len(names)
     assert loss.item() == pytest.approx((expected + grounding).item(), rel=1e-6)
     fifth = objective(batch, replace(stage, grounding=0.2))[0]
     assert fifth.item() == pytest.approx((expected + grounding / 5).item(), rel=1e-6)
@@ -250,7 +257,7 @@ def test_grounding_reaches_the_patches_it_names(recipe, tokenizer, features):
 def test_distillation_learns_the_teachers_values(recipe, tokenizer):
     recipe = distilling(recipe)
     objective = distillation(recipe)
-    teacher, student = objective.terms["distillation"]._teacher[0], objective.model
+    teacher, student = objective.terms["distillation"].teacher[0], objective.model
     batch = Batches(recipe, tokenizer)[5]
     trained = [p for p in objective.parameters() if p.requires_grad]
     assert not any(n.startswith("model.text_model") for n, p in objective.named_parameters() if p.requires_grad)
@@ -261,17 +268,18 @@ def test_distillation_learns_the_teachers_values(recipe, tokenizer):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        first, last = first or terms["distillation"].item(), terms["distillation"].item()
+        first, last = first or terms["loss/distillation/patches"].item(), terms["loss/distillation/patches"].item()
     assert last < 0.6 * first
     assert all(torch.equal(v, teacher.text_model.state_dict()[k]) for k, v in student.text_model.state_dict().items())
-    assert not any("_teacher" in k for k in objective.state_dict())
+    assert not any("teacher" in k for k in objective.state_dict())
 
 
 @pytest.mark.parametrize("target", ["values", "final"])
 def test_the_target_is_the_teachers_values_or_its_final_layer(recipe, tokenizer, target):
     """The values written out by hand from the last block's input; the final layer as transformers gives it."""
     objective = distillation(distilling(recipe, f"distillation.target={target}")).terms["distillation"]
-    vision, images = objective._teacher[0].vision_model, Batches(recipe, tokenizer)[0]["image"]
+    teacher, term = objective.teacher[0], objective.settings
+    vision, images = teacher.vision_model, Batches(recipe, tokenizer)[0]["image"]
     with torch.no_grad():
         expected = vision(images).last_hidden_state[:, 2:]
         if target == "values":
@@ -282,22 +290,23 @@ def test_the_target_is_the_teachers_values_or_its_final_layer(recipe, tokenizer,
             hidden = hidden + last.attention.o_proj(last.attention.v_proj(last.norm1(hidden)))
             expected = vision.layernorm(hidden + last.mlp(last.norm2(hidden)))[:, 2:]
     stage = recipe.stages[0]
-    assert torch.allclose(objective.targets(images, stage).flatten(1, 2), expected, atol=1e-5)
-    larger = objective.targets(images, replace(stage, teacher_size=112))
+    assert torch.allclose(term.targets(images, stage, teacher).flatten(1, 2), expected, atol=1e-5)
+    larger = term.targets(images, replace(stage, teacher_size=112), teacher)
     assert larger.shape[1:3] == (4, 4)  # the teacher saw 8 x 8 patches, the student has 4 x 4
 
 
 def test_the_teacher_goes_where_the_images_are(recipe):
     """In a run of several accelerators every process has its own copy, beside its own images."""
     term = distillation(distilling(recipe)).terms["distillation"]
-    assert term._teacher[0].device.type == "cpu"
-    assert term.targets(torch.empty(2, 3, 56, 56, device="meta"), recipe.stages[0]).device.type == "meta"
+    assert term.teacher[0].device.type == "cpu"
+    images = torch.empty(2, 3, 56, 56, device="meta")
+    assert term.settings.targets(images, recipe.stages[0], term.teacher[0]).device.type == "meta"
 
 
 def test_a_student_that_starts_as_its_teacher_has_nothing_to_learn_from_the_final_layer(recipe, tokenizer):
     recipe = distilling(recipe, "distillation.vision=teacher", "distillation.target=final")
     _, terms = distillation(recipe)(Batches(recipe, tokenizer)[0], recipe.stages[0])
-    assert terms["distillation"].item() == pytest.approx(0, abs=1e-6)
+    assert terms["loss/distillation/patches"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_masked_student_is_taught_through_its_masks(recipe, tokenizer):
@@ -307,12 +316,12 @@ def test_a_masked_student_is_taught_through_its_masks(recipe, tokenizer):
     batch = Batches(recipe, tokenizer)[4]
     assert batch["masked"].float().mean().item() == pytest.approx(0.75)
     _, terms = objective(batch, recipe.stages[1])
-    assert terms["distillation"].item() > 0.01
-    teacher = objective.terms["distillation"]._teacher[0].vision_model
+    assert terms["loss/distillation/patches"].item() > 0.01
+    teacher = objective.terms["distillation"].teacher[0].vision_model
     hidden = teacher(batch["image"], bool_masked_pos=batch["masked"]).last_hidden_state[:, 2:]
     seen = teacher(batch["image"]).last_hidden_state[:, 2:]
     expected = 1 - torch.cosine_similarity(hidden, seen, dim=-1).mean()
-    assert terms["distillation"].item() == pytest.approx(expected.item(), abs=1e-5)
+    assert terms["loss/distillation/patches"].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_a_narrow_student_learns_from_a_wide_teacher(recipe, tokenizer):
@@ -429,15 +438,20 @@ def test_the_whole_objective_can_learn_one_batch_by_heart(recipe, tokenizer):
         optimizer.step()
         objective.after_step(step)
         history.append({k: v.item() for k, v in terms.items()})
-    assert history[0]["contrastive_synthetic"] > math.log(8) - 0.3 and history[-1]["contrastive_synthetic"] < 1.0
-    assert history[-1]["patch"] < history[0]["patch"] - 0.5 and history[-1]["dino"] < history[0]["dino"] - 0.5
+    assert (
+        history[0]["loss/contrastive/synthetic"] > math.log(8) - 0.3 and history[-1]["loss/contrastive/synthetic"] < 1.0
+    )
+    assert (
+        history[-1]["loss/self_distillation/patch"] < history[0]["loss/self_distillation/patch"] - 0.5
+        and history[-1]["loss/self_distillation/dino"] < history[0]["loss/self_distillation/dino"] - 0.5
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(recipe, tokenizer, tmp_path):
     objective = pretraining(recipe)
     with torch.no_grad():
         objective.terms["self_distillation"].heads.student["patch"].prototypes.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="step 5: loss, patch"):
+    with pytest.raises(FloatingPointError, match="step 5: loss, loss/self_distillation/patch"):
         fit(recipe, objective, tokenizer, tmp_path / "run", show=False)
     assert checkpoint.latest(tmp_path / "run").name == "step-0000004"
 
@@ -577,8 +591,8 @@ def test_curves_place_every_number_at_the_images_seen(recipe, tokenizer, tmp_pat
     fit(recipe, pretraining(recipe), tokenizer, tmp_path / "run", show=False)
     series, count = curves.read(tmp_path / "run")
     assert count == recipe.images == 80
-    assert series["contrastive_web"][0].tolist() == list(range(8, 81, 8))
-    assert series["patch"][0].tolist() == list(range(40, 81, 8))  # the second stage's term
+    assert series["loss/contrastive/web"][0].tolist() == list(range(8, 81, 8))
+    assert series["loss/self_distillation/patch"][0].tolist() == list(range(40, 81, 8))  # the second stage's term
     assert series["miou_values"][0].tolist() == [0, 80]
     assert main(["curves", str(tmp_path / "run"), "--out", str(tmp_path / "c.png")]) == 0
     assert Image.open(tmp_path / "c.png").width > 800
@@ -588,7 +602,7 @@ def test_curves_place_every_number_at_the_images_seen(recipe, tokenizer, tmp_pat
 def test_web_weight_shares_out_the_two_contrastive_terms(recipe, tokenizer, share):
     recipe = override(recipe, [f"web_weight={share}"])
     loss, terms = pretraining(recipe)(Batches(recipe, tokenizer)[0], recipe.stages[0])
-    expected = share * terms["contrastive_web"] + (1 - share) * terms["contrastive_synthetic"]
+    expected = share * terms["loss/contrastive/web"] + (1 - share) * terms["loss/contrastive/synthetic"]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 

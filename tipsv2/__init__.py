@@ -2,8 +2,9 @@
 
     import tipsv2
     encoder = tipsv2.load()                              # or "opentips-nano", "google/tipsv2-b14", a folder
-    found = encoder.encode_image("dog.jpg")              # ImageFeatures: cls, caption_cls, patches, values, size
+    features = encoder.look("dog.jpg")                   # ImageFeatures: cls, caption_cls, patches, values, size
     text = encoder.encode_text(["a dog", "grass"])       # [2, D] unit rows
+    maps(features, text), label(features, text).labels   # of tipsv2.analysis.heatmap and .segmentation
     tipsv2.segment(encoder, "dog.jpg", ["dog", "grass"])
 
 Names are resolved when first used, so that importing the package stays light.
@@ -14,7 +15,8 @@ from importlib import import_module
 _HOMES = {
     "load": "network.encoder",
     "Encoder": "network.encoder",
-    "ImageFeatures": "network.encoder",
+    "ImageFeatures": "network.view",
+    "View": "network.view",
     "find": "checkpoints.catalogue",
     "available": "checkpoints.catalogue",
     "ModelInfo": "checkpoints.catalogue",

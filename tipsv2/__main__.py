@@ -102,6 +102,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NUMBER|NAMES",
         help="a cosine under which a pixel is background, words for it, or verdict: by the encoder's calibration",
     )
+    cut.add_argument(
+        "--protocol",
+        choices=("whole", "slide"),
+        default="whole",
+        help="one pass, or windows, as in evaluate segmentation (default: %(default)s)",
+    )
+    cut.add_argument(
+        "--resample",
+        choices=("bicubic", "bilinear"),
+        default="bicubic",
+        help="bicubic as TIPSv2's protocol, bilinear as heatmap and the explorer (default: %(default)s)",
+    )
     cut.add_argument("--sharp", action="store_true", help="let the edges follow the picture's")
     _add_encoder(cut)
     _add_picture(cut, templates="tips9")
@@ -130,24 +142,25 @@ def run_heatmap(options: argparse.Namespace) -> None:
 
     import numpy as np
 
-    from tipsv2.analysis.heatmap import heatmap
+    from tipsv2.analysis.heatmap import patch_maps, peak, query_rows, to_pixels
     from tipsv2.analysis.render import overlay
+    from tipsv2.network.view import View
 
     encoder = _load(options)
-    maps = heatmap(
-        encoder, image, options.queries, options.mode, options.features, options.templates, options.resolution
-    )
+    text, temperature = query_rows(encoder, options.queries, options.mode, options.templates)
+    features = encoder.look(image, View(options.resolution))
+    answers = patch_maps(features, text, options.features, temperature)
+    maps = to_pixels(answers, features.size).numpy()
     # One range for all phrases, so that their pictures can be compared.
     low, high = (0.0, 1.0) if options.mode == "competing" else (float(maps.min()), float(maps.max()))
     pixels = np.asarray(image)
     pictures = [overlay(pixels, values, options.colormap, options.opacity, low, high) for values in maps]
     out = _folder(options.out)
     scores = []
-    for number, (query, values, picture) in enumerate(zip(options.queries, maps, pictures, strict=True), 1):
-        y, x = np.unravel_index(values.argmax(), values.shape)
-        scores.append(
-            {"query": query, "peak": float(values.max()), "mean": float(values.mean()), "x": int(x), "y": int(y)}
-        )
+    for number, (query, grid, picture) in enumerate(zip(options.queries, answers, pictures, strict=True), 1):
+        top = peak(grid)
+        x, y = top.at(features.size)
+        scores.append({"query": query, "peak": top.score, "mean": float(grid.mean()), "x": x, "y": y})
         _save(picture, out / f"{number:02d}_{_slug(query)}.png")
     np.savez_compressed(out / "maps.npz", maps=maps, queries=np.array(options.queries))
     _write_json(out / "scores.json", {**_settings(options, encoder), "mode": options.mode, "scores": scores})
@@ -183,7 +196,9 @@ def run_segment(options: argparse.Namespace) -> None:
         options.features,
         VERDICT if options.background == VERDICT else background_rule(options.background),
         options.resolution,
+        windows=options.protocol == "slide",
         sharp=options.sharp,
+        resample=options.resample,
     )
     painted = paint_labels(np.asarray(image), found.labels, opacity=options.opacity)
     out = _folder(options.out)

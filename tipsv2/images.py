@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535  # pixels, as in JPEG: a strip of few rows and millions of columns costs gigabytes on its way through
 MAX_RESOLUTION = 4096
+MAX_PATCHES = 16_384  # as many as the official Space allows, 1792 x 1792 pixels; more needs minutes on a CPU
 OPEN_BATCHES = 8  # how many batches of pictures of different sizes are kept in memory until they are full
 MAX_ASPECT = 4  # long side of the network's input, in short sides
 
@@ -90,14 +91,30 @@ def fit_size(width: int, height: int, resolution: int, patch_size: int = 14) -> 
     to patches, the long side keeps the aspect ratio, up to MAX_ASPECT times `resolution`. Both are multiples of
     patch_size.
     """
-    if not 1 <= resolution <= MAX_RESOLUTION:
-        raise ValueError(f"The resolution must lie between 1 and {MAX_RESOLUTION} pixels, not {resolution}.")
+    _check_resolution(resolution)
     scale = resolution / min(width, height)
 
     def patches(side: int) -> int:
         return max(1, round(min(side * scale, MAX_ASPECT * resolution) / patch_size)) * patch_size
 
     return patches(height), patches(width)
+
+
+def shortened(image: Image.Image, resolution: int) -> torch.Tensor:
+    """An RGB picture with its short side made `resolution` pixels, bicubic, the long side rounded down -> [3, H, W] in
+    [0, 1], as TIPSv2's notebook resizes.
+    """
+    _check_resolution(resolution)
+    short = min(image.size)
+    width, height = (side if short == resolution else int(resolution * side / short) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return to_tensor(image, (height, width))
+
+
+def _check_resolution(resolution: int) -> None:
+    if not 1 <= resolution <= MAX_RESOLUTION:
+        raise ValueError(f"The resolution must lie between 1 and {MAX_RESOLUTION} pixels, not {resolution}.")
 
 
 def to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:

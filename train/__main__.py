@@ -156,7 +156,7 @@ def _kept(options: argparse.Namespace) -> list[str]:
 
 
 def _text(options: argparse.Namespace) -> int:
-    from train.run.loop import Stopped
+    from train.parallel.signals import Stopped
     from train.text import distill
 
     given = {key: value for key, value in vars(options).items() if key not in ("command", "out", "vision", "resume")}

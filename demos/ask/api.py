@@ -117,6 +117,8 @@ class Endpoints:
         image: the picture. x, y: the point in its pixels. other: a second picture, or null. model, features,
         resolution, colormap, opacity, windows: as in /heatmap.
         """
+        from tipsv2.analysis.heatmap import peak
+
         question = self._at(
             image, x, y, other=other, model=model, features=features, resolution=resolution, windows=windows
         )
@@ -126,8 +128,8 @@ class Endpoints:
         told = {"patch": list(answer.patch(question)), "patches": _rounded(here)}
         found = [("image", answer.seen, here)]
         if second is not None:
-            best = np.unravel_index(int(there.argmax()), there.shape)
-            told["other"] = {"best": [int(each) for each in best], "peak": round(there.max().item(), 6)}
+            best = peak(there)
+            told["other"] = {"best": [best.row, best.column], "peak": round(best.score, 6)}
             told["other"]["patches"] = _rounded(there)
             found.append(("second image", second, there))
         low, high = min(each.min().item() for *_, each in found), max(each.max().item() for *_, each in found)
@@ -230,10 +232,12 @@ def painted(seen, values, colormap: str, opacity: float, low=None, high=None) ->
 
 def scores_of(answer: Answer) -> list[dict]:
     """Peak, mean, patches and verdict of every map."""
+    from tipsv2.analysis.heatmap import peak
+
     return [
         {
             "query": name,
-            "peak": round(grid.max().item(), 6),
+            "peak": round(peak(grid).score, 6),
             "mean": round(grid.mean().item(), 6),
             "patches": _rounded(grid),
         }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from demos.ask.tab import Heatmaps
     from tipsv2.network.encoder import Encoder
 
-_HEATMAP = ("compete", "patch_grid", "patch_similarity", "similarity", "to_pixels")
+_HEATMAP = ("patch_maps", "patch_similarity", "to_pixels")
 
 
 def take(tab: Heatmaps, *given, request: gr.Request = None) -> Taken | None:
@@ -77,9 +77,10 @@ def python(question: Question, answer: Answer, encoder: Encoder, opacity: float)
     competing = question.mode == "competing" and bool(names)
     paint = f"{literal(question.colormap)}, {opacity:g}"
     body = [snippets.load(encoder.info), f"image = open_image({literal(IMAGE)})"]
-    body += _patches(question, "image", "patches, size", answer.seen.resolution)
+    kind = "values" if answer.kind == "values" else "patches"
+    body += [f"features = {_look(question, 'image', answer.seen.resolution)}", f"patches = features.{kind}"]
     if names:
-        body += ["", *_maps(question, names, competing)]
+        body += ["", *_maps(question, names, competing, answer.kind)]
         low, high = ("0", "1") if competing else ("float(scores.min())", "float(scores.max())")
         if not competing and question.scale == "absolute":
             low, high = (f"{each!r}" for each in answer.absolute)
@@ -100,38 +101,35 @@ def python(question: Question, answer: Answer, encoder: Encoder, opacity: float)
         body += ["low, high = float(similar.min()), float(similar.max())"]
         if question.other is not None:
             body += ['other = open_image("other.png")']
-            body += _patches(question, "other", "others, other_size", answer.seen.resolution)
             body += [
-                f"there = patch_similarity(patches, {row}, {column}, others)",
+                f"others = {_look(question, 'other', answer.seen.resolution)}",
+                f"there = patch_similarity(patches, {row}, {column}, others.{kind})",
                 "low = min(low, float(there.min()))",
             ]
-            body += ["there = to_pixels(there[None], other_size)[0].numpy()"]
+            body += ["there = to_pixels(there[None], others.size)[0].numpy()"]
             body += [f'Image.fromarray(overlay(other, there, {paint}, low, high)).save("there.png")']
-        body += ["similar = to_pixels(similar[None], size)[0].numpy()"]
+        body += ["similar = to_pixels(similar[None], features.size)[0].numpy()"]
         body += [f'Image.fromarray(overlay(image, similar, {paint}, low, high)).save("similar.png")']
     used = "\n".join(body)
     exact = sorted(name for name in _HEATMAP if f"{name}(" in used)
     head = ["import numpy as np"] if names else []
     head += ["import torch"] if "torch." in used else []
-    head += ["from PIL import Image", "", "from tipsv2 import load, open_image"]
+    head += ["from PIL import Image", "", f"from tipsv2 import {'' if windows else 'View, '}load, open_image"]
     head += [f"from tipsv2.analysis.heatmap import {', '.join(exact)}"]
     head += ["from tipsv2.analysis.regions import at_share, find_regions"] if "find_regions(" in used else []
     head += ["from tipsv2.analysis.render import overlay"]
-    head += ["from tipsv2.network.windows import encode_windows"] if windows else []
+    head += ["from tipsv2.network.view import windowed"] if windows else []
     head += ["from tipsv2.analysis.words import words_in_context"] if "words_in_context(" in used else []
     return "\n".join([*head, "", used])
 
 
-def _patches(question: Question, image: str, result: str, resolution: int) -> list[str]:
+def _look(question: Question, image: str, resolution: int) -> str:
     layer = layer_number(question.features)
-    if layer is None and question.windows:
-        grid = "values" if question.features == "values" else "patches"
-        return [f"found = encode_windows(encoder, {image}, {resolution})", f"{result} = found.{grid}, found.size"]
-    features = question.features if layer is None else layer
-    return [f"{result} = " + call("patch_grid", "encoder", image, features=features, resolution=resolution)]
+    view = f"windowed(encoder, {resolution})" if layer is None and question.windows else f"View({resolution})"
+    return f"encoder.look({image}, {view}{'' if layer is None else f', {layer}'})"
 
 
-def _maps(question: Question, names: list[str], competing: bool) -> list[str]:
+def _maps(question: Question, names: list[str], competing: bool, kind: str) -> list[str]:
     templates = templates_of(question)
     framed = "" if templates == "none" else f", {literal(templates)}"
     if question.by == "sentence":
@@ -141,10 +139,9 @@ def _maps(question: Question, names: list[str], competing: bool) -> list[str]:
     others = others_of(question, names) if competing else []
     if others:
         lines += [f"text = torch.cat([text, encoder.encode_text({literal(others)}{framed})])"]
-    lines += ["scores = similarity(patches, text)"]
-    if competing:
-        lines += [f"scores = compete(scores, {question.temperature:g})[: len(names)]"]
-    return [*lines, "maps = to_pixels(scores, size).numpy()"]
+    given = dict(kind=kind) | (dict(temperature=question.temperature) if competing else {})
+    lines += [f"scores = {call('patch_maps', 'features', 'text', **given)}{'[: len(names)]' if others else ''}"]
+    return [*lines, "maps = to_pixels(scores, features.size).numpy()"]
 
 
 def command(question: Question, answer: Answer, encoder: Encoder, opacity: float) -> str:

@@ -65,7 +65,7 @@ class Heatmaps:
         asked, used = int(question.resolution or training), answer.seen.resolution
         layer = layer_number(question.features)
         if question.windows and layer is None:
-            from tipsv2.network.windows import count_windows
+            from tipsv2.network.view import count_windows
 
             rows, columns = answer.grid.shape[:2]
             count = count_windows(self.studio.encoder(question.model), (rows, columns))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from demos.backend.layers import LayerMemory
 from demos.backend.studio import Seen, Studio
 from demos.ui import controls
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from tipsv2.analysis.regions import Regions
     from tipsv2.analysis.verdict import Calibration, Verdict
+    from tipsv2.network.view import ImageFeatures
 
 SCALES = ("absolute", "shared", "own")
 MAX_QUERIES = 12
@@ -59,15 +59,25 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """names: of the maps; grid: [h, w, D]; maps: [N, h, w]; absolute: cosines of the first and the last colour."""
+    """features: what the maps are made of; names: of the maps; maps: [N, h, w]; absolute: cosines of the first and the
+    last colour.
+    """
 
     seen: Seen
-    grid: torch.Tensor
+    features: ImageFeatures
+    kind: str  # of the features: "values" or "final"
     names: list[str]
     maps: torch.Tensor
     verdicts: list[Verdict]  # N
     calibration: Calibration | None
     absolute: tuple[float, float]
+
+    @property
+    def grid(self) -> torch.Tensor:
+        """The patches [h, w, D] that the maps are of."""
+        from tipsv2.analysis.heatmap import pick_features
+
+        return pick_features(self.features, self.kind)
 
     def patch(self, question: Question) -> tuple[int, int]:
         """(row, column) of the clicked patch. Raises ValueError for a point outside the image."""
@@ -76,40 +86,36 @@ class Answer:
 
 
 class Asker:
-    """Answers questions. It holds the studio it shares with the other tabs, and remembers layers itself."""
+    """Answers questions. It holds nothing but the studio it shares with the other tabs."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
-        self.layers = LayerMemory()
 
-    def look(self, question: Question, who: str, path: str | None = None) -> tuple[Seen, torch.Tensor]:
-        """The patches of the image (of `path` if given) -> (Seen, [h, w, D]); encoded only if `who` has not yet."""
-        from tipsv2.analysis.heatmap import pick_features
-
+    def look(self, question: Question, who: str, path: str | None = None) -> tuple[Seen, ImageFeatures, str]:
+        """What is asked, of the image or of `path` -> (Seen, features, their kind); encoded if `who` has not yet."""
         encoder, path = self.studio.encoder(question.model), path or question.image
         layer = layer_number(question.features)
         if layer is not None:
             seen = self.studio.encode(who, encoder, path, question.resolution)
-            return seen, self.layers.grid(who, seen, encoder, layer, "final")
+            return seen, self.studio.layer(seen, encoder, layer), "final"
         seen = self.studio.encode(who, encoder, path, question.resolution, question.windows)
-        return seen, pick_features(seen.features, question.features)
+        return seen, seen.features, question.features
 
     def answer(self, question: Question, who: str) -> Answer:
         """Raises ValueError with a sentence about what cannot be asked."""
-        from tipsv2.analysis.heatmap import compete, similarity
+        from tipsv2.analysis.heatmap import patch_maps, pick_features
         from tipsv2.analysis.verdict import calibration_of, color_range, judge
 
         if question.scale not in SCALES:
             raise ValueError(f"A colour scale is {', '.join(SCALES)}, not '{str(question.scale)[:80]}'.")
         names, text = self.texts(question)
-        seen, grid = self.look(question, who)
+        seen, features, kind = self.look(question, who)
         encoder = self.studio.encoder(question.model)
         verdicts = judge(encoder, seen.features.values, names) if names else []
+        grid = pick_features(features, kind)
         absolute = color_range(encoder, grid, calibrated=layer_number(question.features) is None)
-        maps = similarity(grid, text)
-        if question.mode == "competing" and names:
-            maps = compete(maps, question.temperature)
-        return Answer(seen, grid, names, maps[: len(names)], verdicts, calibration_of(encoder.info), absolute)
+        maps = patch_maps(features, text, kind, question.temperature if question.mode == "competing" else None)
+        return Answer(seen, features, kind, names, maps[: len(names)], verdicts, calibration_of(encoder.info), absolute)
 
     def texts(self, question: Question) -> tuple[list[str], torch.Tensor]:
         """-> (N names, unit rows of them and then of the distractors [N + ..., D])."""
@@ -137,14 +143,14 @@ class Asker:
 
     def similar(self, answer: Answer, question: Question, who: str):
         """What resembles the clicked patch -> (map [h, w], the second image, map of it), None and None without one."""
-        from tipsv2.analysis.heatmap import patch_similarity
+        from tipsv2.analysis.heatmap import patch_similarity, pick_features
 
         row, column = answer.patch(question)
         here = patch_similarity(answer.grid, row, column)
         if question.other is None:
             return here, None, None
-        seen, grid = self.look(question, who, question.other)
-        return here, seen, patch_similarity(answer.grid, row, column, grid)
+        seen, features, kind = self.look(question, who, question.other)
+        return here, seen, patch_similarity(answer.grid, row, column, pick_features(features, kind))
 
     def near(self, answer: Answer, question: Question, count: int = NEAREST) -> list[tuple[str, float]]:
         """The words nearest to the clicked patch, with cosines."""
@@ -198,7 +204,7 @@ def region(question: Question, values: torch.Tensor, size: tuple[int, int]) -> R
     if question.above not in ("range", "score"):
         raise ValueError(f"A threshold is a share of the range or a score, not '{str(question.above)[:80]}'.")
     limit = at_share(pixels, question.threshold) if question.above == "range" else question.threshold
-    return find_regions(pixels, limit, SMALLEST)
+    return find_regions(pixels, limit, SMALLEST, values.numpy())
 
 
 def ranges(question: Question, answer: Answer) -> tuple[list[float], list[float]]:

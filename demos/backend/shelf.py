@@ -1,8 +1,9 @@
-"""Loaded encoders under a budget of bytes: the least recently used goes first, and one that cannot fit is refused in a
-sentence before a byte of it is read. Thread-safe.
+"""Loaded models, encoders and DPT heads alike, under one budget of bytes: the least recently used goes first, and one
+that cannot fit is refused in a sentence before a byte of it is read. Thread-safe.
 
     shelf = Shelf("auto", budget=6_000_000_000)
     encoder = shelf.get(info)
+    heads = shelf.get(find("tipsv2-b14-dpt"), kind=HEADS)
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from demos.backend.offer import LOCAL
 from tipsv2.checkpoints.catalogue import ModelError, ModelInfo, cached_folder, fetch, is_cached, num_parameters
 
 if TYPE_CHECKING:
+    from tipsv2.analysis.depth import Dpt
     from tipsv2.network.encoder import Encoder
 
+ENCODER, HEADS = "encoder", "heads"  # kinds of models; a folder of heads may carry the name of an encoder
 SHARE = 0.8  # of the free memory, where no budget is given; the rest is for images on their way through
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -48,13 +51,13 @@ def free_bytes(device: str = "auto") -> int:
     return free
 
 
-def weight_bytes(info: ModelInfo, device: str = "auto") -> int:
-    """What an encoder's weights take once loaded, in bytes; 0 if that cannot be told before the download."""
+def weight_bytes(info: ModelInfo, device: str = "auto", kind: str = ENCODER) -> int:
+    """What a model's weights take once loaded, in bytes; 0 if that cannot be told before the download."""
     from tipsv2.network.encoder import native_bf16, pick_device
 
     folder = cached_folder(info) if info.source == "hub" else fetch(info)
     parameters = num_parameters(folder) if folder else int(info.download_mb * 1e6 / 4)  # downloads are float32
-    return parameters * (2 if native_bf16(pick_device(device)) else 4)
+    return parameters * (2 if kind == ENCODER and native_bf16(pick_device(device)) else 4)  # heads stay in float32
 
 
 class Shelf:
@@ -63,80 +66,82 @@ class Shelf:
     def __init__(self, device: str = "auto", budget: int | None = None):
         self.device = device
         self.budget = budget
-        self._loaded: OrderedDict[str, tuple[tuple, Encoder]] = OrderedDict()  # with the stamp; least recent use first
+        self._loaded: OrderedDict[tuple[str, str], tuple[tuple, Encoder | Dpt]] = OrderedDict()
+        # (kind, name) -> (stamp, model), the least recent use first
         self._lock = threading.RLock()  # held for a moment
         self._loading = threading.Lock()  # held while one loads, so that the others answer meanwhile
 
-    def loaded(self, name: str) -> Encoder | None:
-        """The encoder of this name if it is in memory; does not count as a use."""
-        found = self._loaded.get(name)
+    def loaded(self, name: str, kind: str = ENCODER) -> Encoder | Dpt | None:
+        """The model of this name if it is in memory; does not count as a use."""
+        found = self._loaded.get((kind, name))
         return found[1] if found else None
 
-    def current(self, info: ModelInfo) -> bool:
+    def current(self, info: ModelInfo, kind: str = ENCODER) -> bool:
         """Is it in memory, as it is on the disk? A run that went on has written other weights into the same place."""
-        found, stamp = self._loaded.get(info.name), _stamp(info)
+        found, stamp = self._loaded.get((kind, info.name)), _stamp(info)
         return found is not None and (not stamp or found[0] == stamp)
 
-    def get(self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = ()) -> Encoder:
-        """The encoder, loaded if it is not. keep: names that are needed beside it and may not go. others: what to name
-        instead of one that does not fit. Raises ModelError.
+    def get(
+        self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = (), kind: str = ENCODER
+    ) -> Encoder | Dpt:
+        """The model, loaded if it is not. keep: names of its kind that are needed beside it and may not go. others:
+        what to name instead of one that does not fit. Raises ModelError.
         """
-        found = self._use(info)
+        found = self._use(info, kind)
         if found is None:
             with self._loading:
-                found = self._use(info)  # somebody else may have loaded it while we waited
+                found = self._use(info, kind)  # somebody else may have loaded it while we waited
                 if found is None:
-                    self.drop(info.name)
-                    self.make_room(info, keep, others)
-                    stamp, found = _stamp(info), self._load(info)
+                    self.drop(info.name, kind)
                     with self._lock:
-                        self._loaded[info.name] = stamp, found
+                        for key in self.would_evict(info, keep, others, kind):
+                            del self._loaded[key]
+                    stamp, found = _stamp(info), self._load(info) if kind == ENCODER else self._load_heads(info)
+                    with self._lock:
+                        self._loaded[kind, info.name] = stamp, found
         return found
 
-    def _use(self, info: ModelInfo) -> Encoder | None:
-        """The encoder if it is in memory as it is on the disk; counts as a use."""
+    def _use(self, info: ModelInfo, kind: str) -> Encoder | Dpt | None:
+        """The model if it is in memory as it is on the disk; counts as a use."""
         with self._lock:
-            if not self.current(info):
+            if not self.current(info, kind):
                 return None
-            self._loaded.move_to_end(info.name)
-            return self._loaded[info.name][1]
+            self._loaded.move_to_end((kind, info.name))
+            return self._loaded[kind, info.name][1]
 
-    def drop(self, name: str) -> None:
-        """Let go of an encoder."""
+    def drop(self, name: str, kind: str = ENCODER) -> None:
+        """Let go of a model."""
         with self._lock:
-            self._loaded.pop(name, None)
+            self._loaded.pop((kind, name), None)
 
-    def make_room(self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = ()) -> None:
-        """Let go of what was not used longest until the encoder fits beside those in `keep`. Raises ModelError, with
-        nothing let go, if it does not.
+    def would_evict(
+        self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = (), kind: str = ENCODER
+    ) -> list[tuple[str, str]]:
+        """(kind, name) of those that would go for this model, the least recently used first. Raises ModelError if it
+        does not fit beside those in `keep` whatever goes.
         """
         with self._lock:
-            for name in self.in_the_way(info, keep, others):
-                del self._loaded[name]
-
-    def in_the_way(self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = ()) -> list[str]:
-        """Whom `make_room` would let go of. Raises ModelError if the encoder does not fit whoever goes."""
-        with self._lock:
-            need = weight_bytes(info, self.device)
-            held = {name: _held(encoder) for name, (_, encoder) in self._loaded.items()}
+            need = weight_bytes(info, self.device, kind)
+            held = {key: model.nbytes for key, (_, model) in self._loaded.items()}
             limit = (
                 self.budget if self.budget is not None else int(SHARE * (free_bytes(self.device) + sum(held.values())))
             )
-            kept = sum(held.get(name, 0) for name in keep)
-            if need > limit - kept:
-                raise ModelError(
-                    self._too_large(info, need, limit - kept, [name for name in keep if name in held], others)
-                )
+            kept = [key for key in held if key[0] == kind and key[1] in keep]
+            room = limit - sum(held[key] for key in kept)
+            if need > room:
+                raise ModelError(self._too_large(info, need, room, [name for _, name in kept], others, kind))
             going = []
-            for name in [each for each in held if each not in keep]:
+            for key in [key for key in held if key not in kept]:
                 if sum(held.values()) + need <= limit:
                     break
-                going.append(name)
-                del held[name]
+                going.append(key)
+                del held[key]
             return going
 
-    def _too_large(self, info, need: int, room: int, beside: list[str], others: Sequence[ModelInfo]) -> str:
-        sizes = {each.name: weight_bytes(each, self.device) for each in others if each.name != info.name}
+    def _too_large(
+        self, info, need: int, room: int, beside: list[str], others: Sequence[ModelInfo], kind: str = ENCODER
+    ) -> str:
+        sizes = {each.name: weight_bytes(each, self.device, kind) for each in others if each.name != info.name}
         fitting = [name for name, size in sizes.items() if 0 < size <= room]
         instead = f"choose {max(fitting, key=sizes.get)}, or " if fitting else ""
         where = f" beside {', '.join(beside)}" if beside else ""
@@ -159,14 +164,19 @@ class Shelf:
         lent = space.lend(encoder, info.name, space.ENCODER, (load, info.location, self.device))
         return turns.share(lent, space.PASSES, texts=space.TEXTS)
 
+    def _load_heads(self, info: ModelInfo) -> Dpt:
+        from tipsv2.analysis.depth import load_dpt
+
+        if info.source == "hub" and not is_cached(info):
+            raise ModelError(f"{info.location} is not on this machine: load it in the Depth tab, or call /load_heads.")
+        heads = load_dpt(info.location, device=self.device, progress=False)
+        lent = space.lend(heads, info.name, space.DPT, (load_dpt, info.location, self.device))
+        return turns.share(lent, space.DPT)
+
 
 def amount(size: float) -> str:
     """Bytes as "780 MB" or "4.4 GB"."""
     return f"{size / 1e9:.1f} GB" if size >= 995e6 else f"{max(1, round(size / 1e6)) if size else 0} MB"
-
-
-def _held(encoder: Encoder) -> int:
-    return encoder.nbytes
 
 
 def _stamp(info: ModelInfo) -> tuple:

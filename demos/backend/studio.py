@@ -12,49 +12,64 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos.backend import belongings
+from cachetools import LRUCache
+
+from demos.backend import belongings, heap
+from demos.backend.cache import VisitorCache
 from demos.backend.downloads import Downloads
 from demos.backend.offer import Offer
 from demos.backend.shelf import Shelf, amount
 from tipsv2.checkpoints import bundled
 from tipsv2.checkpoints.catalogue import ModelError, ModelInfo, is_cached
-from tipsv2.images import MAX_ASPECT, ImageError, fit_size, open_image
+from tipsv2.images import MAX_ASPECT, MAX_PATCHES, ImageError, fit_size, open_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from tipsv2.network.encoder import Encoder, ImageFeatures
+    from tipsv2.network.encoder import Encoder
+    from tipsv2.network.view import ImageFeatures
 
+KEEP_ANSWERS = 8  # per image: maps and label maps
 KEEP_IMAGES = 12  # per visitor, an image counting once for every encoder and resolution: a slider over a run's steps
 KEEP_BYTES = 2_000_000_000  # of images and features, all visitors together: g/14 makes 200 MB of a large image
-KEEP_OF_ONE = KEEP_BYTES // 4  # of one visitor, beside the image that is looked at
+KEEP_OF_ONE = KEEP_BYTES // 4  # of one visitor; the 12 layers of b14 at 448 px are 38 MB in float16
 MOST = 2048 * 2048  # pixels kept of an image: more than MAX_PATCHES hold, and what a full-size map costs has an end
 LONGEST = 16_384  # of them in a row: what browsers draw
 WARM_UP = (640, 360)  # (width, height) of a picture to begin with: among the usual shapes, the one of most patches
-MAX_PATCHES = 16_384  # as many as the official Space allows (1792 x 1792); more needs minutes on a CPU
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
-    """An image and what an encoder made of it."""
+    """An image and what an encoder made of it. What the tabs compute of it goes with it."""
 
     image: Image.Image  # RGB, of MOST pixels at most
     features: ImageFeatures
     resolution: int  # short side the network saw, in pixels; less than asked for where the image is very long
     given: tuple[int, int]  # (width, height) of the file
+    place: tuple[str, tuple] = ("", ())  # in the studio's cache: whose, and under which key
+    layers: dict[int, ImageFeatures] = field(default_factory=dict)  # those below the last, in float16, no CLS
+    answers: LRUCache = field(default_factory=lambda: LRUCache(KEEP_ANSWERS))  # question -> array, or tuple with some
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def num_bytes(self) -> int:
-        """Memory that image and features take."""
-        grids = (each for each in vars(self.features).values() if hasattr(each, "numel"))
-        return image_bytes(self.image) + sum(grid.numel() * grid.element_size() for grid in grids)
+        """Memory that the image, its features and the answers take."""
+        with self._lock:
+            answers = [*self.answers.values()]
+        held = [vars(features).values() for features in (self.features, *list(self.layers.values()))]
+        held += [answer if isinstance(answer, tuple) else (answer,) for answer in answers]
+        return image_bytes(self.image) + sum(getattr(each, "nbytes", 0) for some in held for each in some)
+
+    def recall(self, question: Hashable):
+        """The answer that `Studio.remember` keeps under a question, if it is still there."""
+        with self._lock:
+            return self.answers.get(question)
 
 
 class Studio:
@@ -81,8 +96,7 @@ class Studio:
         self.fallen_back = ""  # why the bundled encoder answers instead of it
         self.shelf = Shelf(device, memory)
         self.downloads = Downloads()
-        self._seen: OrderedDict[tuple, Seen] = OrderedDict()  # (visitor, content, model, resolution), oldest use first
-        self._visiting = threading.Lock()
+        self._seen = VisitorCache(KEEP_IMAGES, KEEP_OF_ONE, KEEP_BYTES)  # key: (content, model, resolution, windows)
 
     def choices(self, visitor: str | None = None) -> list[tuple[str, str]]:
         """(label, name) of every encoder on offer, to this visitor too; the label says how large it is and what
@@ -102,7 +116,7 @@ class Studio:
         """No longer offer a folder, and let go of what is in memory of it. Nothing on the disk is touched."""
         self.offer.remove(name)
         self.shelf.drop(name)
-        self._unsee(2, name)
+        self.forget_features(name)
 
     def info(self, name: str | None = None) -> ModelInfo:
         """What is known of an encoder on offer without loading it. Raises ModelError on any other name."""
@@ -131,7 +145,7 @@ class Studio:
 
     def _get(self, info: ModelInfo, keep: Sequence[str] = ()) -> Encoder:
         if not self.shelf.current(info):
-            self._unsee(2, info.name)  # what other weights of this name have seen
+            self.forget_features(info.name)  # what other weights of this name have seen
         return self.shelf.get(info, keep, self.offer.infos())
 
     def fetch(self, name: str | None, visitor: str) -> Iterator[tuple[int, int]]:
@@ -140,41 +154,27 @@ class Studio:
         """
         info = self.offer.info(name or self.first)
         if info.source == "hub" and not is_cached(info):
-            self.shelf.in_the_way(info, others=self.offer.infos())  # refuses; nobody goes before it is there
+            self.shelf.would_evict(info, others=self.offer.infos())  # refuses; nobody goes before it is there
             yield from self.downloads.follow(info, visitor)
 
     def encode(
         self, visitor: str, encoder: Encoder, path: str | Path, resolution: int | None = None, windows: bool = False
     ) -> Seen:
         """The features of an image file at a short side of `resolution` pixels, from this visitor's memory if they are
-        there. windows: looked at through `tipsv2.network.windows`. Raises ImageError.
+        there. windows: looked at through windows, see `tipsv2.network.view`. Raises ImageError.
         """
+        from tipsv2.network.view import View, windowed
+
         wanted = int(resolution or encoder.info.resolution)
         belongings.claim(visitor, path)
-        key = (visitor, _fingerprint(path), encoder.info.name, wanted, windows)
-        with self._visiting:
-            seen = self._seen.get(key)
+        key = (_fingerprint(path), encoder.info.name, wanted, windows)
+        seen = self._seen.get(visitor, key)
         if seen is None:
             image, given = open_shown(path)
             affordable = self.affordable(image.size, wanted, encoder.patch_size)
-            if windows:
-                from tipsv2.network.windows import encode_windows
-
-                features = encode_windows(encoder, image, affordable)
-            else:
-                features = encoder.encode_image(image, affordable)
-            seen = Seen(image, features, affordable, given)
-        with self._visiting:
-            self._seen[key] = seen
-            self._seen.move_to_end(key)
-            own = [each for each in self._seen if each[0] == visitor]
-            for old in own[:-KEEP_IMAGES]:
-                del self._seen[old]
-            own = own[-KEEP_IMAGES:]
-            while len(own) > 1 and sum(self._seen[each].num_bytes for each in own) > KEEP_OF_ONE:
-                del self._seen[own.pop(0)]
-            while len(self._seen) > 1 and sum(each.num_bytes for each in self._seen.values()) > KEEP_BYTES:
-                self._seen.popitem(last=False)
+            features = encoder.look(image, windowed(encoder, affordable) if windows else View(affordable))
+            seen = Seen(image, features, affordable, given, (visitor, key))
+            self._seen.keep(visitor, key, seen)
         return seen
 
     def warm_up(self, download: bool = False) -> None:
@@ -197,13 +197,50 @@ class Studio:
         """Drop a visitor's images and no longer download for them."""
         self.downloads.cancel(visitor)
         self.offer.forget(visitor)
-        self._unsee(0, visitor)
+        self._seen.forget(visitor)
+        heap.give_back()
 
-    def _unsee(self, part: int, value: str) -> None:
-        """Drop the images whose key has this value as this part."""
-        with self._visiting:
-            for key in [each for each in self._seen if each[part] == value]:
-                del self._seen[key]
+    def forget_features(self, name: str) -> None:
+        """Drop what the encoder of this name has seen, whoever asked it."""
+        self._seen.drop(lambda key: key[1] == name)
+
+    def layer(self, seen: Seen, encoder: Encoder, layer: int) -> ImageFeatures:
+        """What an encoder that ended after this layer (1 to its last) would make of an image it has seen; no CLS of any
+        but the last.
+
+        The first question about another layer than the last costs one pass through the encoder for all of them, or for
+        that one where all would not fit into KEEP_OF_ONE. Raises ValueError on a layer that does not exist.
+        """
+        from tipsv2.network.view import ImageFeatures
+
+        if layer == encoder.num_layers:
+            return seen.features
+        features = seen.layers.get(layer)
+        if features is None:
+            others = encoder.num_layers - 1  # in float16 two grids of each take what one takes in float32
+            fits = seen.num_bytes + others * seen.features.patches.nbytes <= self._seen.of_one
+            asked = range(1, encoder.num_layers) if fits and 1 <= layer <= others else [layer]
+            found = encoder.encode_layers(seen.image, asked, seen.resolution)
+            halves = {
+                number: ImageFeatures(None, None, each.patches.half(), each.values.half(), each.size)
+                for number, each in found.items()
+            }
+            if not fits:
+                seen.layers.clear()
+            seen.layers.update(halves)
+            features = halves[layer]
+            self._has_grown(seen)
+        return replace(features, patches=features.patches.float(), values=features.values.float())
+
+    def remember(self, seen: Seen, question: Hashable, answer) -> None:
+        """Keep an answer as long as the image: an array, or a tuple with some. `Seen.recall` gives it back."""
+        with seen._lock:
+            seen.answers[question] = answer
+        self._has_grown(seen)
+
+    def _has_grown(self, seen: Seen) -> None:
+        if self._seen.get(*seen.place) is seen:  # not forgotten meanwhile
+            self._seen.keep(*seen.place, seen)
 
     @staticmethod
     def affordable(size: tuple[int, int], resolution: int, patch_size: int) -> int:

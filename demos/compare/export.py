@@ -11,7 +11,7 @@ from PIL import Image
 
 from demos.backend.offer import shown_name
 from demos.compare import mask as compare_mask
-from demos.compare.sides import Both, asked, joint_colors, look
+from demos.compare.sides import Both, asked, joint_colors, look, measure
 from demos.export import snippets
 from demos.export.files import Taken
 from demos.export.snippets import IMAGE, call, literal
@@ -33,9 +33,7 @@ def take(
     """Takes what the tab's `draw` takes. Measured in the image's own pixels, which on images of more than 640 pixels
     are more than the page measures in.
     """
-    from tipsv2.analysis.alignment import compare_maps
     from tipsv2.analysis.feature_picture import shown_at
-    from tipsv2.analysis.heatmap import similarity, to_pixels
     from tipsv2.analysis.render import overlay
     from tipsv2.evaluation.side_by_side import COLORS, SIGNED, draw
 
@@ -45,11 +43,8 @@ def take(
     both = look(tab.studio, visitor(request), image, (model_a, model_b), (features_a, features_b), resolution)
     pixels = np.asarray(both.seen[0].image)
     mask = None if mask is None or masked not in queries else _large(mask, pixels.shape[:2])
-    maps = [
-        to_pixels(similarity(grid, encoder.encode_text(queries, templates)), pixels.shape[:2]).numpy()
-        for encoder, grid in zip(both.encoders, both.grids, strict=True)
-    ]
-    found = compare_maps(*maps, queries, both.names, compare_mask.for_queries(queries, masked, mask), scale)
+    masks = compare_mask.for_queries(queries, masked, mask)
+    found = measure(both, queries, templates, scale, masks, pixels.shape[:2])
     low, high, most = float(found.scaled.min()), float(found.scaled.max()), float(np.abs(found.difference).max()) or 1.0
     gray = np.asarray(both.seen[0].image.convert("L").convert("RGB"))  # a blue sky would look like a difference
     pictures = {"overview": draw(pixels, found)}

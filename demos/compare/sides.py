@@ -63,16 +63,14 @@ def asked(queries: Sequence[str] | None) -> list[str]:
     return controls.texts(queries, "query", MAX_QUERIES)
 
 
-def measure(both: Both, queries, templates, scale, masks) -> Comparison:
-    """Both maps of every query at the size drawn, and what they are worth. masks: as in `compare_maps`."""
+def measure(both: Both, queries, templates, scale, masks, size: tuple[int, int] | None = None) -> Comparison:
+    """Both maps of every query, and what they are worth. masks: as in `compare_maps`; size: by default as drawn."""
     from tipsv2.analysis.alignment import compare_maps
-    from tipsv2.analysis.heatmap import similarity, to_pixels
+    from tipsv2.analysis.heatmap import patch_maps
 
-    maps = [
-        to_pixels(similarity(grid, encoder.encode_text(queries, templates)), both.size).numpy()
-        for encoder, grid in zip(both.encoders, both.grids, strict=True)
-    ]
-    return compare_maps(*maps, queries, both.names, masks, scale)
+    sides = zip(both.encoders, both.seen, both.features, strict=True)
+    maps = [patch_maps(seen.features, encoder.encode_text(queries, templates), kind) for encoder, seen, kind in sides]
+    return compare_maps(*maps, queries, both.names, masks, scale, size=size or both.size)
 
 
 def every_layer(both: Both, queries, templates, masks) -> tuple[np.ndarray, str, tuple[np.ndarray, np.ndarray]]:

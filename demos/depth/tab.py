@@ -141,7 +141,7 @@ def take_example(index: int) -> tuple[str, str]:
 
 def tab(page: Page) -> None:
     """Build the tab inside the current Blocks."""
-    memory = DepthMemory(page.studio.device, page.heads)
+    memory = DepthMemory(page.studio.shelf, page.heads)
     handlers = Depths(memory)
     page.leavings.append(memory.forget)
     first = memory.info()

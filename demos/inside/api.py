@@ -92,7 +92,7 @@ class Endpoints:
         """
         words, who = controls.texts(words, "word", MAX_WORDS), visitor(request)
         seen, grid, told = self._look(image, layer, model, features, resolution, who)
-        found = self.tab.map(seen, grid, told["layer"], model, features, words, neighbors, gap, who, ask=True)
+        found = self.tab.map(seen, grid, told["layer"], model, features, words, neighbors, gap, ask=True)
         told |= {"patches": _rounded(found[0]), "words": dict(zip(words, _rounded(found[1]), strict=True))}
         return _large(inside_work.principal(grid)[2], seen), told
 

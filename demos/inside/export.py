@@ -55,7 +55,7 @@ def take(
         masks = {"outlier": found.outliers}
     else:
         words = controls.texts(words, "word", MAX_WORDS)
-        found = tab.map(seen, grid, layer, model, features, words, neighbors, gap, who)
+        found = tab.map(seen, grid, layer, model, features, words, neighbors, gap)
         if found is None:
             raise ValueError("The map is not drawn yet: press 'Draw the map' first.")
         by_image = colors == "pixels"

@@ -9,7 +9,6 @@ from functools import partial
 
 import gradio as gr
 
-from demos.backend.layers import LayerMemory
 from demos.backend.studio import Seen, Studio
 from demos.inside import export as inside_export
 from demos.inside import views as inside_views
@@ -26,30 +25,31 @@ VIEWS = {"pca": "PCA", "clusters": "Clusters", "map": "Map", "norms": "Norms"}
 
 
 class Insides:
-    """The handlers of this tab. They share the studio with the other tabs and remember layers and maps themselves."""
+    """The handlers of this tab. They share the studio with the other tabs."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
-        self.memory = LayerMemory()
         self.mapper = inside_work.Mapper()
 
     def patches(self, image, layer, model, features, resolution, who):
         """-> (Seen, patches [h, w, D], layer number). layer: 1 to the encoder's last, which is also what 0 means."""
+        from tipsv2.analysis.heatmap import pick_features
+
         encoder = self.studio.encoder(model)
         seen = self.studio.encode(who, encoder, image, resolution)
         layer = int(layer or 0) or encoder.num_layers
-        return seen, self.memory.grid(who, seen, encoder, layer, features), layer
+        return seen, pick_features(self.studio.layer(seen, encoder, layer), features), layer
 
-    def map(self, seen: Seen, grid, layer, model, features, words, neighbors, gap, who, ask=False, progress=None):
+    def map(self, seen: Seen, grid, layer, model, features, words, neighbors, gap, ask=False, progress=None):
         """-> (places of the patches [h, w, 2], places of the words [N, 2]), remembered or drawn; None if drawing would
         take long and nobody asked for it.
         """
-        key = (layer, features, tuple(words), int(neighbors), gap)
-        found = self.memory.map(who, seen, key)
+        key = ("map", layer, features, tuple(words), int(neighbors), gap)
+        found = seen.recall(key)
         if found is None and (ask or self.mapper.quick(grid.shape[0] * grid.shape[1] + len(words))):
             text = self.studio.encoder(model).encode_text(words)
             found = self.mapper.draw(grid, text, int(neighbors), gap, progress)
-            self.memory.keep_map(who, seen, key, found)
+            self.studio.remember(seen, key, found)
         return found
 
     @toasted
@@ -91,14 +91,16 @@ class Insides:
             return inside_views.clusters(seen.image, found.labels, found.shares, palette), note
         if view == "norms":
             return inside_views.norms(seen.image, *inside_work.norms(grid), views.color_bar("viridis")), note
-        from tipsv2.analysis.heatmap import similarity
+        from tipsv2.analysis.heatmap import patch_maps
 
         words = controls.texts(words, "word", MAX_WORDS)
-        found = self.map(seen, grid, layer, model, features, words, neighbors, gap, who, ask, progress)
+        found = self.map(seen, grid, layer, model, features, words, neighbors, gap, ask, progress)
         if found is None:
             return inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.mapper.ready), note
         painted = inside_work.pixel_colors(seen.image, shape) if colors == "pixels" else inside_work.principal(grid)[2]
-        cosines = similarity(grid, self.studio.encoder(model).encode_text(words)).numpy()
+        encoder = self.studio.encoder(model)
+        looked = self.studio.layer(seen, encoder, layer)
+        cosines = patch_maps(looked, encoder.encode_text(words), features).numpy()
         return inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines, features == "final"), note
 
     def draw_map(self, request: gr.Request, progress=gr.Progress(), *inputs) -> tuple[str, str]:  # noqa: B008

@@ -78,6 +78,7 @@ def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
     options |= {} if layer is None else dict(layer=layer)
     options |= dict(sharp=True) if question.sharp else {}
     options |= dict(windows=True) if question.windows and layer is None else {}
+    options |= dict(resample="bilinear")  # as the explorer looks at pictures
     lines = [
         "import numpy as np",
         "from PIL import Image",
@@ -105,7 +106,7 @@ def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
     background = _background(question)
     background = ",".join(question.others) or None if question.background in ("none", "words") else background
     command = ""
-    if layer is None and not question.windows:
+    if layer is None:
         command = snippets.command(
             "segment",
             IMAGE,
@@ -115,6 +116,8 @@ def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
             templates=question.templates,
             resolution=found.seen.resolution,
             sharp=question.sharp or None,
+            protocol="slide" if question.windows else None,
+            resample="bilinear",
             model=snippets.model_name(info),
             out="out",
         )

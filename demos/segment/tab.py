@@ -79,7 +79,7 @@ class Segmentations:
         return never_seen([self.studio.info(model)], image) + drawn, self._note(found, model), told
 
     def _note(self, found, model: str | None) -> str:
-        from tipsv2.network.windows import count_windows
+        from tipsv2.network.view import count_windows
 
         asked, training = found.question, self.studio.info(model).resolution
         note = controls.resolution_note(found.grid, found.seen.resolution, asked.resolution, training)

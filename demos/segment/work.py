@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demos.backend.layers import LayerMemory
 from demos.backend.studio import Seen, Studio
 from demos.segment.truth import Truth, placed
 from demos.ui import controls, views
@@ -106,23 +105,15 @@ def ask(
 
 
 class Divider:
-    """Answers questions: images are the studio's, layers and the last answers are remembered here."""
+    """Answers questions. It holds nothing but the studio it shares with the other tabs."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
-        self.memory = LayerMemory()
 
     def divide(self, image: str, question: Question, model: str | None, who: str, full: bool = False) -> Regions:
         """Label every pixel, at the size drawn or (full) of the image. The same question again costs nothing."""
-        from tipsv2.analysis.heatmap import similarity
-        from tipsv2.analysis.segmentation import (
-            class_table,
-            class_verdicts,
-            divide,
-            nearest_of,
-            seen_only,
-            words_of_classes,
-        )
+        from tipsv2.analysis.heatmap import pick_features
+        from tipsv2.analysis.segmentation import class_shares, class_verdicts, label, seen_only, words_of_classes
         from tipsv2.analysis.verdict import calibration_of
 
         encoder = self.studio.encoder(model)
@@ -130,38 +121,40 @@ class Divider:
         windows = question.windows and layer == encoder.num_layers
         seen = self.studio.encode(who, encoder, image, question.resolution, windows)
         key = ("regions", replace(question, layer=layer, windows=windows))
-        found = None if full else self.memory.map(who, seen, key)
+        found = None if full else seen.recall(key)
         if found is None:
-            names, every = question.names, [*question.names, *question.others]
-            words, owners = words_of_classes(every)
-            grid = self.memory.grid(who, seen, encoder, layer, question.features)
-            maps = nearest_of(similarity(grid, encoder.encode_text(words, question.templates)), owners, len(every))
+            names = question.names
+            words, owners = words_of_classes([*names, *question.others])
+            text = encoder.encode_text(words, question.templates)
+            features = self.studio.layer(seen, encoder, layer)
+            grid = tuple(pick_features(features, question.features).shape[:2])
             size = seen.features.size if full else views.display_size(*seen.image.size)
             verdicts = class_verdicts(encoder, seen.features.values, names)
-            shown, threshold = maps, question.threshold
+            there, threshold = None, question.threshold
             if question.background == "verdict":
                 last = layer == encoder.num_layers and question.features == "values"
-                shown, threshold = seen_only(encoder, maps, verdicts, last)
-            segments = self._superpixels(who, seen, encoder, tuple(grid.shape[:2])) if question.sharp else None
-            labels, scores = divide(shown, len(names), size, threshold, segments)
-            table = class_table(maps[: len(names)], labels, scores)
+                there, threshold = seen_only(encoder, verdicts, last)
+            segments = self._superpixels(seen, encoder, grid) if question.sharp else None
+            told = label(features, text, question.features, owners, len(names), threshold, there, segments, size)
+            labels, scores = told.labels.numpy(), told.scores.numpy()
             own = scores[labels < 0]
             mean = float(own.mean()) if own.size else float("nan")
-            found = (tuple(grid.shape[:2]), layer, labels.astype(np.int16), *table, mean, tuple(verdicts))
+            table = (*class_shares(labels, scores, len(names)), told.peaks.double().numpy())
+            found = (grid, layer, labels.astype(np.int16), *table, mean, tuple(verdicts))
             found = (*found, calibration_of(encoder.info))
             if full:
                 return Regions(seen, question, *found, scores)
-            self.memory.keep_map(who, seen, key, found)
+            self.studio.remember(seen, key, found)
         return Regions(seen, question, *found)
 
-    def _superpixels(self, who: str, seen: Seen, encoder, grid: tuple[int, int]) -> np.ndarray:
+    def _superpixels(self, seen: Seen, encoder, grid: tuple[int, int]) -> np.ndarray:
         """Of a picture, found once: every further question about it is answered with them."""
         from tipsv2.analysis.sharp_edges import superpixels
 
-        segments = self.memory.map(who, seen, ("superpixels",))
+        segments = seen.recall("superpixels")
         if segments is None:
             segments = superpixels(seen.image, grid, encoder.patch_size)
-            self.memory.keep_map(who, seen, ("superpixels",), segments)
+            self.studio.remember(seen, "superpixels", segments)
         return segments
 
 

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from html import escape
 
 from demos.train.state import Look
+from train.recipe.metrics import term_title
 
 WIDE, TALL = 360, 210  # of a chart, in its own units
 LEFT, TOP, RIGHT, BOTTOM = 48, 12, WIDE - 8, TALL - 34
 POINTS = 160  # of a curve; more steps are averaged in groups
-NOT_TERMS = {
-    "loss", "lr", "temperature", "gradient_norm", "data_wait", "images_per_second", "ln_batch", "unreadable",
-}  # fmt: skip
 COLORS = 6  # series of one chart that have a colour of their own (tab-train.css)
 
 Curve = tuple[str, Sequence[int], Sequence[float]]
@@ -26,8 +24,8 @@ def curves(look: Look) -> str:
     if "loss" not in series:
         return ""
     last = max(look.steps, look.step)
-    terms = [n for n in series if n not in NOT_TERMS and not n.startswith("miou_") and not n.endswith("entropy")]
-    losses = [(_readable(name), *series[name]) for name in terms or ["loss"]]
+    terms = [(title, *series[name]) for name in series if (title := term_title(name))]
+    losses = terms or [("loss", *series["loss"])]
     chance = series.get("ln_batch")
     charts = [
         chart("Loss", "terms before their weights", losses, last, chance),
@@ -144,7 +142,3 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 def _short(value: float) -> str:
     return f"{value:.3g}".replace("e-0", "e-").replace("-", "−")
-
-
-def _readable(name: str) -> str:
-    return name.replace("_", " ")

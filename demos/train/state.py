@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from train.recipe import settings
+from train.recipe.metrics import current
 from train.recipe.settings import Recipe
 
 APP = "app"  # what the tab keeps beside a run, in the run's own folder; train.run.loop lets it be there
@@ -75,7 +76,7 @@ class Look:
         """name -> (steps, values) of every number the run logged."""
         found: dict[str, tuple[list[int], list[float]]] = {}
         for line in self.lines:
-            for name, value in line.items():
+            for name, value in current(line).items():
                 if name != "step" and isinstance(value, int | float):
                     steps, values = found.setdefault(name, ([], []))
                     steps.append(line["step"])

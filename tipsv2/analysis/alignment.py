@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from tipsv2.analysis.heatmap import heatmap
+from tipsv2.analysis.heatmap import layer_and_kind, patch_maps, peak, to_pixels
 from tipsv2.analysis.metrics import auroc, mask_iou, mask_margin, peak_margins, pointing_hit
+from tipsv2.images import open_image
+from tipsv2.network.view import View
 
 if TYPE_CHECKING:
     from tipsv2.network.encoder import Encoder
@@ -35,13 +38,13 @@ class MapScore:
     """One query's map of one encoder. "sd" is the standard deviation of this map over the image's pixels."""
 
     query: str
-    peak: float  # highest cosine; its range differs from encoder to encoder
-    x: int  # where the peak is, in pixels
+    peak: float  # highest cosine of any patch (heatmap.peak); its range differs from encoder to encoder
+    x: int  # the middle of that patch, in pixels
     y: int
-    sharpness: float  # how far the peak stands above the map's mean, in sd; a finer patch grid raises it a little
-    margin: float | None  # query's cosine minus the best other query's at the peak, in sd; None with one query
+    sharpness: float  # how far the highest pixel is above the map's mean, in sd; a finer patch grid raises it a little
+    margin: float | None  # query's cosine minus the best other query's at that pixel, in sd; None with one query
     inside: float | None = None  # mean inside the mask minus mean outside, in sd; this and the rest None without a mask
-    pointing: bool | None = None  # is the peak in the mask (metrics.pointing_hit)?
+    pointing: bool | None = None  # is that pixel in the mask (metrics.pointing_hit)?
     auroc: float | None = None  # the chance that a pixel inside scores higher than one outside (metrics.auroc)
     iou: float | None = None  # at the threshold best for this map, so an upper bound (metrics.mask_iou)
 
@@ -79,14 +82,17 @@ def compare(
     resolutions: short side in pixels that A and B see, by default each as trained.
     """
     kinds = (features, features) if isinstance(features, str) else features
-    maps = [
-        heatmap(encoder, image, queries, "cosine", kind, templates, resolution)
-        for encoder, kind, resolution in zip((a, b), kinds, resolutions, strict=True)
-    ]
+    if not len(queries):
+        raise ValueError("Give at least one phrase to look for.")
+    image, maps = open_image(image), []
+    for encoder, features, resolution in zip((a, b), kinds, resolutions, strict=True):
+        layer, kind = layer_and_kind(features)
+        seen = encoder.look(image, View(resolution), layer)
+        maps.append(patch_maps(seen, encoder.encode_text(queries, templates), kind))
     names = (a.info.name, b.info.name)
     if kinds[0] != kinds[1]:
         names = tuple(f"{name} ({FEATURE_NAMES[kind]})" for name, kind in zip(names, kinds, strict=True))
-    return compare_maps(maps[0], maps[1], queries, names, masks, scale, tolerance)
+    return compare_maps(maps[0], maps[1], queries, names, masks, scale, tolerance, (image.height, image.width))
 
 
 def compare_maps(
@@ -97,16 +103,19 @@ def compare_maps(
     masks: Sequence[np.ndarray | None] | None = None,
     scale: str = "z",
     tolerance: float = 15,
+    size: tuple[int, int] | None = None,
 ) -> Comparison:
-    """maps_a, maps_b: cosines [N, H, W] of the same N queries on the same image, of any two encoders, layers or feature
-    kinds; names say which.
+    """maps_a, maps_b: cosines [N, h, w] of the patches with the same N queries on the same image, of any two encoders,
+    layers or feature kinds, whose grids may differ; names say which.
 
+    size: (H, W) in pixels at which they are compared, by default as large as they are.
     masks: for each query where it really is, bool [H, W] with some pixels in and some out, or None if nobody knows.
     scale: of the difference, as in `standardise`.   tolerance: of the pointing game, in pixels.
     Raises ValueError on shapes or masks that do not fit.
     """
     queries = tuple(queries)
-    pair = [_checked_maps(maps, queries) for maps in (maps_a, maps_b)]
+    grids = [_checked_maps(maps, queries) for maps in (maps_a, maps_b)]
+    pair = grids if size is None else [to_pixels(torch.from_numpy(grid), size).numpy() for grid in grids]
     if pair[0].shape != pair[1].shape:
         raise ValueError(f"Both maps must cover the same pixels, not {pair[0].shape[1:]} and {pair[1].shape[1:]}.")
     maps = np.stack(pair)
@@ -115,7 +124,8 @@ def compare_maps(
         names = (f"{names[0]} (A)", f"{names[1]} (B)")
     scaled = np.stack([standardise(each, scale) for each in maps])
     z = np.stack([standardise(each, "z") for each in maps]).astype(np.float64)
-    scores = tuple(_scores(own, sd, queries, masks, tolerance) for own, sd in zip(maps, z, strict=True))
+    measured = zip(grids, maps, z, strict=True)
+    scores = tuple(_scores(*of_one, queries, masks, tolerance) for of_one in measured)
     agreement = tuple(float(value) for value in (z[0] * z[1]).mean(axis=(1, 2)))
     text = sentence(names, scores, agreement)
     return Comparison(tuple(names), queries, maps, scaled, scaled[1] - scaled[0], scale, scores, agreement, text)
@@ -195,14 +205,21 @@ def checked_masks(
 
 
 def _scores(
-    maps: np.ndarray, z: np.ndarray, queries: Sequence[str], masks: Sequence[np.ndarray | None], tolerance: float
+    grids: np.ndarray,
+    maps: np.ndarray,
+    z: np.ndarray,
+    queries: Sequence[str],
+    masks: Sequence[np.ndarray | None],
+    tolerance: float,
 ) -> tuple[MapScore, ...]:
-    """A MapScore for each query: cosines `maps` [N, H, W] and the same in standard deviations, `z`."""
+    """A MapScore for each query: cosines of patches `grids` [N, h, w], of pixels `maps` [N, H, W] and the same in
+    standard deviations, `z`.
+    """
     spreads = np.maximum(maps.std(axis=(1, 2), dtype=np.float64), _FLAT)
     margins = peak_margins(maps) / spreads if len(maps) > 1 else [None] * len(maps)
     rows = []
-    for query, cosines, values, margin, mask in zip(queries, maps, z, margins, masks, strict=True):
-        y, x = np.unravel_index(int(cosines.argmax()), cosines.shape)
+    for query, grid, cosines, values, margin, mask in zip(queries, grids, maps, z, margins, masks, strict=True):
+        top = peak(grid)
         judged = {}
         if mask is not None:
             judged = dict(
@@ -212,7 +229,7 @@ def _scores(
                 iou=mask_iou(cosines, mask)[0],
             )
         margin = None if margin is None else float(margin)
-        rows.append(MapScore(query, float(cosines.max()), int(x), int(y), float(values.max()), margin, **judged))
+        rows.append(MapScore(query, top.score, *top.at(cosines.shape), float(values.max()), margin, **judged))
     return tuple(rows)
 
 

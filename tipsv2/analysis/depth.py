@@ -36,7 +36,7 @@ from tipsv2.checkpoints.catalogue import (
     vision_sizes,
 )
 from tipsv2.checkpoints.weights import digest_of, read_whole, readable
-from tipsv2.images import fit_size, open_image, to_tensor
+from tipsv2.images import MAX_PATCHES, fit_size, open_image, to_tensor
 from tipsv2.network.encoder import pick_device
 from tipsv2.prompts import CLASS_LISTS
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 HEADS = ("depth", "normals", "segmentation")
-MAX_PATCHES = 16_384  # 1792 x 1792 pixels, the most the official Space offers; the heads work on 64 times as many
 
 ADE20K = CLASS_LISTS["ade20k150"]  # for checkpoints that number their classes only; 0 is the wall, none is "other"
 
@@ -77,6 +76,7 @@ class Dpt:
         self.heads = heads  # of HEADS
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
+        self.nbytes = sum(each.nbytes for each in model.parameters())
         self.digest = digest_of(model)
         self.patch_size: int = model.config.backbone_config.patch_size
         self.classes: tuple[str, ...] = _class_names(model.config.id2label) if "segmentation" in heads else ()

@@ -108,12 +108,12 @@ def run(options: argparse.Namespace) -> None:
 
     from tipsv2.analysis.heatmap import pick_features
     from tipsv2.network.encoder import load
+    from tipsv2.network.view import View
 
     encoder = load(options.model, options.device, options.dtype)
     print(encoder, file=sys.stderr)
     layer = encoder.num_layers if options.layer is None else options.layer
-    found = encoder.encode_layers(image, [layer], options.resolution)[layer]
-    patches = pick_features(found, options.features)
+    patches = pick_features(encoder.look(image, View(options.resolution), layer), options.features)
     image.thumbnail((LONGEST, LONGEST))
     made, words, numbers = panels(np.asarray(image), patches, options.clusters, options.seed, options.opacity)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 
 from tipsv2.analysis.alignment import checked_masks, standardise
-from tipsv2.analysis.heatmap import pick_features, similarity, to_pixels
+from tipsv2.analysis.heatmap import maps
 from tipsv2.analysis.metrics import auroc
 
 if TYPE_CHECKING:
-    from tipsv2.network.encoder import ImageFeatures
+    from tipsv2.network.view import ImageFeatures
 
 MOST_SIDE = 32  # patches a side that CKA looks at: its Gram matrices hold n * n numbers for every layer
 
@@ -79,13 +79,13 @@ def layer_scores(
     """
     table, measure = [], "sharpness"
     for found in layers.values():
-        maps = to_pixels(similarity(pick_features(found, features), text), found.size).numpy()
-        checked = checked_masks(masks, len(text), maps.shape[1:])
+        pixels = maps(found, text, features).numpy()
+        checked = checked_masks(masks, len(text), pixels.shape[1:])
         if any(mask is not None for mask in checked):
             measure = "auroc"
-            table.append([np.nan if m is None else auroc(values, m) for values, m in zip(maps, checked, strict=True)])
+            table.append([np.nan if m is None else auroc(values, m) for values, m in zip(pixels, checked, strict=True)])
         else:
-            table.append(standardise(maps).max(axis=(1, 2)))
+            table.append(standardise(pixels).max(axis=(1, 2)))
     return measure, np.array(table, dtype=np.float64)
 
 

@@ -21,7 +21,7 @@ class Part:
 
     box: tuple[int, int, int, int]  # (left, top, right, bottom) in pixels, right and bottom outside of it
     area: int  # in pixels
-    peak: float  # highest value of the map inside
+    peak: float  # highest value inside: of a patch that it touches, where the patches are known, else of a pixel
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,13 @@ def at_share(values: np.ndarray, share: float) -> float:
     return low + share * (high - low)
 
 
-def find_regions(values: np.ndarray, threshold: float, smallest: float = 0.0) -> Regions:
+def find_regions(
+    values: np.ndarray, threshold: float, smallest: float = 0.0, patches: np.ndarray | None = None
+) -> Regions:
     """Where a map is at or above `threshold`, and the connected parts of that.
 
     values: [H, W].   smallest: parts that cover less than this share of the picture are left out, of the mask too.
+    patches: [h, w], the map before it was brought to pixels: then a part's peak is that of `tipsv2.analysis.heatmap`.
     Raises ValueError on values of another shape.
     """
     from skimage.measure import label, regionprops
@@ -58,8 +61,14 @@ def find_regions(values: np.ndarray, threshold: float, smallest: float = 0.0) ->
     values = np.asarray(values)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"A map must be [H, W] with at least one pixel, not {list(values.shape)}.")
-    labels = label(values >= threshold, connectivity=2)
-    found = [each for each in regionprops(labels, values) if each.area >= smallest * values.size]
+    labels, scores = label(values >= threshold, connectivity=2), values
+    if patches is not None:
+        rows, columns = (
+            ((np.arange(pixels) + 0.5) * count / pixels).astype(int)
+            for pixels, count in zip(values.shape, patches.shape, strict=True)
+        )
+        scores = np.asarray(patches)[rows[:, None], columns]
+    found = [each for each in regionprops(labels, scores) if each.area >= smallest * values.size]
     found.sort(key=lambda each: -each.area)
     parts = []
     for each in found:

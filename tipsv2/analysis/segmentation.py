@@ -1,27 +1,37 @@
 """Zero-shot segmentation: class names -> label map, with or without a background.
 
-The protocol is TIPSv2's (google-deepmind/tips, pytorch/TIPS_zeroshot_segmentation.ipynb, whole-image mode): value
-features, cosine with the templates' mean text embedding, bilinear to pixels, arg-max. A class may have several words,
-"gear|cog": a patch has its cosine with the nearest of them.
-Sizes: N classes, h x w patches, H x W pixels.
+The protocol is TIPSv2's (google-deepmind/tips, pytorch/TIPS_zeroshot_segmentation.ipynb), in both its modes: value
+features, cosine with the templates' mean text embedding, bilinear to pixels, arg-max; through windows the cosines are
+brought to the window's pixels, a softmax over the classes without a temperature follows, its mean where windows
+overlap, bilinear to the picture's pixels, arg-max. `label` does it, for `segment`, the app and the evaluation alike. A
+class may have several words, "gear|cog": a patch has its cosine with the nearest of them.
+Sizes: N classes, h x w patches, H x W pixels, M windows.
 
-    from tipsv2 import load, segment
+    from tipsv2 import View, load, segment
     segment(load(), "dog.jpg", ["dog", "grass", "sky"]).shares
+    features = encoder.look("dog.jpg", View(resample="bicubic"))        # the same in two steps
+    label(features, encoder.encode_text(["dog", "grass", "sky"], "tips9")).labels
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from tipsv2.analysis.heatmap import pick_features, similarity
+from tipsv2.analysis.heatmap import mean_of_windows, patch_maps, pick_features
 from tipsv2.analysis.label_maps import BACKGROUND
 from tipsv2.analysis.sharp_edges import sharp_label_map, superpixels
 from tipsv2.analysis.verdict import NOT_HERE, Verdict, calibration_of, judge, most_present
 from tipsv2.images import open_image
+from tipsv2.network.view import View, windowed
+
+if TYPE_CHECKING:
+    from tipsv2.network.view import ImageFeatures
 
 BACKGROUND_NAME = "background"  # in shares
 VERDICT = "verdict"  # as a background: classes that are not here get no pixel, nor do pixels too unlike their class
@@ -39,7 +49,7 @@ class Segmentation:
     shares: dict[
         str, float
     ]  # name -> part of the pixels, in [0, 1], adding up to one; "background" where one was asked for
-    scores: np.ndarray  # [H, W] float32: cosine of the winner, a background word included
+    scores: np.ndarray  # [H, W] float32: of the winner, background words included: its cosine, or as in `Labels`
     means: dict[str, float]  # name -> mean cosine over the pixels that are this class, nan if none is
     peaks: dict[str, float]  # name -> the highest cosine of any patch, whether or not the class was found
     verdicts: dict[str, Verdict] | None = None  # name -> is it there? Where the background is VERDICT
@@ -132,14 +142,15 @@ def words_of_classes(names: Sequence[str]) -> tuple[list[str], torch.Tensor]:
 
 
 def nearest_of(similarities: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tensor:
-    """Maps of words [W, h, w] -> maps of the `count` classes that own them: the highest of each class's words.
+    """Maps of words [..., W, h, w] -> maps of the `count` classes that own them: the highest of each class's words.
 
     Of two ways, this one serves words for different looks of a class: the mean of their vectors lies near none of them.
     """
-    if len(similarities) == count:
+    if similarities.shape[-3] == count:
         return similarities
-    maps = similarities.new_full((count, *similarities.shape[1:]), -torch.inf)
-    return maps.index_reduce(0, owners.to(maps.device), similarities, "amax")
+    shape = (*similarities.shape[:-3], count, *similarities.shape[-2:])
+    nearest = similarities.new_full(shape, -torch.inf)
+    return nearest.index_reduce(-3, owners.to(nearest.device), similarities, "amax")
 
 
 def class_verdicts(encoder, values: torch.Tensor, names: Sequence[str]) -> list[Verdict]:
@@ -152,53 +163,73 @@ def class_verdicts(encoder, values: torch.Tensor, names: Sequence[str]) -> list[
     ]
 
 
-def seen_only(
-    encoder, similarities: torch.Tensor, verdicts: Sequence[Verdict], calibrated: bool = True
-) -> tuple[torch.Tensor, float]:
-    """Maps [N, h, w] for the background VERDICT -> (maps on which classes that are not here win nowhere, the least
-    cosine of a class's pixel). calibrated: they are of what the calibration's floor is of, values of the last layer.
+def seen_only(encoder, verdicts: Sequence[Verdict], calibrated: bool = True) -> tuple[torch.Tensor, float]:
+    """What the background VERDICT means for `label`: (which classes may win [N], the least cosine of a class's pixel).
+    calibrated: the cosines are of what the calibration's floor is of, values of the last layer.
     """
-    there = torch.tensor([verdict.answer != NOT_HERE for verdict in verdicts])
     known = calibration_of(encoder.info) if calibrated else None
-    return torch.where(there[:, None, None], similarities, ABSENT), -1.0 if known is None else known.floor
+    there = torch.tensor([verdict.answer != NOT_HERE for verdict in verdicts])
+    return there, -1.0 if known is None else known.floor
 
 
-def divide(
-    similarities: torch.Tensor,
-    num_classes: int,
-    size: tuple[int, int],
+@dataclass(frozen=True)
+class Labels:
+    """What `label` found, on the device of the features."""
+
+    labels: torch.Tensor  # int64 [H, W]: a class, or BACKGROUND (-1)
+    scores: torch.Tensor  # float32 [H, W]: the winner's cosine, or mean share of the softmax over windows apart
+    peaks: torch.Tensor  # float32 [N]: the highest cosine of any patch with each class
+
+
+def label(
+    features: ImageFeatures,
+    text: torch.Tensor,
+    kind: str = "values",
+    owners: torch.Tensor | None = None,
+    classes: int | None = None,
     threshold: float | None = None,
+    there: torch.Tensor | None = None,
     segments: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`label_map` where all but the first `num_classes` of the similarities are of background words: these get the
-    label BACKGROUND too. -> labels int64 [H, W], scores float32 [H, W].
+    size: tuple[int, int] | None = None,
+) -> Labels:
+    """Give every pixel the class it resembles most. The features of one `look` answer any number of questions.
 
-    segments: of `tipsv2.analysis.sharp_edges.superpixels`, to follow the picture's edges.
+    text: rows [W, D] of `Encoder.encode_text`.   kind: "values" or "final".   owners: the class of each row where a
+    class has several words, see `words_of_classes`.   classes: how many of the owners are classes; those after them are
+    background words, whose label is BACKGROUND; by default all are.   threshold: the score below which a pixel is
+    BACKGROUND.   there: bool [classes], those that may win.   segments: of
+    `tipsv2.analysis.sharp_edges.superpixels`, to follow the picture's edges.   size: (H, W), by default the image's.
     """
-    if segments is None:
-        labels, scores = label_map(similarities, size, threshold)
+    maps = patch_maps(features, text, kind)
+    if owners is not None:
+        maps = nearest_of(maps, owners, int(owners.max()) + 1)
+    classes = maps.shape[-3] if classes is None else classes
+    peaks = maps.amax(dim=(-2, -1)).reshape(-1, maps.shape[-3]).amax(dim=0)[:classes]
+    if there is not None:
+        allowed = torch.cat([there, there.new_ones(maps.shape[-3] - classes)]).to(maps.device)
+        maps = torch.where(allowed[:, None, None], maps, ABSENT)
+    size = features.size if size is None else size
+    if features.windows is None:
+        shape, band = maps.shape[1:], lambda first, last: maps[:, first:last]
     else:
-        labels, scores = sharp_label_map(similarities, segments, size, threshold)
-    labels[labels >= num_classes] = BACKGROUND
-    return labels.numpy(), scores.numpy()
+        shape, band = features.windows.size, partial(mean_of_windows, maps, features.windows, softmax=True)
+    if segments is None:
+        labels, scores = label_bands(band, shape, size, threshold)
+    else:
+        labels, scores = sharp_label_map(band(0, shape[0]), segments, size, threshold)
+    labels[labels >= classes] = BACKGROUND
+    return Labels(labels, scores, peaks)
 
 
-def class_table(
-    similarities: torch.Tensor, labels: np.ndarray, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What there is to say of each class: (shares, means, peaks), each float64 [N].
-
-    similarities: [N, h, w] of the classes only.   labels, scores: [H, W] of `divide`.
-    shares: part of the pixels.   means: mean score of a class's own pixels, nan if it has none.   peaks: the highest
-    similarity of any patch, whoever got the pixels there.
+def class_shares(labels: np.ndarray, scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of `count` classes, float64 [count] each: part of the pixels, and mean score of a class's own pixels, nan if it
+    has none. labels, scores: [H, W] of `label`.
     """
-    count = len(similarities)
     own = labels.ravel() >= 0
     places, values = labels.ravel()[own], scores.ravel()[own]
     pixels = np.bincount(places, minlength=count)
     totals = np.bincount(places, weights=values, minlength=count)
-    means = np.divide(totals, pixels, out=np.full(count, np.nan), where=pixels > 0)
-    return pixels / labels.size, means, similarities.amax(dim=(1, 2)).double().numpy()
+    return pixels / labels.size, np.divide(totals, pixels, out=np.full(count, np.nan), where=pixels > 0)
 
 
 def segment(
@@ -212,17 +243,20 @@ def segment(
     layer: int | None = None,
     windows: bool = False,
     sharp: bool = False,
+    resample: str = "bicubic",
 ) -> Segmentation:
     """Give every pixel of the image the class it resembles most.
 
     image, templates, resolution: as in Encoder.   classes: N different names, "gear|cog" with several words.
     features: "values" or "final".
-    background: None (every pixel gets a class), a cosine (pixels whose best class lies below it are background), a list
-        of words that compete with the classes and all count as background, such as ["sky", "wall"], or VERDICT: by the
-        encoder's calibration, see `tipsv2.analysis.verdict`.
+    background: None (every pixel gets a class), a cosine (pixels whose best class lies below it are background; with
+        windows and "bicubic" a share of the softmax), a list of words that compete with the classes and all count as
+        background, such as ["sky", "wall"], or VERDICT: by the encoder's calibration, see `tipsv2.analysis.verdict`.
     layer: take the features of another layer than the last, 1 to encoder.num_layers.
-    windows: look at the image through windows of the training resolution, see `tipsv2.network.windows`; last layer
-    only.   sharp: let the edges follow the picture's, see `tipsv2.analysis.sharp_edges`.
+    windows: look at the image through windows of the training resolution; last layer only.   sharp: let the edges
+    follow the picture's, see `tipsv2.analysis.sharp_edges`.
+    resample: "bicubic", as TIPSv2's notebook and `python -m tipsv2 evaluate segmentation` look at pictures, or
+    "bilinear", as `heatmap` and the explorer do; see `tipsv2.network.view`.
     Raises ValueError on missing, blank or repeated names.
     """
     names = tuple(_strip(classes, "classes"))
@@ -240,29 +274,29 @@ def segment(
         raise ValueError("Windows show the last layer only: leave out the layer or the windows.")
     spoken, owners = words_of_classes(every)
     text = encoder.encode_text(spoken, templates)
-    if windows:
-        from tipsv2.network.windows import encode_windows
-
-        found = encode_windows(encoder, image, resolution)
-    elif layer is not None:
-        found = encoder.encode_layers(image, [layer], resolution)[layer]
-    else:
-        found = encoder.encode_image(image, resolution)
-    maps = nearest_of(similarity(pick_features(found, features), text), owners, len(every))
-    shown, verdicts = maps, None
+    view = windowed(encoder, resolution, resample) if windows else View(resolution, resample=resample)
+    seen = encoder.look(image, view, layer)
+    there = verdicts = None
     if background == VERDICT:
-        last = found if layer in (None, encoder.num_layers) else encoder.encode_image(image, resolution)
-        verdicts = class_verdicts(encoder, last.values, names)
-        shown, threshold = seen_only(encoder, maps, verdicts, last is found and features == "values")
-    segments = superpixels(open_image(image), tuple(maps.shape[1:]), encoder.patch_size) if sharp else None
-    labels, scores = divide(shown, len(names), found.size, threshold, segments)
-    shares, *rest = (each.tolist() for each in class_table(maps[: len(names)], labels, scores))
+        # The calibration is of whole pictures: windows apart have no grid to be judged by.
+        last = layer in (None, encoder.num_layers) and seen.windows is None
+        whole = seen if last else encoder.look(image, View(resolution, resample=resample))
+        verdicts = class_verdicts(encoder, whole.values, names)
+        there, threshold = seen_only(encoder, verdicts, last and features == "values")
+    segments = None
+    if sharp:
+        size = seen.windows and seen.windows.size
+        grid = [side // encoder.patch_size for side in size] if size else pick_features(seen, features).shape[:2]
+        segments = superpixels(open_image(image), grid, encoder.patch_size)
+    found = label(seen, text, features, owners, len(names), threshold, there, segments)
+    labels, scores = found.labels.numpy(), found.scores.numpy()
+    shares, means = (each.tolist() for each in class_shares(labels, scores, len(names)))
     shares = dict(zip(names, shares, strict=True))
     if background is not None:
         shares[BACKGROUND_NAME] = float((labels == BACKGROUND).mean())
     if verdicts is not None:
         verdicts = dict(zip(names, verdicts, strict=True))
-    rest = (dict(zip(names, each, strict=True)) for each in rest)
+    rest = (dict(zip(names, each, strict=True)) for each in (means, found.peaks.double().tolist()))
     return Segmentation(labels, names, shares, scores, *rest, verdicts)
 
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from tipsv2.analysis.heatmap import similarity
 from tipsv2.analysis.words import vocabulary
 from tipsv2.checkpoints.model_files import ModelError, read_json
 
@@ -135,13 +136,12 @@ def measure(
     Returns peaks [N], leads [N], rivals int64 [N] (places in the vocabulary, -1 without one) and the vocabulary's own
     peaks [V]. A query without a rival leads by its peak.
     """
-    grid, text, rows = (F.normalize(each, dim=-1) for each in (patches.flatten(0, 1), text, rows))
-    others = grid @ rows.T
-    peaks, places = (grid @ text.T).max(dim=0)
-    there = others[places].masked_fill(text @ rows.T > SAME, -torch.inf)
-    nearest, rivals = there.max(dim=1)
+    others = similarity(patches, rows).flatten(1)
+    peaks, places = similarity(patches, text).flatten(1).max(dim=1)
+    alike = F.normalize(text, dim=-1) @ F.normalize(rows, dim=-1).T
+    nearest, rivals = others[:, places].T.masked_fill(alike > SAME, -torch.inf).max(dim=1)
     alone = nearest == -torch.inf
-    return peaks, peaks - nearest.masked_fill(alone, 0), rivals.masked_fill(alone, -1), others.amax(dim=0)
+    return peaks, peaks - nearest.masked_fill(alone, 0), rivals.masked_fill(alone, -1), others.amax(dim=1)
 
 
 def judge(
@@ -190,5 +190,5 @@ def color_range(encoder: Encoder, patches: torch.Tensor, calibrated: bool = True
     if known is not None:
         return known.low, known.high
     _, rows = words_of(encoder)
-    peaks = (F.normalize(patches.flatten(0, 1), dim=-1) @ F.normalize(rows, dim=-1).T).amax(dim=0)
+    peaks = similarity(patches, rows).amax(dim=(1, 2))
     return float(peaks.median()), float(peaks.max())

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from tipsv2.analysis.heatmap import compete, patch_grid, similarity, to_pixels
+from tipsv2.analysis.heatmap import layer_and_kind, maps, similarity
 from tipsv2.checkpoints.bundled import DRAWINGS
+from tipsv2.network.view import View
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,11 +125,9 @@ def word_maps(
     Words as in `words_in_context`; the rest as in `tipsv2.analysis.heatmap.heatmap`.
     """
     words, text = words_in_context(encoder, sentence)
-    grid, size = patch_grid(encoder, image, features, resolution)
-    maps = similarity(grid, text)
-    if mode == "competing":
-        maps = compete(maps, temperature)
-    return words, to_pixels(maps, size).numpy()
+    layer, kind = layer_and_kind(features)
+    seen = encoder.look(image, View(resolution), layer)
+    return words, maps(seen, text, kind, temperature if mode == "competing" else None).numpy()
 
 
 def nearest_words(patch: torch.Tensor, encoder, vocabulary: Sequence[str], count: int = 8) -> list[tuple[str, float]]:

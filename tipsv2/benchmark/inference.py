@@ -148,7 +148,7 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
     from tipsv2.checkpoints.catalogue import HUB, fetch, find
     from tipsv2.checkpoints.weights import read_model, read_tokenizer
     from tipsv2.network.encoder import Encoder, for_inference, load, pick_device, pick_dtype
-    from tipsv2.network.windows import window_sizes
+    from tipsv2.network.view import window_sizes
 
     if name == RANDOM:
         where = pick_device(device)
@@ -194,13 +194,12 @@ def photograph():
 
 
 def segment(encoder: Encoder, image, text: torch.Tensor) -> torch.Tensor:
-    """Sliding windows by the evaluation's own code, text ready -> label map [H, W]."""
-    from tipsv2.evaluation.segmentation.protocol import Protocol, labels_of, look
-    from tipsv2.network.windows import window_sizes
+    """Sliding windows as the evaluation looks through them, text ready -> label map [H, W]."""
+    from tipsv2.analysis.segmentation import label
+    from tipsv2.network.view import look, windowed
 
-    side, stride = window_sizes(encoder)
-    (view,) = look(encoder, [image], Protocol("slide", ("values",), side, side, stride))
-    return labels_of(view, "values", text, (image.height, image.width))
+    (features,) = look(encoder, [image], windowed(encoder, None, "bicubic"), only=("values",), device=None)
+    return label(features, text).labels.cpu()
 
 
 def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict[str, float]]:
@@ -237,16 +236,16 @@ def reading(ours: Encoder, plain: Straightforward, turns: int) -> dict[str, dict
 
 def follow_up(encoder: Encoder, image, turns: int) -> dict[str, float]:
     """Seconds of encoding a picture, and of asking it one phrase more: new to the encoder, and known."""
-    from tipsv2.analysis.heatmap import similarity, to_pixels
+    from tipsv2.analysis.heatmap import maps
 
-    size, found = (image.height, image.width), encoder.encode_image(image)
+    features = encoder.look(image)
     fresh = iter(range(10**6))
 
     def ask(phrase: str) -> None:
-        to_pixels(similarity(found.values, encoder.encode_text([phrase])), size)
+        maps(features, encoder.encode_text([phrase]))
 
     took = {
-        "encoding": lambda: encoder.encode_image(image),
+        "encoding": lambda: encoder.look(image),
         "new phrase": lambda: ask(f"a red car number {next(fresh)}"),
         "known phrase": lambda: ask("a red car"),
     }

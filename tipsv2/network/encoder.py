@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from cachetools import LRUCache
 
 from tipsv2.checkpoints import bundled
 from tipsv2.checkpoints.catalogue import (
@@ -34,10 +34,11 @@ from tipsv2.checkpoints.catalogue import (
     vision_sizes,
 )
 from tipsv2.checkpoints.weights import digest_of, read_model, read_tokenizer, turn_back
-from tipsv2.images import by_size, fit_size, open_image, to_tensor
+from tipsv2.images import open_image
 from tipsv2.network import text_cache
 from tipsv2.network.cpu import speed_up
 from tipsv2.network.dense import OUTPUTS, ExactPixels, layer_features, vision_features
+from tipsv2.network.view import BATCH_SIZE, ImageFeatures, View, crops_of, look
 from tipsv2.prompts import TEMPLATES
 
 if TYPE_CHECKING:
@@ -45,17 +46,6 @@ if TYPE_CHECKING:
 
 TEXT_CACHE_SIZE = 4096  # texts; 12 MB at width 768
 TEXT_BATCH = 128  # prompts that go through together
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """What an image becomes: float32 tensors on the CPU, after the final LayerNorm, not normalised to unit length."""
-
-    cls: torch.Tensor  # [D], trained against web alt-texts: the one to compare with text
-    caption_cls: torch.Tensor  # [D], trained against synthetic captions
-    patches: torch.Tensor  # [h, w, D], last layer
-    values: torch.Tensor  # [h, w, D], last block with attention replaced by its values
-    size: tuple[int, int]  # (H, W) in pixels of the image that came in
 
 
 class Encoder:
@@ -72,64 +62,61 @@ class Encoder:
         self.temperature = float(model.temperature.detach())  # image-text logits are cosines divided by it
         self.nbytes = sum(each.nbytes for each in model.parameters())  # of the weights, packed by `cpu` or not
         self.digest = digest_of(model)
-        self._texts: OrderedDict[tuple[str, tuple[str, ...]], torch.Tensor] = OrderedDict()
+        self._texts: LRUCache = LRUCache(TEXT_CACHE_SIZE)  # (text, templates) -> row [D]
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Encoder({self.info.name}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
 
-    def encode_image(self, image, resolution: int | None = None) -> ImageFeatures:
-        """image: anything `tipsv2.images.open_image` takes.   resolution: short side in pixels that the network sees,
-        the aspect ratio kept; by default the encoder's own, `info.resolution`. Raises ImageError.
+    def look(self, image, view: View | None = None, layer: int | None = None) -> ImageFeatures:
+        """What the network makes of an image; ask it with `tipsv2.analysis.heatmap.maps` and
+        `tipsv2.analysis.segmentation.label`.
+
+        image: anything `tipsv2.images.open_image` takes.   view: how it is looked at, by default whole, as in training.
+        layer: as if the network ended after this block, 1 to num_layers. Raises ImageError, and ValueError on layers
+        and resolutions that do not exist.
         """
-        return self.encode_images([image], resolution)[0]
+        return look(self, [image], view, layer)[0]
+
+    def encode_image(self, image, resolution: int | None = None) -> ImageFeatures:
+        """`look` at the whole image. resolution: short side in pixels that the network sees, the aspect ratio kept; by
+        default the encoder's own, `info.resolution`. Raises ImageError.
+        """
+        return self.look(image, View(resolution))
+
+    def encode_images(
+        self, images: Sequence, resolution: int | None = None, batch_size: int = BATCH_SIZE
+    ) -> list[ImageFeatures]:
+        """As encode_image for many: those that become equally large go through together, `batch_size` at a time."""
+        return look(self, images, View(resolution), batch_size=batch_size)
 
     @torch.no_grad()
     def encode_layers(
         self, image, layers: Collection[int] | None = None, resolution: int | None = None
     ) -> dict[int, ImageFeatures]:
-        """As encode_image for every layer k of `layers` (1..num_layers, by default all): what it would return if the
-        network ended after block k. The highest layer is encode_image itself; see
+        """As encode_image for every layer k of `layers` (1..num_layers, by default all), in one pass: what it would
+        return if the network ended after block k. The highest layer is encode_image itself; see
         `tipsv2.network.dense.layer_features`. Raises ImageError, and ValueError on layers that do not exist.
         """
-        image = open_image(image)
-        resolution = self.info.resolution if resolution is None else resolution
-        size = fit_size(image.width, image.height, resolution, self.patch_size)
-        pixels = to_tensor(image, size)[None].to(self.device)
+        image, view = open_image(image), View(resolution)
+        pixels, _ = crops_of(image, view, self.info.resolution if resolution is None else resolution, self.patch_size)
         layers = range(1, self.num_layers + 1) if layers is None else layers
         return {
-            number: ImageFeatures(*(value[0].float().cpu() for value in found), size=(image.height, image.width))
-            for number, found in layer_features(self.model.vision_model, pixels, layers)
+            number: ImageFeatures(*(value[0].float().cpu() for value in outputs), size=(image.height, image.width))
+            for number, outputs in layer_features(self.model.vision_model, pixels.to(self.device), layers)
         }
-
-    def encode_images(
-        self, images: Sequence, resolution: int | None = None, batch_size: int = 16
-    ) -> list[ImageFeatures]:
-        """As encode_image for many: those that become equally large go through together, `batch_size` at a time."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
-        resolution = self.info.resolution if resolution is None else resolution
-        found: list[ImageFeatures | None] = [None] * len(images)
-
-        def opened() -> Iterator[tuple[tuple[int, tuple[int, int]], torch.Tensor]]:
-            for index, source in enumerate(images):
-                image = open_image(source)
-                size = fit_size(image.width, image.height, resolution, self.patch_size)
-                yield (index, (image.height, image.width)), to_tensor(image, size)
-
-        for batch, pixels in by_size(opened(), batch_size):
-            out = {name: value.cpu() for name, value in self.encode_pixels(pixels).items()}
-            for row, (index, size) in enumerate(batch):
-                # clones, so that keeping one image's features does not keep its whole batch
-                found[index] = ImageFeatures(**{name: value[row].clone() for name, value in out.items()}, size=size)
-        return found
 
     @torch.no_grad()  # not inference_mode: a teacher's outputs must be usable in a student's loss
     def encode_pixels(
-        self, pixels: torch.Tensor, masked: torch.Tensor | None = None, only: Collection[str] = OUTPUTS
+        self,
+        pixels: torch.Tensor,
+        masked: torch.Tensor | None = None,
+        only: Collection[str] = OUTPUTS,
+        layer: int | None = None,
     ) -> dict[str, torch.Tensor]:
         """The exact level. pixels: [B, 3, H, W] in [0, 1], H and W multiples of `patch_size`.   masked: [B, h*w] bool.
         only: which of the outputs are wanted; "values" alone cost less than all, and so does leaving them out.
+        layer: as if the network ended after this block; nothing is masked there.
 
         Returns "cls" [B, D], "caption_cls" [B, D], "patches" [B, h, w, D] and "values" [B, h, w, D], float32 on the
         encoder's device, after the final LayerNorm, not normalised.
@@ -137,8 +124,11 @@ class Encoder:
         pixels = pixels.to(self.device)
         if masked is not None:
             masked = masked.to(self.device)
-        outputs = vision_features(self.model.vision_model, pixels, masked, only)
-        return {name: value.float() for name, value in zip(OUTPUTS, outputs, strict=True) if value is not None}
+        if layer is None:
+            outputs = vision_features(self.model.vision_model, pixels, masked, only)
+        else:
+            ((_, outputs),) = layer_features(self.model.vision_model, pixels, [layer])
+        return {name: value.float() for name, value in zip(OUTPUTS, outputs, strict=True) if name in only}
 
     def encode_text(
         self, texts: Sequence[str], templates: str | Sequence[str] = "none", keep: bool = False
@@ -159,9 +149,8 @@ class Encoder:
         found = {}
         with self._lock:
             for text in texts:
-                if (text, frames) in self._texts:
-                    self._texts.move_to_end((text, frames))
-                    found[text] = self._texts[text, frames]
+                if (row := self._texts.get((text, frames))) is not None:
+                    found[text] = row
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         if missing:
             key = text_cache.key_of(self.info, self.dtype, frames, missing) if keep else ""
@@ -176,8 +165,6 @@ class Encoder:
             with self._lock:
                 for text in missing:
                     self._texts[text, frames] = found[text]
-                while len(self._texts) > TEXT_CACHE_SIZE:
-                    self._texts.popitem(last=False)
         return torch.stack([found[text] for text in texts])
 
     def forget_texts(self) -> None:

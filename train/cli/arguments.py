@@ -135,7 +135,7 @@ def _training_command(commands, name: str) -> None:
         description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Any field of the recipe can be given as key=value, 'stages.*' for all its stages; --dry-run prints\n"
-        f"them, train/recipe/settings.py explains them.\n\n{fields}\n\n"
+        f"them, train/recipe/settings.py and train/objectives/ explain them.\n\n{fields}\n\n"
         f"examples:\n  {start}\n  {start} {first}\n  {run} --out runs/mine --resume",
     )
     fitting = [key for key, make in recipes.RECIPES.items() if make().command == name]

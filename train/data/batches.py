@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -22,6 +18,7 @@ from train.data.labels import name_tokens
 from train.data.masking import random_mask
 from train.data.samples import CaptionedImages, DrawnScenes, images_before
 from train.data.views import local_crops
+from train.parallel.signals import leave_signals_to_the_run, name_of, unwatch_children, watch_children
 from train.recipe.kept_settings import is_kept
 from train.recipe.settings import PATCH, Recipe
 
@@ -55,8 +52,7 @@ class Batches(Dataset):
                     + ": set one of them so that it does."
                 )
         self.recipe, self.tokenizer, self.rank, self.world = recipe, tokenizer, rank, world
-        masked_distillation = recipe.sfclip.vision_weight or recipe.sfclip.text_weight
-        self.hidden = Hidden(recipe, tokenizer) if masked_distillation else None
+        self.hidden = Hidden(recipe, tokenizer) if recipe.sfclip.works(recipe.stages) else None
         self.drawn = recipe.data.source == "scenes"
         self.source = (DrawnScenes if self.drawn else CaptionedImages)(recipe, rank, world)
         if recipe.patch_labels.weight:
@@ -97,7 +93,7 @@ class Batches(Dataset):
             batch[f"{role}_ids"], batch[f"{role}_mask"] = tokens["input_ids"], tokens["attention_mask"]
         if stage.local_crops:
             batch["local"] = local_crops(images, stage.local_crops, stage.local_size, generator)
-        if stage.mask_ratio and (stage.patch_weight or self.recipe.distillation.weight):
+        if self.recipe.needs(stage).masked:
             batch["masked"] = random_mask(len(images), (stage.size // PATCH) ** 2, stage.mask_ratio, generator)
         if self.hidden is not None:
             batch |= self.hidden(batch, samples.captions, generator)
@@ -127,12 +123,12 @@ class BatchStream:
 
     def __init__(self, batches: Batches, start: int, workers: int):
         self._loader = DataLoader(
-            _Told(batches),
+            ErrorsAsBatches(batches),
             batch_size=None,
             sampler=range(start, len(batches)),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_be_a_worker,
+            worker_init_fn=_init_worker,
             generator=torch.Generator(),  # its own: opening a stream must not move the run's random state
         )
         self._arriving: Iterator | None = None
@@ -172,8 +168,7 @@ class BatchStream:
 
     def __exit__(self, *_) -> None:
         """End the workers."""
-        if self._torch_handler is not None:
-            signal.signal(signal.SIGCHLD, self._torch_handler)
+        unwatch_children(self._torch_handler)
         self._arriving, self._workers, self._torch_handler = None, [], None
 
     def _open(self) -> None:
@@ -181,20 +176,10 @@ class BatchStream:
         self._workers = list(getattr(self._arriving, "_workers", ()))  # torch has no public way to them
         if not self._workers or threading.current_thread() is not threading.main_thread():
             return
-        stream = weakref.ref(self)
+        self._torch_handler = watch_children(self._lost_while_waiting)
 
-        def child_ended(_: int, frame: FrameType | None) -> None:
-            if (waiting := stream()) is None or not waiting._waiting or not waiting._killed():
-                return
-            while frame is not None:
-                if frame.f_code.co_name == "__del__":  # would be printed there and lost; torch looks every 5 s itself
-                    return
-                frame = frame.f_back
-            raise RuntimeError("a data worker was killed")  # made a sentence of in __next__
-
-        if hasattr(signal, "SIGCHLD"):  # not on Windows
-            # torch's own raises wherever the training happens to be, in the middle of writing a checkpoint too
-            self._torch_handler = signal.signal(signal.SIGCHLD, child_ended)
+    def _lost_while_waiting(self) -> bool:
+        return self._waiting and bool(self._killed())
 
     def _killed(self) -> list[BaseProcess]:
         """The workers that ended by a signal or a fault."""
@@ -203,14 +188,14 @@ class BatchStream:
     def _raise_if_killed(self, error: Exception | None = None) -> None:
         for worker in self._killed():
             code = worker.exitcode
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            how = f"was killed by {name_of(code)}" if code < 0 else f"ended with exit code {code}"
             raise ChildProcessError(
                 f"a process that reads or draws the data was lost (data worker {worker.pid} {how}), as happens where "
                 "memory runs out: fewer workers need less. Go on from the last checkpoint with --resume."
             ) from error
 
 
-class _Told(Dataset):
+class ErrorsAsBatches(Dataset):
     """A mistake of the user as its sentence: an error that crosses processes would arrive with the traceback in it."""
 
     def __init__(self, batches: Batches):
@@ -223,16 +208,11 @@ class _Told(Dataset):
             return str(error)
 
 
-def _be_a_worker(_: int) -> None:
-    """What a terminal or a scheduler sends to every process of a run is the training process's to answer: it saves."""
+def _init_worker(_: int) -> None:
+    """In a data worker: one thread, no tracebacks of lost connections; signals are the training process's to answer."""
     torch.set_num_threads(1)  # the training process needs the cores
     sys.excepthook = _quiet_about_connections
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):  # not on Windows
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_the_run_says, daemon=True).start()
+    leave_signals_to_the_run()
 
 
 def _quiet_about_connections(kind: type[BaseException], *rest) -> None:
@@ -241,9 +221,3 @@ def _quiet_about_connections(kind: type[BaseException], *rest) -> None:
     """
     if not issubclass(kind, (OSError, EOFError)):
         sys.__excepthook__(kind, *rest)
-
-
-def _end_when_the_run_says() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from train.data.masking import random_mask, random_words
 from train.network.teachers import MAX_LENGTH, open_tokenizer
-from train.recipe.settings import PATCH, Recipe, choose
+from train.recipe.settings import PATCH, Recipe
 
 
 class Hidden:
@@ -21,17 +21,11 @@ class Hidden:
     sfclip_masked [B, N] bool: their hidden patches. sfclip_words [B, L] bool: the hidden tokens of the chosen caption,
     never padding or a special token. Where the student reads with its own tokenizer also sfclip_ids and
     sfclip_mask [B, L']: the caption as the text teacher reads it.
-    Raises ValueError for a share or ratio out of range, an unknown caption or a teacher without tokenizer.
+    Raises ValueError for a teacher without tokenizer.
     """
 
     def __init__(self, recipe: Recipe, tokenizer):
         self.settings = settings = recipe.sfclip
-        if not 0 < settings.share <= 1:
-            raise ValueError(f"sfclip.share={settings.share} must lie above 0 and up to 1.")
-        for name in ("patch_ratio", "word_ratio"):
-            if not 0 <= getattr(settings, name) <= 1:
-                raise ValueError(f"sfclip.{name}={getattr(settings, name)} is a share: it must lie between 0 and 1.")
-        choose("sfclip.caption", settings.caption, "synthetic", "web")
         self.special = torch.tensor(tokenizer.all_special_ids)
         shared = not settings.text_weight or settings.words == "teacher"
         self.teacher = None if shared else open_tokenizer(settings.text_teacher)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Tipsv2Model, Tipsv2TextModel
 
 from train.network.teachers import TextTeacher
-from train.recipe.settings import Recipe, choose
+from train.recipe.settings import Recipe
 
 LENGTH = 1.4  # root mean square of a word's entries where they meet the positions', which is 0.7 (our choice)
 
@@ -33,8 +33,7 @@ def inherit(model: Tipsv2Model, recipe: Recipe, tokenizer: PreTrainedTokenizerBa
     Raises ValueError for an unknown choice, or where the text tower is already another model's.
     """
     settings = recipe.sfclip
-    own = choose("sfclip.words", settings.words, "own", "teacher", "pieces") == "pieces"
-    frozen = choose("sfclip.matrix", settings.matrix, "frozen", "trained") == "frozen"
+    own, frozen = settings.words == "pieces", settings.matrix == "frozen"
     if recipe.tuning.base or recipe.distillation.weight:
         raise ValueError(
             f"the text tower comes from another encoder, with its words: sfclip.words={settings.words} cannot be, set "

@@ -21,7 +21,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from tipsv2.checkpoints import bundled
 from tipsv2.checkpoints.weights import quiet
-from train.recipe.settings import Sfclip
+from train.objectives.sfclip import Sfclip
 
 MAX_LENGTH = 64  # tokens of a caption that are read, as the student's text tower does
 

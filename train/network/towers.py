@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from transformers import Tipsv2Config, Tipsv2Model
 
 from train.recipe.settings import PATCH, Recipe
-
-MIN_TEMPERATURE = 0.003  # the released encoders ended at 0.0036 to 0.0051
 
 
 def build(recipe: Recipe, vocabulary: int) -> Tipsv2Model:
@@ -49,9 +46,3 @@ def freeze_layer_scale(model: Tipsv2Model) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("lambda1"):
             parameter.requires_grad_(False)
-
-
-@torch.no_grad()
-def clamp_temperature(model: Tipsv2Model) -> None:
-    if model.temperature.requires_grad:
-        model.temperature.clamp_(min=MIN_TEMPERATURE)

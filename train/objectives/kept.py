@@ -6,9 +6,10 @@ where Objective does: `train.run.loop.fit` trains either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
@@ -17,25 +18,22 @@ from transformers import Tipsv2Model
 
 from tipsv2.files import whole_file
 from tipsv2.network.dense import features_after
-from train.data.kept.sets import KeptSet
-from train.data.kept.words import Words
-from train.network.teachers import move
-from train.network.towers import clamp_temperature
-from train.objectives.averages import Averages
-from train.objectives.kept_distillation import KeptDistilling
-from train.objectives.kept_view import KeptView, unit
-from train.objectives.named_patches import NamingPatches
-from train.objectives.presence import Presences
-from train.objectives.scales import Scales
-from train.objectives.soft_names import SoftNaming
-from train.objectives.whole_names import NamingPictures
-from train.recipe.settings import Recipe, Stage
+from train.objectives.term import KeptTerm
+from train.objectives.view import KeptView, Scales, clamp_temperature, unit
+
+if TYPE_CHECKING:
+    from train.data.kept.sets import KeptSet
+    from train.data.kept.words import Words
+    from train.recipe.settings import Recipe, Stage
 
 BRIDGE = "bridge.safetensors"
+WARM = 10  # the mean of the first steps is of few: decay (1 + step) / (WARM + step) until that is larger
 
 
 class KeptObjective(nn.Module):
-    """`forward(batch, stage)` -> loss and what it is made of: term, features and set; `after_step` moves averages."""
+    """`forward(batch, stage)` -> loss and what it is made of, `loss/<term>/<part>_<set>`; `after_step` moves
+    averages.
+    """
 
     def __init__(
         self,
@@ -56,17 +54,7 @@ class KeptObjective(nn.Module):
         self.scales = Scales(recipe.kept)
         self.register_buffer("vectors", vectors, persistent=False)
         self.register_buffer("members", words.members, persistent=False)
-        self.terms = nn.ModuleDict()
-        if recipe.named_patches.weight or recipe.named_patches.binary or recipe.named_patches.places:
-            self.terms["named_patches"] = NamingPatches(recipe.named_patches)
-        if recipe.presence.weight:
-            self.terms["presence"] = Presences(recipe.presence)
-        if recipe.soft_names.weight or recipe.soft_names.groups:
-            self.terms["soft_names"] = SoftNaming(recipe.soft_names)
-        if recipe.whole_names.weight or recipe.whole_names.captions:
-            self.terms["whole_names"] = NamingPictures(recipe.whole_names)
-        if recipe.kept_distillation.weight:
-            self.terms["kept_distillation"] = KeptDistilling(recipe.kept_distillation)
+        self.terms = recipe.terms(KeptTerm)
         self._teacher = [teacher.eval().requires_grad_(False)] if teacher else []  # a list: no submodule, not saved
         self.averages = Averages(self, recipe.kept.average) if recipe.kept.average else None
         # what never changes is in the base
@@ -83,12 +71,12 @@ class KeptObjective(nn.Module):
         loss, values = 0, {}
         noise = torch.Generator().manual_seed(int(batch["seed"]))
         named = {key: self._said(batch[key], noise) for key in ("classes", "groups") if key in batch}
-        for number, each in enumerate(self.sets):
+        for number, of_set in enumerate(self.sets):
             view = self._view(number, batch, named, noise)
-            for term in self.terms.values():
-                for name, (weight, value) in term(view).items():
-                    values[f"{name}_{each.kept.name}"] = value
-                    loss = loss + each.weight * weight * value
+            for term in self.terms:
+                for part, (weight, value) in term.losses(view).items():
+                    values[f"loss/{term.name}/{part}_{of_set.kept.name}"] = value
+                    loss = loss + of_set.weight * weight * value
         return loss, values
 
     def _said(self, rows: Tensor, noise: torch.Generator) -> Tensor:
@@ -117,9 +105,8 @@ class KeptObjective(nn.Module):
         cls, features = look(self.model)
         targets = None
         if self._teacher:
-            move(self._teacher[0], hidden.device)
             with torch.no_grad():
-                targets = look(self._teacher[0])[1]
+                targets = look(self._teacher[0].to(hidden.device))[1]
         captions = part.get("captions")
         return KeptView(
             cls=cls,
@@ -149,3 +136,40 @@ class KeptObjective(nn.Module):
         """The bridge. The text tower in the run's model is the base's: it learns later."""
         with whole_file(run / BRIDGE) as part:
             save_file({key: value.detach().cpu().contiguous() for key, value in self.bridge.state_dict().items()}, part)
+
+
+class Averages(nn.Module):
+    """A running mean of what is trained (EMA): mean <- decay * mean + (1 - decay) * parameter, of every parameter that
+    `module` trains. It is what a run exports, where single steps are noisy, and a part of the checkpoint.
+    """
+
+    def __init__(self, module: nn.Module, decay: float):
+        super().__init__()
+        self.decay = decay
+        self._trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]  # a list: no submodules
+        for name, parameter in self._trained:
+            self.register_buffer(_key(name), parameter.detach().clone())
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After optimiser step `step` (0-based)."""
+        decay = min(self.decay, (1 + step) / (WARM + step))
+        for name, parameter in self._trained:
+            getattr(self, _key(name)).lerp_(parameter.detach(), 1 - decay)
+
+    @contextmanager
+    @torch.no_grad()
+    def in_place(self) -> Iterator[None]:
+        """While it lasts, the parameters are their means."""
+        last = [parameter.detach().clone() for _, parameter in self._trained]
+        for name, parameter in self._trained:
+            parameter.copy_(getattr(self, _key(name)))
+        try:
+            yield
+        finally:
+            for (_, parameter), value in zip(self._trained, last, strict=True):
+                parameter.copy_(value)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a buffer's name has no dots

@@ -6,25 +6,27 @@ pass of these. Final features learn from final ones, value features from value f
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from train.objectives import losses
-from train.objectives.kept_view import KeptView
-from train.recipe.kept_settings import KeptDistillation
+from train.objectives.term import KeptTerm, Parts, Weight
+
+if TYPE_CHECKING:
+    from train.objectives.view import KeptView
 
 
-class KeptDistilling(nn.Module):
-    """Terms `distillation_*`."""
+@dataclass(frozen=True)
+class KeptDistillation(KeptTerm):
+    """The patches of an earlier run with the same frozen part, for one that starts again from its base."""
 
-    def __init__(self, settings: KeptDistillation):
-        super().__init__()
-        self.settings = settings
+    weight: Weight = 0.0
+    teacher: str = ""  # its model folder
+    digest: str = ""  # of its weights; found when the run starts
 
-    def forward(self, view: KeptView) -> dict[str, tuple[float, Tensor]]:
+    def losses(self, view: KeptView) -> Parts:
+        from train.objectives import losses
+
         return {
-            f"distillation_{kind}": (
-                self.settings.weight * counts,
-                losses.patch_distillation(patches, view.targets[kind]),
-            )
+            kind: (self.weight * counts, losses.patch_distillation(patches, view.targets[kind]))
             for kind, counts, patches in view.kinds()
         }

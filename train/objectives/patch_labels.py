@@ -6,34 +6,40 @@ into a loss: names go through the text tower, so both towers can learn, and no c
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from train.objectives import losses
-from train.objectives.view import View, read
-from train.parallel.distributed import total, world
-from train.recipe.settings import PatchLabels, Stage, choose
+from train.objectives.term import Needs, PairTerm, Parts, Positive, Weight, kinds
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from train.objectives.view import View
+    from train.recipe.settings import Stage
 
 
-class PatchLabelling(nn.Module):
-    """Term `patch_labels`, where the batch holds labels [B, h, w] (-1 = unlabelled) and the names' tokens."""
+@dataclass(frozen=True)
+class PatchLabels(PairTerm):
+    """`losses.patch_labels`, where the batch holds labels [B, h, w] (-1 = unlabelled) and the names' tokens."""
 
-    def __init__(self, settings: PatchLabels):
-        super().__init__()
-        choose("patch_labels.features", settings.features, "values", "final", "both")
-        if settings.temperature <= 0:
-            raise ValueError(f"patch_labels.temperature={settings.temperature} must be above 0.")
-        self.settings = settings
+    weight: Weight = 0.0
+    features: Literal["values", "final", "both"] = "values"  # which patches learn
+    temperature: Positive = 0.05  # of the softmax over names, in cosine units
 
-    def forward(self, view: View, batch: dict[str, Tensor], stage: Stage) -> dict[str, tuple[float, Tensor]]:
-        settings = self.settings
+    def needs(self, stage: Stage) -> Needs:
+        return Needs(values=self.features != "final")
+
+    def losses(self, view: View, batch: dict[str, Tensor], stage: Stage, state: nn.Module) -> Parts:
+        from train.objectives import losses
+        from train.objectives.view import read
+        from train.parallel.distributed import mean
+
         names = read(view.model, batch["names_ids"], batch["names_mask"]).pooled  # [C, D]
-        labels = batch["labels"].flatten(1)
-        wanted = {"values": view.values, "final": view.patches}
-        chosen = wanted if settings.features == "both" else {settings.features: wanted[settings.features]}
+        labels, chosen = batch["labels"].flatten(1), kinds(self.features)
         return {
-            f"patch_labels_{kind}": (
-                settings.weight / len(chosen),
-                losses.patch_labels(patches, names, labels, settings.temperature, lambda x: total(x) / world()),
+            kind: (
+                self.weight / len(chosen),
+                losses.patch_labels(view.of(kind), names, labels, self.temperature, mean),
             )
-            for kind, patches in chosen.items()
+            for kind in chosen
         }

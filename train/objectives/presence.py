@@ -6,29 +6,35 @@ name that is not there be low.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from train.objectives import losses, name_losses
-from train.objectives.kept_view import KeptView
-from train.parallel.distributed import mean
-from train.recipe.kept_settings import Presence
+from train.objectives.term import KeptTerm, Parts, Positive, Share, Weight
+
+if TYPE_CHECKING:
+    from train.objectives.view import KeptView
 
 
-class Presences(nn.Module):
-    """Terms `presence_*` of a set with labels."""
+@dataclass(frozen=True)
+class Presence(KeptTerm):
+    """Kept crops with labels: is a name in the picture, judged by the soft maximum over its patches."""
 
-    def __init__(self, settings: Presence):
-        super().__init__()
-        self.settings = settings
+    ARRAY: ClassVar = ("labels", "labels")
 
-    def forward(self, view: KeptView) -> dict[str, tuple[float, Tensor]]:
+    weight: Weight = 0.0
+    temperature: Positive = 1 / 30  # of the soft maximum, in cosine units
+    least: Share = 0.3  # share of a patch that shows what is in the picture
+
+    def losses(self, view: KeptView) -> Parts:
+        from train.objectives import losses
+        from train.parallel.distributed import mean
+
         if view.names is None:
             return {}
-        settings, out = self.settings, {}
-        there = name_losses.present(view.part["labels"], view.part["share"], len(view.names), settings.least)
+        out = {}
+        there = losses.present(view.part["labels"], view.part["share"], len(view.names), self.least)
         for kind, counts, patches in view.kinds():
-            found = losses.grounding_scores(patches, view.names, settings.temperature)  # [B, C]
-            logits = view.scales.presence(found)
-            loss = name_losses.binary(logits, there, there.new_ones(len(there)), mean)
-            out[f"presence_{kind}"] = settings.weight * counts, loss
+            scores = losses.grounding_scores(patches, view.names, self.temperature)  # [B, C]
+            loss = losses.binary(view.scales.presence(scores), there, there.new_ones(len(there)), mean)
+            out[kind] = self.weight * counts, loss
         return out

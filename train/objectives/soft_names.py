@@ -6,34 +6,45 @@ them ("dog", "vehicle") as the sum of its classes.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from train.objectives import name_losses
-from train.objectives.kept_view import KeptView, cosines
-from train.parallel.distributed import mean
-from train.recipe.kept_settings import SoftNames
+from train.objectives.term import CountOrNone, KeptTerm, Parts, Weight
+
+if TYPE_CHECKING:
+    from train.objectives.view import KeptView
 
 
-class SoftNaming(nn.Module):
-    """Terms `soft_*` and `groups_*` of a set with soft names."""
+@dataclass(frozen=True)
+class SoftNames(KeptTerm):
+    """Kept crops with a classifier's soft names: patches learn these, and the wider words above them. Parts `soft_*`
+    and `groups_*`.
+    """
 
-    def __init__(self, settings: SoftNames):
-        super().__init__()
-        self.settings = settings
+    WEIGHTS: ClassVar = ("weight", "groups")
+    ARRAY: ClassVar = ("soft", "--classifier")
 
-    def forward(self, view: KeptView) -> dict[str, tuple[float, Tensor]]:
+    weight: Weight = 0.0  # of the cross-entropy over the classifier's names
+    groups: Weight = 0.0  # of the sums over hypernyms, every one for itself
+    patches: CountOrNone = 700  # of a step and set that are compared with all names; 0: all
+
+    def losses(self, view: KeptView) -> Parts:
+        from train.objectives import losses
+        from train.objectives.view import cosines
+        from train.parallel.distributed import mean
+
         if "soft" not in view.part:
             return {}
-        settings, out = self.settings, {}
+        out = {}
         at, classes, chance = view.part["soft_at"], view.part["soft"], view.part["chance"]
         for kind, counts, patches in view.kinds():
             chosen = patches.flatten(0, 1)[at]
-            if settings.weight:
+            if self.weight:
                 logits = view.scales.softmax(cosines(chosen, view.classes))
-                out[f"soft_{kind}"] = settings.weight * counts, name_losses.soft_named(logits, classes, chance, mean)
-            if settings.groups and view.groups is not None:
-                targets = name_losses.group_chances(classes, chance, view.members)
+                out[f"soft_{kind}"] = self.weight * counts, losses.soft_named(logits, classes, chance, mean)
+            if self.groups and view.groups is not None:
+                targets = losses.group_chances(classes, chance, view.members)
                 logits = view.scales.binary(cosines(chosen, view.groups))
-                loss = name_losses.binary(logits, targets, chance[:, 0], mean)
-                out[f"groups_{kind}"] = settings.groups * counts, loss
+                loss = losses.binary(logits, targets, chance[:, 0], mean)
+                out[f"groups_{kind}"] = self.groups * counts, loss
         return out

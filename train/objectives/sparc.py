@@ -40,53 +40,73 @@ Sizes: B images, N patches, L tokens, D width.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from train.network.towers import MIN_TEMPERATURE
-from train.objectives import losses
-from train.objectives.view import View
-from train.parallel import distributed
-from train.recipe.settings import Sparc, Stage, choose
+from train.objectives.term import CountOrNone, Guides, Needs, PairTerm, Parts, Weight
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import Tipsv2Model
+
+    from train.objectives.view import View
+    from train.recipe.settings import Stage
 
 
-class SparseAlignment(nn.Module):
-    """Terms `sparc_local` (negatives: the other words of a caption) and `sparc_global` (all processes' pairs)."""
+@dataclass(frozen=True)
+class Sparc(PairTerm):
+    """In every caption, words and the patches they pick find each other: `local` (negatives: the other words of a
+    caption) and `global` (all processes' pairs). References are to SPARC (arXiv 2401.09865).
+    """
 
-    def __init__(self, settings: Sparc, width: int):
-        """`width` is the towers'. Raises ValueError for an unknown choice or a threshold that is none."""
-        super().__init__()
-        choose("sparc.caption", settings.caption, "synthetic", "web")
-        choose("sparc.reduction", settings.reduction, "tokens", "captions")
-        choose("sparc.features", settings.features, "final", "values")
-        self.settings, self.threshold = settings, _threshold(settings.threshold)
-        self.adapt_patches = self.adapt_tokens = self.adapt_mean = nn.Identity()  # g_v, g_t, h_v
-        if settings.width:
-            self.adapt_patches, self.adapt_tokens = (nn.Linear(width, settings.width) for _ in range(2))
-            self.adapt_mean = nn.Sequential(nn.Linear(width, width), nn.GELU())
+    weight: Weight = 0.0  # of the whole term
+    global_weight: Weight = 0.5  # lambda_g [0.5]: pairs of the batch, by the means of their patches and tokens
+    local_weight: Weight = 1.0  # lambda_f [swept over 0.5, 1, 5, 10; which won is not given]
+    width: CountOrNone = 0  # of the adapters g_v, g_t [512], with h_v before them; 0: the towers' own space is aligned
+    threshold: str = "1/P"  # sigma [1/P, P patches]; "none" drops no patch [Table 8], or a number from 0 to 1
+    reduction: Literal["tokens", "captions"] = "tokens"  # which weigh the same [Listing 1, Eq. 6]
+    caption: Literal["synthetic", "web"] = "synthetic"  # whose words; the paper has one caption per image
+    features: Literal["final", "values"] = "final"  # which patches [final]; values see less of each other
 
-    def forward(self, view: View, batch: dict[str, Tensor], stage: Stage) -> dict[str, tuple[float, Tensor]]:
-        settings, text = self.settings, view.texts[self.settings.caption]
-        temperature = view.model.temperature.float().clamp(min=MIN_TEMPERATURE)
-        patches = view.values if settings.features == "values" else view.patches
-        image = self.adapt_patches(self.adapt_mean(patches.mean(1)))
+    def __post_init__(self):
+        super().__post_init__()
+        _threshold(self.threshold)
+
+    def needs(self, stage: Stage) -> Needs:
+        return Needs(values=self.features == "values")
+
+    def build(self, model: Tipsv2Model, guides: Guides) -> dict[str, object]:
+        """g_v, g_t and h_v."""
+        from torch import nn
+
+        if not self.width:
+            return {"adapt_patches": nn.Identity(), "adapt_tokens": nn.Identity(), "adapt_mean": nn.Identity()}
+        width = model.config.vision_config.hidden_size
+        patches, tokens = (nn.Linear(width, self.width) for _ in range(2))
+        mean = nn.Sequential(nn.Linear(width, width), nn.GELU())
+        return {"adapt_patches": patches, "adapt_tokens": tokens, "adapt_mean": mean}
+
+    def losses(self, view: View, batch: dict[str, Tensor], stage: Stage, state: nn.Module) -> Parts:
+        from train.objectives import losses
+        from train.parallel.distributed import gather, mean
+
+        text, patches, temperature = view.texts[self.caption], view.of(self.features), view.temperature
+        image = state.adapt_patches(state.adapt_mean(patches.mean(1)))
         together = losses.contrastive(
-            distributed.gather(image),
-            distributed.gather(self.adapt_tokens(text.pooled)),
-            temperature,
-            distributed.gather(text.key),
+            gather(image), gather(state.adapt_tokens(text.pooled)), temperature, gather(text.key)
         )
         alone = losses.sparc(
-            self.adapt_tokens(text.tokens),
-            self.adapt_patches(patches),
+            state.adapt_tokens(text.tokens),
+            state.adapt_patches(patches),
             text.mask,
             temperature,
-            self.threshold,
-            settings.reduction,
-            lambda number: distributed.total(number) / distributed.world(),
+            _threshold(self.threshold),
+            self.reduction,
+            mean,
         )
         return {
-            "sparc_global": (settings.weight * settings.global_weight, together),
-            "sparc_local": (settings.weight * settings.local_weight, alone),
+            "global": (self.weight * self.global_weight, together),
+            "local": (self.weight * self.local_weight, alone),
         }
 
 

@@ -1,20 +1,30 @@
-"""What every term of a loss looks at: one shared pass of the images and captions through the two towers.
+"""What every term of a loss looks at: one shared pass of the images and captions through the two towers, or of kept
+crops through the last blocks.
 
 The clean pass serves the contrastive terms and, detached, the teacher of self-distillation: with head-only EMA there is
-no second backbone and no second pass (TIPSv2 Sec. 3.4). Sizes: B images, N patches, L tokens, D width.
+no second backbone and no second pass (TIPSv2 Sec. 3.4). Sizes: B images or crops, N patches, L tokens, D width; of a
+set of kept crops C names, of its classifier K classes and G groups of these.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Tipsv2Model
 
 from tipsv2.network.dense import before_last, caption_place, value_block
 
+if TYPE_CHECKING:
+    from train.recipe.kept_settings import KeptCrops
+
+MIN_TEMPERATURE = 0.003  # the released encoders ended at 0.0036 to 0.0051
 ROLES = ("web", "synthetic")  # CLS 1 learns with the first, CLS 2 with the second
 
 
@@ -43,6 +53,22 @@ class View:
     masked: Tensor | None
     local: Tensor | None  # [M, B, D], CLS of the local crops
     texts: dict[str, Text]
+
+    @property
+    def temperature(self) -> Tensor:
+        """The learned one, positive, float32."""
+        return self.model.temperature.float().clamp(min=MIN_TEMPERATURE)
+
+    def of(self, kind: str) -> Tensor | None:
+        """Clean patches [B, N, D]: "final", or "values" where a term asked for them."""
+        return {"final": self.patches, "values": self.values}[kind]
+
+
+@torch.no_grad()
+def clamp_temperature(model: Tipsv2Model) -> None:
+    """Keep the learned temperature from MIN_TEMPERATURE on, after an optimiser step."""
+    if model.temperature.requires_grad:
+        model.temperature.clamp_(min=MIN_TEMPERATURE)
 
 
 def look(model: Tipsv2Model, batch: dict[str, Tensor], values: bool = False) -> View:
@@ -107,3 +133,64 @@ def look_in_parts(model: Tipsv2Model, batch: dict[str, Tensor], parts: int, valu
         else:
             joined[name] = None if pieces[0] is None else torch.cat(pieces, dim=1 if name == "local" else 0)
     return View(**joined)
+
+
+class Scales(nn.Module):
+    """Scales of cosines, and biases, that may learn: what turns the likeness of a patch and a name into a probability.
+
+    softmax: of a choice among names. binary, presence: of a name for itself, in a patch and in a picture.
+    """
+
+    def __init__(self, settings: KeptCrops):
+        super().__init__()
+        self.softmax_log = nn.Parameter(torch.tensor(math.log(settings.softmax)))
+        self.binary_log = nn.Parameter(torch.tensor(math.log(settings.binary)))
+        self.binary_bias = nn.Parameter(torch.tensor(float(settings.bias)))
+        self.presence_log = nn.Parameter(torch.tensor(math.log(settings.binary)))
+        self.presence_bias = nn.Parameter(torch.tensor(float(settings.bias)))
+        self.requires_grad_(settings.scale_rate > 0)
+
+    def softmax(self, cosines: Tensor) -> Tensor:
+        """Logits of a softmax over the last dimension."""
+        return cosines * self.softmax_log.exp()
+
+    def binary(self, cosines: Tensor) -> Tensor:
+        """Logits of patches."""
+        return cosines * self.binary_log.exp() + self.binary_bias
+
+    def presence(self, cosines: Tensor) -> Tensor:
+        """Logits of pictures."""
+        return cosines * self.presence_log.exp() + self.presence_bias
+
+
+@dataclass(frozen=True)
+class KeptView:
+    """Features and names are of unit length. `part` holds the set's other tensors, see `train.data.kept.batches`."""
+
+    cls: tuple[Tensor, Tensor]  # the two CLS tokens, each [B, D]
+    features: dict[str, Tensor]  # "final" and, where they count, "values": [B, N, D]
+    counts: dict[str, float]  # of either: what its losses count
+    part: dict[str, Tensor]
+    names: Tensor | None  # [C, D] of the labels
+    classes: Tensor | None  # [K, D]
+    groups: Tensor | None  # [G, D]
+    members: Tensor  # [K, G]
+    captions: Tensor | None  # [B, 2, D] for the two CLS
+    scales: Scales
+    targets: dict[str, Tensor] | None  # features of a teacher, as `features`
+
+    def kinds(self) -> Iterator[tuple[str, float, Tensor]]:
+        """("final", what it counts, its patches), and the same of values."""
+        for kind, patches in self.features.items():
+            yield kind, self.counts[kind], patches
+
+
+def unit(features: Tensor) -> Tensor:
+    """To length one along the last dimension, float32."""
+    return F.normalize(features.float(), dim=-1)
+
+
+def cosines(features: Tensor, names: Tensor) -> Tensor:
+    """[..., D] and [C, D], both of unit length -> [..., C] float32, also under autocast."""
+    with torch.autocast(features.device.type, enabled=False):
+        return features @ names.T

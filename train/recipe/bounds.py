@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from tipsv2.scenes import LARGEST, held_out
+from train.objectives.term import Rule, within
 from train.recipe.kept_settings import is_kept
 from train.recipe.settings import PATCH, SEED_STRIDE, Recipe, Stage
 
@@ -20,7 +21,7 @@ def check(recipe: Recipe) -> None:
             raise ValueError(f"{field}={value:g} cannot be: {what}.")
 
 
-def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
+def _rules(recipe: Recipe) -> Iterator[Rule]:
     """(field, its value, whether it may be, what may be)."""
     for number, stage in enumerate(recipe.stages):
         rules = (*_of_stage(stage, bool(recipe.tuning.base)), *_of_its_terms(recipe, stage))
@@ -37,80 +38,26 @@ def _rules(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
     for field in ("warmup", "workers", "milestones", "sample_every", "seed"):
         yield field, getattr(recipe, field), getattr(recipe, field) >= 0, "a whole number from 0"
     yield "save_minutes", recipe.save_minutes, recipe.save_minutes >= 0, "0 or more"
-    if is_kept(recipe.data.source):
+    on_kept = is_kept(recipe.data.source)
+    if on_kept:
         yield "sample_every", recipe.sample_every, recipe.sample_every == 0, "0 on kept crops, which are no images"
     if recipe.data.source == "scenes":
         measured = held_out(recipe.seed * SEED_STRIDE, recipe.images)
         yield "seed", recipe.seed, not measured, f"its scenes would be those of {measured}, kept for measuring"
-    for field in ("hidden", "bottleneck", "prototypes"):
-        value = getattr(recipe.self_distillation, field)
-        yield f"self_distillation.{field}", value, value >= 1, "a whole number from 1"
-    for family, field in (("sparc", "width"), ("sfclip", "hidden")):
-        value = getattr(getattr(recipe, family), field)
-        yield f"{family}.{field}", value, value >= 0, "a whole number from 0"
     for field in ("clip", "temperature"):
         yield field, getattr(recipe, field), getattr(recipe, field) > 0, "above 0"
-    for family in ("distillation", "grounding", "patch_labels", "sparc"):
-        value = getattr(recipe, family).weight
-        yield f"{family}.weight", value, value >= 0, "0 or more"
-    for field in ("vision_weight", "text_weight"):
-        yield f"sfclip.{field}", getattr(recipe.sfclip, field), getattr(recipe.sfclip, field) >= 0, "0 or more"
-    for field in ("teacher_temperature", "teacher_start", "student_temperature"):
-        value = getattr(recipe.self_distillation, field)
-        yield f"self_distillation.{field}", value, value > 0, "above 0"
-    for field in ("momentum", "momentum_end"):
-        value = getattr(recipe.self_distillation, field)
-        yield f"self_distillation.{field}", value, 0 <= value <= 1, "from 0 to 1"
-    yield "patch_labels.temperature", recipe.patch_labels.temperature, recipe.patch_labels.temperature > 0, "above 0"
-    yield from _of_kept(recipe)
-    students, taught = recipe.distillation.generations, recipe.distillation.weight
-    chain = "a whole number from 1, and above 1 only where a student has a teacher (distillation.weight)"
-    yield "distillation.generations", students, students == 1 or (students > 1 and taught > 0), chain
+    for term in recipe.all_terms():
+        yield from term.rules(on_kept)
+    yield from within("kept", recipe.kept)
+    learns = recipe.kept.blocks_rate > 0 or recipe.kept.bridge_rate > 0 or not on_kept
+    unlearned = "above 0 where kept.bridge_rate is 0: something must learn"
+    yield "kept.blocks_rate", recipe.kept.blocks_rate, learns, unlearned
     yield "weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "0 or more"
     yield "beta2", recipe.beta2, 0 <= recipe.beta2 < 1, "from 0 to below 1"
     yield "web_weight", recipe.web_weight, 0 <= recipe.web_weight <= 1, "from 0 to 1"
 
 
-def _of_kept(recipe: Recipe) -> Iterator[tuple[str, float, bool, str]]:
-    """The families of terms on kept crops, which other data do not have."""
-    on_kept = is_kept(recipe.data.source)
-    weights = {
-        "named_patches": ("weight", "binary", "places"),
-        "presence": ("weight",),
-        "soft_names": ("weight", "groups"),
-        "whole_names": ("weight", "captions"),
-        "kept_distillation": ("weight",),
-    }
-    for family, fields in weights.items():
-        for field in fields:
-            value = getattr(getattr(recipe, family), field)
-            yield f"{family}.{field}", value, value >= 0 and (on_kept or not value), "0 or more, and only with --kept"
-    kept = recipe.kept
-    shares = {
-        "kept.own": kept.own,
-        "named_patches.least": recipe.named_patches.least,
-        "presence.least": recipe.presence.least,
-    }
-    for field, value in shares.items():
-        yield field, value, 0 <= value <= 1, "from 0 to 1"
-    for field in ("average", "smoothing"):
-        value = kept.average if field == "average" else recipe.whole_names.smoothing
-        name = "kept.average" if field == "average" else "whole_names.smoothing"
-        yield name, value, 0 <= value < 1, "from 0 to below 1"
-    yield "kept.hidden", kept.hidden, kept.hidden >= 1, "a whole number from 1"
-    for field in ("bridge_rate", "blocks_rate", "scale_rate", "values", "noise"):
-        yield f"kept.{field}", getattr(kept, field), getattr(kept, field) >= 0, "0 or more"
-    for field in ("softmax", "binary"):
-        yield f"kept.{field}", getattr(kept, field), getattr(kept, field) > 0, "above 0"
-    yield "kept.bias", kept.bias, True, "a number"
-    yield "kept.centre", kept.centre, kept.centre >= 0, "a whole number from 0"
-    learns = kept.blocks_rate > 0 or kept.bridge_rate > 0 or not on_kept
-    yield "kept.blocks_rate", kept.blocks_rate, learns, "above 0 where kept.bridge_rate is 0: something must learn"
-    yield "presence.temperature", recipe.presence.temperature, recipe.presence.temperature > 0, "above 0"
-    yield "soft_names.patches", recipe.soft_names.patches, recipe.soft_names.patches >= 0, "a whole number from 0"
-
-
-def _of_stage(stage: Stage, based: bool) -> Iterator[tuple[str, float, bool, str]]:
+def _of_stage(stage: Stage, based: bool) -> Iterator[Rule]:
     unset = ", or 0 for the base's own" if based else ""
     for field in ("steps", "batch_size"):
         yield field, getattr(stage, field), getattr(stage, field) >= 1, "a whole number from 1"
@@ -131,7 +78,7 @@ def _of_stage(stage: Stage, based: bool) -> Iterator[tuple[str, float, bool, str
     yield "grounding_temperature", stage.grounding_temperature, stage.grounding_temperature > 0, "above 0"
 
 
-def _of_its_terms(recipe: Recipe, stage: Stage) -> Iterator[tuple[str, float, bool, str]]:
+def _of_its_terms(recipe: Recipe, stage: Stage) -> Iterator[Rule]:
     hidden = stage.mask_ratio > 0 or not stage.patch_weight
     yield "patch_weight", stage.patch_weight, hidden, "0 where mask_ratio=0 hides no patch"
     side, taught = (

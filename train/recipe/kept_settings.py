@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from train.objectives.term import Count, CountOrNone, Number, Positive, Share, ShareBelowOne, Weight
+
 PREFIX = "kept:"
 
 
@@ -26,62 +28,18 @@ class KeptCrops:
     names: str = ""  # table of the classifier's names, as `python -m train foundations` writes it
     phrases: str = ""  # a file of further words for names: NAME<tab>word a line
     exclude: str = ""  # a file of words that no phrase may hold: they are kept to be asked
-    own: float = 0.5  # how often a name is said as it is listed, and not by any of its phrases
-    hidden: int = 1024  # width of the bridge
+    own: Share = 0.5  # how often a name is said as it is listed, and not by any of its phrases
+    hidden: Count = 1024  # width of the bridge
     bridge: str = ""  # a bridge to start from, bridge.safetensors of another run; empty: a new one
-    bridge_rate: float = 3.3  # of the learning rate, for the bridge; 0 leaves it as it is
-    blocks_rate: float = 1.0  # likewise, for the blocks and the norm: 0 trains the bridge alone
-    scale_rate: float = 0.0  # likewise, for the scales of cosines and their biases
-    softmax: float = 25.0  # scale of cosines where names are chosen among, as it is or starts
-    binary: float = 25.0  # scale where a name is judged for itself, in patches and pictures
-    bias: float = -5.0  # what is added there
-    noise: float = 0.15  # length of the noise on a sentence vector, whose length is 1
-    centre: int = 256  # crops whose mean feature the final norm's bias loses before the first step; 0: none
-    values: float = 1.0  # what the losses of value features count, those of the final layer being 1; 0 leaves them out
-    average: float = 0.99  # decay of the running mean of what is trained, which is what is exported; 0: the last step
-
-
-@dataclass(frozen=True)
-class NamedPatches:
-    """Kept crops with labels: every labelled patch its name among the set's names, every name its patches."""
-
-    weight: float = 0.0  # of the cross-entropy over names
-    binary: float = 0.0  # of every name for itself: a sigmoid of scale * cosine + bias
-    places: float = 0.0  # of a name's own patches against the picture's others
-    least: float = 0.5  # a patch counts from this share of its most frequent label on, and as much as that share
-
-
-@dataclass(frozen=True)
-class Presence:
-    """Kept crops with labels: is a name in the picture, judged by the soft maximum over its patches."""
-
-    weight: float = 0.0
-    temperature: float = 1 / 30  # of the soft maximum, in cosine units
-    least: float = 0.3  # share of a patch that shows what is in the picture
-
-
-@dataclass(frozen=True)
-class SoftNames:
-    """Kept crops with a classifier's soft names: patches learn these, and the wider words above them."""
-
-    weight: float = 0.0  # of the cross-entropy over the classifier's names
-    groups: float = 0.0  # of the sums over hypernyms, every one for itself
-    patches: int = 700  # of a step and set that are compared with all names; 0: all
-
-
-@dataclass(frozen=True)
-class WholeNames:
-    """Both CLS tokens against names and captions."""
-
-    weight: float = 0.0  # of the class that a picture is known to show, among all classes
-    smoothing: float = 0.1  # of that cross-entropy's labels
-    captions: float = 0.0  # of the contrastive loss with the crops' captions
-
-
-@dataclass(frozen=True)
-class KeptDistillation:
-    """The patches of an earlier run with the same frozen part, for one that starts again from its base."""
-
-    weight: float = 0.0
-    teacher: str = ""  # its model folder
-    digest: str = ""  # of its weights; found when the run starts
+    bridge_rate: Weight = 3.3  # of the learning rate, for the bridge; 0 leaves it as it is
+    blocks_rate: Weight = 1.0  # likewise, for the blocks and the norm: 0 trains the bridge alone
+    scale_rate: Weight = 0.0  # likewise, for the scales of cosines and their biases
+    softmax: Positive = 25.0  # scale of cosines where names are chosen among, as it is or starts
+    binary: Positive = 25.0  # scale where a name is judged for itself, in patches and pictures
+    bias: Number = -5.0  # what is added there
+    noise: Weight = 0.15  # length of the noise on a sentence vector, whose length is 1
+    centre: CountOrNone = 256  # crops whose mean feature the final norm's bias loses before the first step; 0: none
+    values: Weight = 1.0  # what the losses of value features count, those of the final layer being 1; 0 leaves them out
+    average: ShareBelowOne = (
+        0.99  # decay of the running mean of what is trained, which is what is exported; 0: the last step
+    )

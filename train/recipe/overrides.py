@@ -11,6 +11,7 @@ import shlex
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from train.recipe.settings import Recipe, Stage, choose
 
@@ -40,7 +41,7 @@ def _set(node, path: list[str], value: str, key: str):
             return tuple(_set(each, rest, value, key) for each in node)
         index = int(head)
         return (*node[:index], _set(node[index], rest, value, key), *node[index + 1 :])
-    kinds = typing.get_type_hints(type(node))
+    kinds = _kinds(type(node))
     if head not in kinds:
         raise ValueError(f"a recipe has no field {key}{meant(key, value) or '.'}")
     current = getattr(node, head)
@@ -49,21 +50,30 @@ def _set(node, path: list[str], value: str, key: str):
     kind = kinds[head]
     if kind is bool:
         return replace(node, **{head: choose(key, value.lower(), "true", "false") == "true"})
+    if typing.get_origin(kind) is Literal:
+        return replace(node, **{head: choose(key, value, *typing.get_args(kind))})
     if kind not in (int, float, str):
         inner = "0.steps=100" if isinstance(current, tuple) else f"{dataclasses.fields(current)[0].name}=..."
         raise ValueError(f"{key} holds several fields; set one of them, for example {key}.{inner}")
     try:
-        return replace(node, **{head: kind(value)})
+        converted = kind(value)
     except ValueError:
         raise ValueError(f"{key}={value!r} is not {'a whole number' if kind is int else 'a number'}.") from None
+    return replace(node, **{head: converted})
+
+
+def _kinds(kind: type) -> dict[str, type]:
+    """field -> its type, of a dataclass."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def paths(kind: type = Recipe, prefix: str = "") -> Iterator[str]:
     """Every field that can be set: seed, stages.*.steps, tower.width, ..."""
-    for name, inner in typing.get_type_hints(kind).items():
+    for name, inner in _kinds(kind).items():
         if dataclasses.is_dataclass(inner):
             yield from paths(inner, f"{prefix}{name}.")
-        elif inner in (bool, int, float, str):
+        elif inner in (bool, int, float, str) or typing.get_origin(inner) is Literal:
             yield prefix + name
         else:
             yield from paths(Stage, f"{prefix}{name}.*.")

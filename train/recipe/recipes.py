@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from train.recipe.kept_settings import NamedPatches, Presence, SoftNames, WholeNames
-from train.recipe.settings import (
-    Data,
-    Grounding,
-    PatchDistillation,
-    Recipe,
-    SelfDistillation,
-    Sfclip,
-    Sparc,
-    Stage,
-    Tower,
-    Tuning,
-    near,
-)
+from train.objectives.distillation import PatchDistillation
+from train.objectives.grounding import Grounding
+from train.objectives.named_patches import NamedPatches
+from train.objectives.presence import Presence
+from train.objectives.self_distillation import SelfDistillation
+from train.objectives.sfclip import Sfclip
+from train.objectives.soft_names import SoftNames
+from train.objectives.sparc import Sparc
+from train.objectives.term import near
+from train.objectives.whole_names import WholeNames
+from train.recipe.settings import Data, Recipe, Stage, Tower, Tuning
 
 
 def nano() -> Recipe:

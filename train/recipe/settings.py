@@ -1,17 +1,35 @@
 """The fields of a recipe: frozen dataclasses, and their record in a run's folder.
 
 A default is what the papers give (reference in brackets) or, where they are silent, our choice.
-A term of the loss whose weight is 0 is not built and costs nothing.
+The fields of a term of the loss stand in its own file, train/objectives/<term>.py. One whose weight is 0 is not built
+and costs nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import functools
+import operator
 import typing
 from dataclasses import dataclass, field, replace
 
-from train.recipe.kept_settings import KeptCrops, KeptDistillation, NamedPatches, Presence, SoftNames, WholeNames
+from train.objectives.distillation import PatchDistillation
+from train.objectives.grounding import Grounding
+from train.objectives.kept_distillation import KeptDistillation
+from train.objectives.named_patches import NamedPatches
+from train.objectives.patch_labels import PatchLabels
+from train.objectives.presence import Presence
+from train.objectives.self_distillation import SelfDistillation
+from train.objectives.sfclip import Sfclip
+from train.objectives.soft_names import SoftNames
+from train.objectives.sparc import Sparc
+from train.objectives.term import Needs, PairTerm, Term
+from train.objectives.term import choose as choose
+from train.objectives.term import near as near
+from train.objectives.whole_names import WholeNames
+from train.recipe.kept_settings import KeptCrops
+
+SomeTerm = typing.TypeVar("SomeTerm", bound=Term)
 
 SEED_STRIDE = 10**9  # scenes per recipe seed; runs with different seeds see different scenes
 PATCH = 14  # pixels; the batches' masks, labels and grids count in these
@@ -88,97 +106,6 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class SelfDistillation:
-    """DINO and iBOT++ (TIPSv2 App. A.9, Sec. 3.3, 3.4): heads, targets and the teacher that follows the student."""
-
-    ema: str = "heads"  # head-only EMA; "full" averages the backbone too, as TIPS v1 does
-    prototypes: int = 512
-    hidden: int = 384
-    bottleneck: int = 128
-    targets: str = "sinkhorn"  # or "centre" [App. A.9]
-    patches: str = "all"  # iBOT++; "masked" is iBOT, "separate" normalises the two parts apart
-    teacher_temperature: float = 0.05
-    teacher_warmup: int = 0  # steps from teacher_start linearly up to teacher_temperature
-    teacher_start: float = 0.04  # [TIPS v1]
-    student_temperature: float = 0.1
-    momentum: float = 0.994  # at the start, cosine to momentum_end [TIPS]
-    momentum_end: float = 1.0
-
-
-@dataclass(frozen=True)
-class PatchDistillation:
-    """A frozen teacher's patches for every patch of an unmasked student (TIPSv2 Sec. 3.2)."""
-
-    weight: float = 0.0
-    teacher: str = ""  # a model folder, a bundled name or a Hub id
-    digest: str = ""  # of its weights; found when the run starts, so that --resume never mixes two teachers
-    target: str = "values"  # what the student's final patches learn: the teacher's "values" or its "final" layer
-    vision: str = "random"  # or "teacher": start from the teacher's vision tower [random, Table 2]
-    text: str = "frozen"  # the teacher's text tower, frozen; "teacher" trains it on, "random" starts a new one
-    generations: int = 1  # students in a row, each the next one's teacher; above 1 each has a folder in the run's
-
-
-@dataclass(frozen=True)
-class Grounding:
-    """Every caption against every image's patches, the best counting most (ours; see losses.grounding_scores)."""
-
-    weight: float = 0.0
-    features: str = "values"  # which patches are grounded: "values", "final" or "both"
-
-
-@dataclass(frozen=True)
-class PatchLabels:
-    """Masks as supervision: every patch is told the name of what it shows (see losses.patch_labels)."""
-
-    weight: float = 0.0
-    features: str = "values"  # which patches learn: "values", "final" or "both"
-    temperature: float = 0.05  # of the softmax over names, in cosine units
-
-
-@dataclass(frozen=True)
-class Sfclip:
-    """Masked distillation from unimodal teachers, and their words, after SF-CLIP (CVPR 2024, pp. 14216-14226).
-
-    That it masks, on a part of the batch, and inherits word embeddings is in the paper's abstract; its details are not
-    public in text form, so every value here is our choice.
-    """
-
-    vision_weight: float = 0.0  # of the masked student's patches against the vision teacher's
-    vision_teacher: str = ""  # a folder or Hub id of any transformers vision model with square patches, ours too
-    vision_digest: str = ""  # of its weights, found when the run starts; as text_digest
-    text_weight: float = 0.0  # of the masked student's words against the text teacher's
-    text_teacher: str = ""  # a folder or Hub id of any transformers text model; its tokenizer and words count too
-    text_digest: str = ""
-    text_target: str = "tokens"  # what is predicted: each token's feature (words=teacher), or their mean: "sentence"
-    caption: str = "synthetic"  # whose words are masked, or "web"
-    share: float = 0.25  # of the batch that is masked and distilled; the rest costs nothing
-    patch_ratio: float = 0.5  # of an image's patches that are masked
-    word_ratio: float = 0.3  # of a caption's tokens that are masked, at least one
-    tokens: str = "masked"  # where the loss is taken: "masked" patches and tokens, or "all"
-    form: str = "cosine"  # or "smooth_l1" [arXiv 2205.14141]; see losses.masked_distillation
-    hidden: int = 384  # of the prediction heads (linear, GELU, linear); 0: one linear map
-    words: str = "own"  # "teacher": its tokenizer and embeddings; "pieces": own tokens start as means of its pieces
-    matrix: str = "frozen"  # the inherited embeddings, or "trained"; the linear map to another width always trains
-
-
-@dataclass(frozen=True)
-class Sparc:
-    """In every caption, words and the patches they pick find each other; see train/objectives/sparc.py.
-
-    References are to SPARC (arXiv 2401.09865).
-    """
-
-    weight: float = 0.0  # of the whole term
-    global_weight: float = 0.5  # lambda_g [0.5]: pairs of the batch, by the means of their patches and tokens
-    local_weight: float = 1.0  # lambda_f [swept over 0.5, 1, 5, 10; which won is not given]
-    width: int = 0  # of the adapters g_v, g_t [512], with h_v before them; 0: none, the towers' own space is aligned
-    threshold: str = "1/P"  # sigma [1/P, P patches]; "none" drops no patch [Table 8], or a number from 0 to 1
-    reduction: str = "tokens"  # every token weighs the same [Listing 1]; "captions": every caption does [Eq. 6]
-    caption: str = "synthetic"  # whose words, or "web"; the paper has one caption per image
-    features: str = "final"  # which patches: the last layer's [the paper's], or "values", which see less of each other
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Everything a run depends on; `recipe.json` in the run's folder holds the resolved values."""
 
@@ -205,20 +132,20 @@ class Recipe:
     web_weight: float = (
         0.5  # of CLS 1 with the alt-text; CLS 2 with the synthetic caption has what is left of 1 [App. A.9]
     )
-    # terms
-    self_distillation: SelfDistillation = field(default_factory=SelfDistillation)
+    # terms of the loss, which are added up in this order
     distillation: PatchDistillation = field(default_factory=PatchDistillation)
     grounding: Grounding = field(default_factory=Grounding)
     patch_labels: PatchLabels = field(default_factory=PatchLabels)
     sfclip: Sfclip = field(default_factory=Sfclip)
     sparc: Sparc = field(default_factory=Sparc)
-    # of kept crops
-    kept: KeptCrops = field(default_factory=KeptCrops)
+    self_distillation: SelfDistillation = field(default_factory=SelfDistillation)
+    # and those of kept crops
     named_patches: NamedPatches = field(default_factory=NamedPatches)
     presence: Presence = field(default_factory=Presence)
     soft_names: SoftNames = field(default_factory=SoftNames)
     whole_names: WholeNames = field(default_factory=WholeNames)
     kept_distillation: KeptDistillation = field(default_factory=KeptDistillation)
+    kept: KeptCrops = field(default_factory=KeptCrops)
     # bookkeeping
     trackers: str = "tensorboard"  # beside metrics.jsonl: tensorboard, wandb, trackio, ... with commas; "" for none
     workers: int = 1
@@ -227,14 +154,17 @@ class Recipe:
     milestones: int = 10  # encoders of earlier steps that stay in the run, beside its two newest checkpoints
     sample_every: int = 1000  # steps between heatmaps and mIoU, see `train.run.monitor.due`; 0 for neither
 
-    def needs_values(self, stage: Stage) -> bool:
-        """Does a term of this stage look at value features, which cost a second way through the last block?"""
-        terms = (
-            (self.grounding.weight * stage.grounding, self.grounding),
-            (self.patch_labels.weight, self.patch_labels),
-            (self.sparc.weight, self.sparc),
-        )
-        return any(weight and term.features != "final" for weight, term in terms)
+    def all_terms(self) -> list[Term]:
+        """Every term that a recipe can have, whatever its weight."""
+        return [value for value in vars(self).values() if isinstance(value, Term)]
+
+    def terms(self, kind: type[SomeTerm]) -> list[SomeTerm]:
+        """The terms of this kind that take part."""
+        return [term for term in self.all_terms() if isinstance(term, kind) and term.works(self.stages)]
+
+    def needs(self, stage: Stage) -> Needs:
+        """What the terms of this stage ask for, together."""
+        return functools.reduce(operator.or_, (term.needs(stage) for term in self.terms(PairTerm)), Needs())
 
     @property
     def steps(self) -> int:
@@ -251,19 +181,6 @@ class Recipe:
                 return stage
             step -= stage.steps
         raise ValueError(f"step {step + self.steps} is past the recipe's {self.steps} steps.")
-
-
-def near(name: str, known) -> str:
-    """'; did you mean ...?' with the nearest of the known names, or nothing."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def choose(field: str, value: str, *known: str) -> str:
-    """`value` if it is one of `known`, else a ValueError that lists them."""
-    if value not in known:
-        raise ValueError(f"{field}={value!r} is unknown: choose {' or '.join(known)}{near(value, known) or '.'}")
-    return value
 
 
 def to_dict(recipe: Recipe) -> dict:
@@ -291,12 +208,9 @@ def leaves(value, prefix: str = "") -> dict:
 
 def as_given(recipe: Recipe) -> Recipe:
     """The recipe without what a run finds by itself: a base's sizes, and digests of weights."""
-    return replace(
-        recipe,
-        tower=Tower() if recipe.tuning.base else recipe.tower,
-        tuning=replace(recipe.tuning, digest=""),
-        distillation=replace(recipe.distillation, digest=""),
-        sfclip=replace(recipe.sfclip, vision_digest="", text_digest=""),
-        kept=replace(recipe.kept, digest=""),
-        kept_distillation=replace(recipe.kept_distillation, digest=""),
-    )
+    own = {"tower": Tower()} if recipe.tuning.base else {}
+    for name, value in vars(recipe).items():
+        if dataclasses.is_dataclass(value):
+            digests = [f.name for f in dataclasses.fields(value) if f.name.endswith("digest")]
+            own |= {name: replace(value, **dict.fromkeys(digests, ""))} if digests else {}
+    return replace(recipe, **own)

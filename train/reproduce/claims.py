@@ -17,8 +17,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from train.objectives.self_distillation import SelfDistillation
 from train.recipe.overrides import override
-from train.recipe.settings import Recipe, SelfDistillation, Stage, Tower, Tuning, to_dict
+from train.recipe.settings import Recipe, Stage, Tower, Tuning, to_dict
 
 NOUNS, SIZE, BATCH = 30, 112, 128
 START, STEPS = 500, 1000  # of the start, and in all

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from train.objectives.term import Guides, PairTerm
 from train.recipe.settings import PATCH, Recipe, Stage
 
 if TYPE_CHECKING:
@@ -86,35 +87,20 @@ def operations(recipe: Recipe, stage: Stage, vision: Shape, text: Shape, patch: 
     computed again; trained are the clean pass, the masked ones and M local crops. A full-EMA teacher adds a forward
     pass. Heads: three-layer MLP and prototypes on every patch, for student (3 x) and teacher (1 x).
     """
-    side, local = stage.size // patch, stage.local_size // patch
-    look, read, masked = vision.forward(side**2 + 2), text.forward(TEXT_TOKENS), recipe.sfclip
-    seen = look * _views(recipe, stage) + stage.local_crops * vision.forward(local**2 + 2)
-    if masked.vision_weight:
-        seen += masked.share * look
-    if recipe.needs_values(stage):
+    side, local, needs = stage.size // patch, stage.local_size // patch, recipe.needs(stage)
+    look, read = vision.forward(side**2 + 2), text.forward(TEXT_TOKENS)
+    seen = look * (1 + needs.masked + needs.images) + stage.local_crops * vision.forward(local**2 + 2)
+    if needs.values:
         seen += look / vision.layers
-    said = 2 * read + (masked.share * read if masked.text_weight else 0)
+    said = read * (2 + needs.captions)
     total = _times(recipe, "vision", vision) * seen + _times(recipe, "text", text) * said
-    settings = recipe.self_distillation
-    supervised = _supervised(stage)
-    if settings.ema == "full" and supervised:
-        total += look
-    head = vision.width * settings.hidden + settings.hidden**2 + settings.bottleneck * settings.hidden
-    head += settings.bottleneck * settings.prototypes
-    return total + 4 * 2 * head * supervised
+    return total + sum(term.operations(stage, vision, patch) for term in recipe.terms(PairTerm))
 
 
 def teaching(recipe: Recipe, stage: Stage, teacher: nn.Module | None = None, unimodal: Teachers | None = None) -> float:
     """Operations of one image's forward passes through frozen teachers: 2 a parameter of their matrices and token."""
-    total, size = 0.0, stage.teacher_size or stage.size
-    if teacher is not None:
-        total += _matrices(teacher.vision_model) * ((size // PATCH) ** 2 + 2)
-    if unimodal and unimodal.vision and recipe.sfclip.vision_weight:
-        side = stage.teacher_size // unimodal.vision.patch or stage.size // PATCH
-        total += recipe.sfclip.share * _matrices(unimodal.vision.model) * side**2
-    if unimodal and unimodal.text and recipe.sfclip.text_weight:
-        total += recipe.sfclip.share * _matrices(unimodal.text.model) * TEXT_TOKENS
-    return 2 * total
+    guides = Guides(teacher, unimodal)
+    return sum(term.teaching(stage, guides, PATCH, TEXT_TOKENS) for term in recipe.terms(PairTerm))
 
 
 def memory(recipe: Recipe, objective: nn.Module, processes: int = 1, teachers: Sequence[nn.Module] = ()) -> Memory:
@@ -123,7 +109,7 @@ def memory(recipe: Recipe, objective: nn.Module, processes: int = 1, teachers: S
 
     Several processes hold all of the state each, and DDP's copy of the gradients, or a part of it (sharding=full).
     """
-    half, config, settings = recipe.precision != "fp32", objective.model.config, recipe.self_distillation
+    half, config = recipe.precision != "fp32", objective.model.config
     vision, text = towers(objective.model)
     kinds = {"vision": (vision, config.vision_config), "text": (text, config.text_config)}
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
@@ -147,20 +133,16 @@ def memory(recipe: Recipe, objective: nn.Module, processes: int = 1, teachers: S
 
     def activations(stage: Stage) -> float:
         batch, patches = stage.batch_size / processes, (stage.size // PATCH) ** 2
-        picture, caption = kept("vision", patches + 2), kept("text", TEXT_TOKENS)
-        one = _views(recipe, stage) * picture + 2 * caption
+        needs, picture, caption = recipe.needs(stage), kept("vision", patches + 2), kept("text", TEXT_TOKENS)
+        one = (1 + needs.masked) * picture + 2 * caption
         one += stage.local_crops * kept("vision", (stage.local_size // PATCH) ** 2 + 2)
-        if recipe.needs_values(stage):
+        if needs.values:
             one += vision.kept(patches, 0, half)
         total = batch * one / recipe.accumulate
         if recipe.accumulate > 1:  # the terms see the whole batch's features, in pieces and joined
-            total += batch * 16 * (patches * vision.width * _views(recipe, stage) + 2 * TEXT_TOKENS * text.width)
-        head = 4 * settings.hidden + 3 * settings.bottleneck + 2 * settings.prototypes
-        total += batch * _supervised(stage) * 4 * head
-        again = picture * bool(recipe.sfclip.vision_weight) + caption * bool(recipe.sfclip.text_weight)
-        total += recipe.sfclip.share * batch * again
-        if recipe.grounding.weight * stage.grounding:
-            total += 2 * 4 * batch * stage.batch_size * patches * (2 if recipe.grounding.features == "both" else 1)
+            total += batch * 16 * (patches * vision.width * (1 + needs.masked) + 2 * TEXT_TOKENS * text.width)
+        total += batch * (needs.images * picture + needs.captions * caption)
+        total += sum(term.activations(stage, batch, PATCH) for term in recipe.terms(PairTerm))
         return total + 6 * 4 * stage.batch_size**2  # the similarities of images and texts, for two captions
 
     needs = [activations(stage) for stage in recipe.stages]
@@ -174,17 +156,6 @@ def in_units(number: float, unit: str) -> str:
         if number >= factor / 10:
             return f"{number / factor:.{1 if number >= 10 * factor else 2}f} {prefix}{unit}"
     return f"{number / 1e6:.2f} M{unit}"
-
-
-def _views(recipe: Recipe, stage: Stage) -> int:
-    """How often an image goes through at full size: clean, and masked where a term learns from that."""
-    return 2 if stage.mask_ratio and (stage.patch_weight or recipe.distillation.weight) else 1
-
-
-def _supervised(stage: Stage) -> int:
-    """Tokens of an image that go through the heads of self-distillation."""
-    patches = (stage.size // PATCH) ** 2 if stage.patch_weight and stage.mask_ratio else 0
-    return patches + (stage.local_crops + 1 if stage.local_crops else 0)
 
 
 def _through(recipe: Recipe, name: str, tower: Shape) -> float:
@@ -204,9 +175,3 @@ def _times(recipe: Recipe, name: str, tower: Shape) -> float:
     through = _through(recipe, name, tower)
     adapted = recipe.tuning.base and recipe.tuning.part == "lora"  # its own gradients are small, its inputs' are not
     return 1 + through * (1 if adapted else 2) + (recipe.accumulate > 1) + recipe.checkpointing * through
-
-
-def _matrices(model: nn.Module) -> int:
-    """Parameters that every token is multiplied with."""
-    words = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
-    return sum(p.numel() for p in model.parameters() if p.ndim == 2 and p not in words)

@@ -17,8 +17,8 @@ from train.recipe.kept_settings import is_kept
 from train.recipe.settings import Recipe, to_dict
 from train.run import cost
 from train.run.cost import in_units
-from train.run.loop import chosen_precision
 from train.run.start import prepare, say, size_of
+from train.run.step import chosen_precision
 
 WIDTH = 110  # characters of a line
 
@@ -71,21 +71,9 @@ def report(recipe: Recipe, out: Path | None = None, resume: bool = False) -> Non
 def shown(recipe: Recipe) -> str:
     """The recipe as JSON in few lines; of a term that has no weight only that is said."""
     fields = to_dict(recipe)
-    for family, weights in {
-        "distillation": ("weight",),
-        "grounding": ("weight",),
-        "patch_labels": ("weight",),
-        "sfclip": ("vision_weight", "text_weight", "words"),
-        "sparc": ("weight",),
-        "named_patches": ("weight", "binary", "places"),
-        "presence": ("weight",),
-        "soft_names": ("weight", "groups"),
-        "whole_names": ("weight", "captions"),
-        "kept_distillation": ("weight",),
-    }.items():
-        told = {weight: fields[family][weight] for weight in weights}
-        if all(value in (0, "own") for value in told.values()):
-            fields[family] = told
+    for term in recipe.all_terms():
+        if term.idle:
+            fields[term.name] = {field: getattr(term, field) for field in (*term.WEIGHTS, *term.SWITCHES)}
     if not is_kept(recipe.data.source):
         fields.pop("kept")
     parts = []

@@ -19,6 +19,7 @@ from train.data.kept.words import compose, vectors_of
 from train.network.teachers import TextTeacher
 from train.network.tuning import open_base
 from train.objectives.kept import KeptObjective
+from train.objectives.term import KeptTerm
 from train.recipe.settings import PATCH, Recipe
 
 
@@ -93,28 +94,17 @@ def _check(recipe: Recipe, sets: list[KeptSet]) -> None:
         raise ValueError("kept crops are trained on with accumulate=1 and sharding=none.")
     if recipe.kept_distillation.weight and not recipe.kept_distillation.teacher:
         raise ValueError("kept_distillation.teacher is missing: the model folder of a run on the same kept crops.")
-    named = recipe.named_patches
-    needs = {
-        "soft_names": ("soft", recipe.soft_names.weight or recipe.soft_names.groups, "--classifier"),
-        "named_patches": (
-            "labels",
-            named.weight or named.binary or named.places,
-            "labels",
-        ),
-        "presence": ("labels", recipe.presence.weight, "labels"),
-    }
-    whole = recipe.whole_names
-    if not any(
-        (*(wanted for _, wanted, _ in needs.values()), whole.weight, whole.captions, recipe.kept_distillation.weight)
-    ):
+    terms = recipe.terms(KeptTerm)
+    if not terms:
         raise ValueError(
             "every term on kept crops has weight 0, so nothing would be learned: set one, such as "
             "named_patches.weight=1, presence.weight=1 or soft_names.weight=1."
         )
-    for family, (array, wanted, what) in needs.items():
-        if wanted and not any(each.kept.has(array) for each in sets):
+    for term in terms:
+        array, what = term.ARRAY
+        if array and not any(of_set.kept.has(array) for of_set in sets):
             raise ValueError(
-                f"{family} learns from {what}, and no kept set has that: keep one, or set its weights to 0."
+                f"{term.name} learns from {what}, and no kept set has that: keep one, or set its weights to 0."
             )
 
 

@@ -6,12 +6,9 @@ LoRA, peft's), samples/.
 
 from __future__ import annotations
 
-import math
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,28 +19,17 @@ from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from transformers import AutoTokenizer
 
 from tipsv2.files import whole_folder
-from tipsv2.network.encoder import native_bf16
 from train.data.batches import BatchStream, open_batches
 from train.data.samples import NAMED
 from train.network.tuning import write_adapter
-from train.objectives.schedules import warmup_cosine
 from train.parallel import distributed
+from train.parallel.signals import StopFlag, Stopped
 from train.recipe.settings import Recipe, choose
 from train.run import checkpoint
 from train.run.monitor import MONITOR_SEED, Monitor, due
 from train.run.resume import claimed
 from train.run.shown import shown_images
-
-# What asks a run to save and stop: Ctrl-C, a scheduler or a second command, a terminal that closes
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-class Stopped(Exception):
-    """Ctrl-C, SIGTERM or SIGHUP: the run saved its state and can be resumed. `number` is the signal's."""
-
-    def __init__(self, step: int, number: int):
-        super().__init__(f"stopped after step {step}")
-        self.number = number
+from train.run.step import NotFinite, Step, chosen_precision, optimizer_of
 
 
 def fit(
@@ -86,7 +72,7 @@ def _fit(
         from train.parallel.sharding import Shards  # torch's FSDP takes time to import, and not every build has it
 
         shards = Shards(objective, accelerator.device)
-    optimizer = _optimizer(recipe, objective)
+    optimizer = optimizer_of(recipe, objective)
     if main:
         hold.enter_context(claimed(recipe, run, resume))
         with whole_folder(run / "tokenizer") as part:
@@ -119,17 +105,17 @@ def _fit(
             checkpoint.save(run, step, inner, optimizer.optimizer, main, recipe.milestones, accelerator.scaler)
         accelerator.wait_for_everyone()
 
-    def refuse_infinities(step: int, values: dict[str, float]) -> None:
-        if not all(map(math.isfinite, values.values())):
-            save(step)
-            bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
-            raise FloatingPointError(
-                f"step {step + 1}: {bad} is not finite. The state before this step is saved in {run}; "
-                "begin a new run with a lower learning rate or precision=fp32."
-            )
+    def clip(norm: float) -> torch.Tensor:
+        return shards.clip(norm) if shards else accelerator.clip_grad_norm_(inner.parameters(), norm)
 
+    scaled = accelerator.scaler is not None
+    take = Step(recipe, inner, optimizer, objective, accelerator.backward, clip, scaled)
     minutes = SaveClock(recipe.save_minutes)
     arriving = BatchStream(batches, done, recipe.workers)
+
+    def flags() -> list[bool]:
+        return [stop.asked > 0, *([minutes.over()] if recipe.save_minutes else [])]
+
     with Monitor(run, recipe, done, shown, show, main) as monitor, stop, arriving:
 
         def sample(step: int) -> None:
@@ -151,24 +137,15 @@ def _fit(
             batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in arrived.items()}
             missed = batch.pop("unreadable", None)
             waited = time.perf_counter() - started
-            rate = stage.learning_rate * warmup_cosine(step, recipe.steps, recipe.warmup, floor=0.02)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["lr_scale"]
-
-            loss, terms = objective(batch, stage)
             counts = {} if missed is None else {"unreadable": missed * distributed.world()}
-            flags = [stop.asked > 0, *([minutes.over()] if recipe.save_minutes else [])]
-            values, (asked, *late) = _agree({"loss": loss, **terms, **counts}, flags)
-            refuse_infinities(step, values)
-            accelerator.backward(loss)
-            norm = shards.clip(recipe.clip) if shards else accelerator.clip_grad_norm_(inner.parameters(), recipe.clip)
-            if accelerator.scaler is None:  # fp16's scaler expects an overflow now and then and skips that step
-                refuse_infinities(step, {"gradient_norm": float(norm)})
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            inner.after_step(step)
-
-            values |= {"lr": rate, "temperature": float(inner.model.temperature.detach()), "gradient_norm": float(norm)}
+            try:
+                values, (asked, *late) = take(step, batch, counts, flags)
+            except NotFinite as error:
+                save(step)
+                raise FloatingPointError(
+                    f"step {step + 1}: {error} is not finite. The state before this step is saved in {run}; "
+                    "begin a new run with a lower learning rate or precision=fp32."
+                ) from None
             if counts:
                 unreadable += round(values["unreadable"])
                 values["unreadable"] = before + unreadable
@@ -190,7 +167,7 @@ def _fit(
             if due(recipe, step + 1):
                 sample(step + 1)
             if asked and not last:
-                raise Stopped(step + 1, stop.asked or signal.SIGTERM)  # SIGTERM: what a launcher sends the others
+                raise Stopped(step + 1, stop.asked)
         monitor.end(problems)
     encoder = shards.encoder() if shards else inner.model
     if main:
@@ -201,14 +178,6 @@ def _fit(
             inner.write_more(run)
     accelerator.end_training()
     return run / "model"
-
-
-def _agree(terms: dict[str, torch.Tensor], flags: Sequence[bool]) -> tuple[dict[str, float], list[bool]]:
-    """The terms as floats, averaged over processes, and each flag if any process raised it: all act alike."""
-    raised = [terms["loss"].new_tensor(float(flag), dtype=torch.float32) for flag in flags]
-    numbers = distributed.total(torch.stack([*(t.detach().float() for t in terms.values()), *raised]))
-    means = (numbers / distributed.world()).tolist()
-    return dict(zip(terms, means, strict=False)), [flag > 0 for flag in means[len(terms) :]]
 
 
 def _trackers(names: str) -> list[str]:
@@ -224,37 +193,6 @@ def _trackers(names: str) -> list[str]:
     return wanted
 
 
-def chosen_precision(choice: str) -> str:
-    """A recipe's `precision` in accelerate's words: "bf16", "fp16" or "no". Raises ValueError for an unknown one."""
-    if choice == "auto":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return "bf16" if native_bf16(device) else "no"
-    if choice not in ("bf16", "fp16", "fp32"):
-        raise ValueError(f"precision={choice!r} is unknown; choose auto, bf16, fp16 or fp32.")
-    return "no" if choice == "fp32" else choice
-
-
-def _optimizer(recipe: Recipe, objective: torch.nn.Module) -> torch.optim.AdamW:
-    """AdamW; what has two dimensions or more decays, so tokens and tables do too; vectors do not. The temperature moves
-    ten times slower than weights, and an objective may say of any parameter how fast it moves.
-    """
-    groups = {("matrices", 1.0): [], ("vectors", 1.0): [], ("temperature", 1.0): []}
-    for name, parameter in objective.named_parameters():
-        if parameter.requires_grad:
-            kind = "temperature" if name.endswith("temperature") else "matrices" if parameter.ndim >= 2 else "vectors"
-            groups.setdefault((kind, objective.rate(name)), []).append(parameter)
-    settings = {"matrices": (recipe.weight_decay, 1.0), "vectors": (0.0, 1.0), "temperature": (0.0, 0.1)}
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": settings[kind][0], "lr_scale": settings[kind][1] * rate}
-            for (kind, rate), parameters in groups.items()
-        ],
-        lr=1e-3,  # set before every step
-        betas=(0.9, recipe.beta2),
-        fused=True,
-    )
-
-
 class SaveClock:
     """Whether `minutes` have passed since it was made or restarted; never where they are 0."""
 
@@ -267,32 +205,3 @@ class SaveClock:
 
     def over(self) -> bool:
         return self.minutes > 0 and time.monotonic() - self.since > 60 * self.minutes
-
-
-class StopFlag:
-    """Turns Ctrl-C, SIGTERM and SIGHUP into a flag the loop reads between steps; Ctrl-C after that interrupts at once.
-    Under nohup, SIGHUP is ignored as before.
-    """
-
-    def __init__(self):
-        self.asked = 0  # the signal's number
-
-    def __enter__(self) -> StopFlag:
-        self._old = {}
-        for number in STOPPING:
-            if number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN:
-                continue
-            try:
-                self._old[number] = signal.signal(number, self._ask)
-            except ValueError:  # not the main thread: the caller handles signals
-                break
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number, frame) -> None:
-        if self.asked and number == signal.SIGINT:  # a scheduler may send SIGTERM twice
-            raise KeyboardInterrupt
-        self.asked = self.asked or number

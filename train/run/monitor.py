@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from tipsv2.analysis.heatmap import similarity, to_pixels
+from tipsv2.analysis.heatmap import maps
 from tipsv2.analysis.render import headed, overlay
 from tipsv2.checkpoints.catalogue import ModelInfo
 from tipsv2.evaluation.segmentation.zero_shot import score_scenes
@@ -138,11 +138,10 @@ class Monitor:
         """A row of squares for each image: itself, then a heatmap for each query. None where no image can be shown."""
         rows = []
         for image, queries in ((shown.image, shown.queries) for shown in self.shown):
-            features = encoder.encode_image(image)
-            maps = to_pixels(similarity(features.values, encoder.encode_text(queries)), features.size).numpy()
+            answers = maps(encoder.look(image), encoder.encode_text(queries)).numpy()
             pixels = np.asarray(image)
             tiles = [_tile(pixels, f"step {step}")]
-            tiles += [_tile(overlay(pixels, each), query) for each, query in zip(maps, queries, strict=True)]
+            tiles += [_tile(overlay(pixels, each), query) for each, query in zip(answers, queries, strict=True)]
             tiles += [np.full_like(tiles[0], 255)] * (1 + QUERIES - len(tiles))
             rows.append(np.concatenate(tiles, axis=1))
         if rows:

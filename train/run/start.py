@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -29,10 +28,11 @@ from train.network.towers import build
 from train.network.tuning import open_base
 from train.objectives import Objective
 from train.parallel.distributed import rank, total, world
+from train.parallel.signals import SignalWatch, Stopped
 from train.recipe.bounds import check
 from train.recipe.kept_settings import is_kept
 from train.recipe.settings import PATCH, Data, Recipe
-from train.run.loop import STOPPING, Stopped, fit
+from train.run.loop import fit
 from train.run.resume import claim_folder, command_line
 
 TOKENIZER_PAIRS = 20_000  # the captions of at most so many train the tokenizer
@@ -74,7 +74,7 @@ def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> int:
     if "WORLD_SIZE" in os.environ:  # accelerate would part the processes after the first generation, for good
         os.environ["FORK_LAUNCHED"] = "1"
     count, teacher = recipe.distillation.generations, recipe.distillation.teacher
-    with _Heard() as heard:
+    with SignalWatch() as watch:
         for number in range(1, count + 1):
             folder = out / f"generation-{number}"
             student = replace(recipe, distillation=replace(recipe.distillation, teacher=teacher))
@@ -85,7 +85,7 @@ def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> int:
                 say(f"generation {number} of {count}, taught by {teacher}", show)
                 if stopped := _train(student, folder, out, resume, show):
                     return stopped
-                stopped = heard.number()
+                stopped = watch.number()
                 if _any(stopped > 0) and number < count:
                     goes_on = command_line(recipe.command, out)
                     say(f"stopped after generation {number}; go on with: {goes_on}", show)
@@ -100,30 +100,6 @@ def _any(here: bool) -> bool:
     """Whether it is so in any process. Waits for all of them, so that all find what the first one wrote."""
     device = PartialState().device if world() > 1 else None
     return bool(total(torch.tensor(float(here), device=device)))
-
-
-class _Heard:
-    """Whether a signal to stop came, even if a generation in its last step took it and had nothing left to stop."""
-
-    def __enter__(self) -> _Heard:
-        self._ends = socket.socketpair()
-        for end in self._ends:
-            end.setblocking(False)
-        self._before = signal.set_wakeup_fd(self._ends[1].fileno(), warn_on_full_buffer=False)
-        return self
-
-    def __exit__(self, *_) -> None:
-        signal.set_wakeup_fd(self._before)
-        for end in self._ends:
-            end.close()
-
-    def number(self) -> int:
-        """Of the signal that came, or 0."""
-        try:
-            numbers = self._ends[0].recv(1 << 16)  # a byte a signal
-        except BlockingIOError:
-            return 0
-        return next((number for number in STOPPING if number in numbers), 0)
 
 
 @dataclass(frozen=True)

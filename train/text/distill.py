@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -35,9 +34,9 @@ from train.data.phrase_batches import Batches, pad
 from train.network.teachers import TextTeacher
 from train.objectives import losses
 from train.objectives.schedules import warmup_cosine
+from train.parallel.signals import StopFlag, Stopped
 from train.run import checkpoint
 from train.run.hold import LOCK, held
-from train.run.loop import StopFlag, Stopped
 from train.text import tower
 from train.text.phrases import Phrases, compose, read_dictionary, read_names
 from train.text.vocabulary import cut
@@ -308,7 +307,7 @@ def _fit(settings: Settings, parts: Parts, out: Path, show: bool) -> None:
                 checkpoint.save(out, step + 1, student, optimizer)
                 saved = time.monotonic()
             if stop.asked and not last:
-                raise Stopped(step + 1, stop.asked or signal.SIGTERM)
+                raise Stopped(step + 1, stop.asked)
 
 
 def _cut_back(record: Path, done: int) -> None:

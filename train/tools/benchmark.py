@@ -25,7 +25,7 @@ from train.objectives import Objective
 from train.recipe import recipes
 from train.recipe.settings import PATCH, Recipe, Stage
 from train.run import cost, paper
-from train.run.loop import _optimizer, chosen_precision
+from train.run.step import Step, chosen_precision, optimizer_of
 from train.tools.kept_speed import images_per_second
 
 WORDS = ["a large dog on the grass, two cats in the snow, below the night sky"] * 50
@@ -42,26 +42,25 @@ class Trainer:
         tokenizer = train_tokenizer(WORDS, 400)
         self.device = pick_device("auto")
         self.objective = Objective(self.recipe, build(self.recipe, recipe.tower.vocabulary)).to(self.device)
-        self.optimizer = _optimizer(self.recipe, self.objective)
+        self.take = Step(self.recipe, self.objective, optimizer_of(self.recipe, self.objective), self._forward)
         self.batches = BatchStream(Batches(self.recipe, tokenizer), 0, recipe.workers)
         self.half = chosen_precision(recipe.precision) == "bf16"
         self.done = 0
 
     def step(self) -> tuple[float, float]:
-        """Seconds of a training step, without clipping and records, and of them those spent waiting for the batch."""
+        """Seconds of a training step, as the loop takes it, and of them those spent waiting for the batch."""
         started = time.perf_counter()
         batch = {name: value.to(self.device, non_blocking=True) for name, value in next(self.batches).items()}
         waited = time.perf_counter() - started
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            loss, _ = self.objective(batch, self.stage)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.objective.after_step(self.done)
+        self.take(self.done, batch)
         self.done += 1
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
         return time.perf_counter() - started, waited
+
+    def _forward(self, batch: dict[str, torch.Tensor], stage: Stage) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return self.objective(batch, stage)
 
 
 class Took(NamedTuple):

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tipsv2.analysis.render import color_table
+from train.recipe.metrics import current, term_title
 from train.recipe.settings import from_dict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TERMS = ("contrastive", "grounding", "patch", "dino", "distillation", "sparc", "sfclip")
-TERMS += ("names", "binary", "places", "presence", "soft", "groups", "class", "captions", "kept")  # on kept crops
 SMOOTH = 25  # steps of the running mean
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe-Ito
 MIOU = "patch-text mIoU on drawn scenes\nsolid: value features, dotted: last layer"
@@ -32,7 +31,7 @@ def read(run: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
     """
     try:
         recipe = from_dict(json.loads((run / "recipe.json").read_text()))
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        lines = [current(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{run} is not a run: it needs a readable recipe.json and metrics.jsonl.") from error
     sizes = np.repeat([s.batch_size for s in recipe.stages], [s.steps for s in recipe.stages])
@@ -63,8 +62,7 @@ def figure_of(runs: list[Path], chain: bool = False) -> Figure:
 
     found = [read(run) for run in runs]
     known = dict.fromkeys(name for series, _ in found for name in sorted(series))
-    terms = [name for name in known if name.startswith(TERMS) and not name.endswith("entropy")]
-    panels = {name: [name] for name in terms}
+    panels = {title: [name] for name in known if (title := term_title(name))}
     if scores := [name for name in known if name.startswith("miou")]:
         panels["miou"] = scores
     if not panels:
@@ -83,7 +81,7 @@ def figure_of(runs: list[Path], chain: bool = False) -> Figure:
             if chain:
                 start += count
                 axis.axvline(start / 1000, color="#bbbbbb", linewidth=0.8)
-        axis.set_title(MIOU if title == "miou" else title.replace("_", " "), fontsize=10)
+        axis.set_title(MIOU if title == "miou" else title, fontsize=10)
         axis.set_xlabel("thousand images", fontsize=8)
         axis.tick_params(labelsize=8, labelbottom=True)
         axis.spines[["top", "right"]].set_visible(False)

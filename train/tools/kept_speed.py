@@ -26,10 +26,12 @@ from train.data.sentence_vectors import Bridge
 from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.objectives.kept import KeptObjective
+from train.objectives.soft_names import SoftNames
+from train.objectives.whole_names import WholeNames
 from train.recipe import recipes
-from train.recipe.kept_settings import SoftNames, WholeNames
 from train.recipe.settings import Recipe, Tower
 from train.run import checkpoint
+from train.run.step import Step, optimizer_of
 
 TOWER = Tower(width=384, vision_layers=12, text_layers=1, heads=6, vocabulary=400, table=518)
 BLOCKS, SIZE, CROPS, KEPT = 9, 224, 8, 16
@@ -61,8 +63,7 @@ class Steps:
         vectors = torch.randn(len(words.sentences), TOWER.width)
         bridge = Bridge(TOWER.width, self.recipe.kept.hidden, TOWER.width).map
         self.objective = KeptObjective(self.recipe, model, sets, words, vectors, bridge).to(self.device)
-        learns = [p for p in self.objective.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(learns, lr=1e-4, fused=True)
+        self.take = Step(self.recipe, self.objective, optimizer_of(self.recipe, self.objective))
         self.batches, self.done = KeptBatches(self.recipe, words=words), 0
 
     def step(self) -> None:
@@ -72,11 +73,7 @@ class Steps:
             with torch.set_grad_enabled(self.way == WAYS[2]):
                 vision = self.objective.model.vision_model
                 batch["0.hidden"] = hidden_tokens(vision, self._pixels(), BLOCKS)
-        loss, _ = self.objective(batch, self.recipe.stages[0])
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.objective.after_step(self.done)
+        self.take(self.done, batch)
         self.done += 1
 
     def _pixels(self) -> Tensor:

@@ -33,6 +33,7 @@ from tipsv2.evaluation.segmentation.protocol import layer_of
 from tipsv2.evaluation.shared.partial import Partial
 from tipsv2.evaluation.shared.splits import BATCH_SIZE
 from tipsv2.images import open_image
+from tipsv2.network.view import View, look
 
 FINER = 4  # steps of the grid of the loss, a patch
 EPOCHS, STEPS = 10, 2000  # at least so many of both
@@ -87,10 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def encode(encoder, images: Sequence, features: str, resolution: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Images -> for each its patches [h, w, D] and its CLS 1 [D], float32 on the CPU."""
     layer = layer_of(features, encoder.num_layers)
-    if layer is None:
-        found = encoder.encode_images(images, resolution)
-    else:
-        found = [encoder.encode_layers(image, [layer], resolution)[layer] for image in images]
+    found = look(encoder, images, View(resolution), layer)
     return [(f.values if features == "values" else f.patches, f.cls) for f in found]
 
 

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from tipsv2.analysis.heatmap import similarity
+from tipsv2.analysis.heatmap import patch_maps
 from tipsv2.analysis.metrics import auroc
 from tipsv2.analysis.verdict import HERE, NOT_HERE, Calibration, measure, words_of
 from tipsv2.evaluation.layouts import Sample, Split, open_data
 from tipsv2.evaluation.segmentation.named_patches import INSIDE, asked_for, patch_shares
 from tipsv2.evaluation.shared.splits import network_side, scene_split
-from tipsv2.images import open_image
+from tipsv2.network.view import View
 from tipsv2.scenes.splits import is_scenes
 
 RIGHT = {HERE: 0.95, NOT_HERE: 0.9}  # of the verdicts, where half of what is asked is there
@@ -53,16 +53,16 @@ def look(encoder, split: Split, samples: Sequence[Sample], resolution: int | Non
     _, rows = words_of(encoder)
     kept = []
     for sample in tqdm(samples, unit="image", desc=split.layout):
-        patches = encoder.encode_image(open_image(sample.image), resolution).values
+        features = encoder.look(sample.image, View(resolution))
         labels = sample.truth()
         present = np.unique(labels[labels >= 0])
-        shares = patch_shares(labels, present, tuple(patches.shape[:2]))
+        shares = patch_shares(labels, present, tuple(features.values.shape[:2]))
         there, judged = np.zeros((2, len(split.classes)), bool)
         there[present[asked_for(shares)]] = True
         judged[:] = there
         judged[np.setdiff1d(np.arange(len(judged)), present)] = True
-        peaks, leads, _, _ = measure(patches, text, rows)
-        inside = similarity(patches, framed[torch.from_numpy(present)]).numpy()[shares > INSIDE]
+        peaks, leads, _, _ = measure(features.values, text, rows)
+        inside = patch_maps(features, framed[torch.from_numpy(present)]).numpy()[shares > INSIDE]
         kept.append((peaks.double().numpy(), leads.double().numpy(), there, judged, inside))
     *tables, covered = zip(*kept, strict=True)
     return Measured(*map(np.stack, tables), covered)

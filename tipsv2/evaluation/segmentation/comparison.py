@@ -100,7 +100,7 @@ def table(a: Measured, b: Measured, names: Sequence[str]) -> dict:
     return {
         "models": dict(zip("AB", names, strict=True)),
         "images": len(a.main.names),
-        "resolution": {"A": a.rule.resolution, "B": b.rule.resolution},
+        "resolution": {"A": a.view.resolution, "B": b.view.resolution},
         "miou": rows,
         **figures(a, b),
         "per_class": {name: each_class[name] for name in order},
@@ -113,7 +113,7 @@ def figures(a: Measured, b: Measured) -> dict[str, dict[str, dict[str, float | N
         return {}
     first, second = a.scores(), b.scores()
     found = {}
-    for kind_a, kind_b in zip(a.rule.features, b.rule.features, strict=True):
+    for kind_a, kind_b in zip(a.kinds, b.kinds, strict=True):
         for name, one in first[kind_a].items():
             if name in ("miou_present", "miou_all"):  # which have rows with intervals
                 continue

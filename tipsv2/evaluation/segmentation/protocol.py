@@ -1,56 +1,27 @@
-"""How a picture gets a label map by zero-shot segmentation, step by step as TIPSv2's notebook does it.
+"""The words of a data set's classes, and what a picture's features say of its pixels with them.
 
-    views = look(encoder, [image], Protocol("slide", ("values",), 448, 448, 336))
-    guess(views[0], "values", text, words, truth.shape)     # [H, W] classes
+    view = View(448, resample="bicubic")            # mode "whole" of TIPSv2's notebook; "slide" has windows, too
+    (features,) = look(encoder, [image], view, ("values",))
+    guess(features, "values", text, words, truth.shape)     # [H, W] classes
 
-The source is google-deepmind/tips, pytorch/TIPS_zeroshot_segmentation.ipynb, modes "whole" and "slide" (the latter
-after TCL, arXiv 2212.00785). Both make the short side `resolution`, then both sides whole patches, bicubic each time.
-whole: the cosines of the one grid, bilinear to the size of the truth, arg-max.
-slide: windows `stride` apart, the last of a row and column shifted back inside; cosines, bilinear to the window,
-softmax over the classes without a temperature, the mean where windows overlap, bilinear to the size of the truth,
-arg-max.
-Sizes: C rows of text, N windows, h x w patches, D width, H x W pixels.
+How pictures are looked at is `tipsv2.network.view`, how features become labels `tipsv2.analysis.segmentation.label`:
+`python -m tipsv2 segment` gives the same labels.
+Sizes: C rows of text, D width, H x W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 
-from tipsv2.analysis.heatmap import similarity
-from tipsv2.analysis.segmentation import label_bands, label_map
-from tipsv2.images import MAX_RESOLUTION, to_tensor
-from tipsv2.network.dense import crop_windows, layer_features, window_corners
+from tipsv2.analysis.segmentation import label
+from tipsv2.network import view as views
+from tipsv2.network.view import ImageFeatures, View
 
-BATCH_SIZE = 16  # pictures or windows that go through together
 OUTPUT_OF = {"values": "values", "final": "patches"}  # of Encoder.encode_pixels
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What is done to every picture."""
-
-    kind: str  # "whole" | "slide"
-    features: tuple[str, ...]  # of "values", "final", "layer:1" to the last: what the cosines are taken of
-    resolution: int  # short side in pixels
-    window: int = 0  # side in pixels, of "slide"
-    stride: int = 0
-
-
-@dataclass(frozen=True)
-class View:
-    """A picture as the network saw it."""
-
-    grids: dict[str, torch.Tensor]  # features -> [N, h, w, D], N is 1 for "whole"
-    size: tuple[int, int]  # (H, W) of the resized picture
-    corners: list[tuple[int, int]] | None  # (top, left) of the windows in it, None for "whole"
-    window: tuple[int, int]  # (H, W) of the windows before they were brought to whole patches
 
 
 @dataclass(frozen=True)
@@ -100,114 +71,38 @@ def layer_of(features: str, num_layers: int) -> int | None:
     return int(number)
 
 
-def resized(image: Image.Image, resolution: int) -> torch.Tensor:
-    """An RGB picture with its short side made `resolution` pixels, bicubic, the long side rounded down -> [3, H, W]."""
-    if not 1 <= resolution <= MAX_RESOLUTION:
-        raise ValueError(f"The resolution must lie between 1 and {MAX_RESOLUTION} pixels, not {resolution}.")
-    short = min(image.size)
-    width, height = (side if short == resolution else int(resolution * side / short) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return to_tensor(image, (height, width))
+def look(encoder, images: Sequence, view: View, kinds: Sequence[str]) -> list[ImageFeatures]:
+    """The features of pictures, where the encoder made them, with what these kinds of features need and no more.
 
-
-def look(encoder, images: Sequence[Image.Image], protocol: Protocol) -> list[View]:
-    """The patches of RGB pictures. Equally large pictures and windows go through the network together."""
-    views: list[View] = []
-    waiting: dict[tuple[int, int], list[tuple[int, torch.Tensor]]] = {}  # size -> (view, crop), in order
-    for number, image in enumerate(images):
-        pixels = resized(image, protocol.resolution)
-        size = (pixels.shape[1], pixels.shape[2])
-        corners = window_corners(size, protocol.window, protocol.stride) if protocol.kind == "slide" else None
-        crops = pixels[None] if corners is None else crop_windows(pixels, corners, protocol.window)
-        views.append(View({}, size, corners, tuple(crops.shape[2:])))
-        for crop in _whole_patches(crops, encoder.patch_size):
-            waiting.setdefault(tuple(crop.shape[1:]), []).append((number, crop))
-    found: list[dict[str, list[torch.Tensor]]] = [{kind: [] for kind in protocol.features} for _ in views]
-    for crops in waiting.values():
-        for start in range(0, len(crops), BATCH_SIZE):
-            batch = crops[start : start + BATCH_SIZE]
-            seen = _features(encoder, torch.stack([crop for _, crop in batch]), protocol.features)
-            for kind, grids in seen.items():
-                for (number, _), grid in zip(batch, grids, strict=True):
-                    found[number][kind].append(grid)
-    for view, kinds in zip(views, found, strict=True):
-        view.grids.update({kind: torch.stack(grids) for kind, grids in kinds.items()})
-    return views
-
-
-def labels_of(
-    view: View, features: str, text: torch.Tensor, size: tuple[int, int], threshold: float | None = None
-) -> torch.Tensor:
-    """int64 [H, W] on the CPU for size (H, W): the row of `text` [C, D] that each pixel resembles most.
-
-    threshold: -1 where the best row has less, a cosine for "whole" and a mean share of the softmax for "slide".
+    kinds: "values", "final" or both; or one layer, "layer:5", whose patches are then `patches`. Raises ValueError on
+    others.
     """
-    cosines = cosines_of(view, features, text)
-    if view.corners is None:
-        return label_map(cosines[0], size, threshold)[0].cpu()
-    return label_bands(partial(mean_shares, cosines, view), view.size, size, threshold)[0].cpu()
-
-
-def cosines_of(view: View, features: str, text: torch.Tensor) -> list[torch.Tensor]:
-    """[C, h, w] of each grid with the rows of `text` [C, D]."""
-    return [similarity(grid, text.to(grid.device)) for grid in view.grids[features]]
-
-
-def mean_shares(cosines: Sequence[torch.Tensor], view: View, first: int, last: int) -> torch.Tensor:
-    """Rows `first` to `last` of the resized picture: the softmax over C of the windows' cosines, made pixels, and its
-    mean where they overlap [C, last - first, W]. A few rows at a time stay in a CPU's cache from cosine to mean.
-    """
-    (height, width), (rows, columns) = view.window, cosines[0].shape[1:]
-    total = cosines[0].new_zeros(len(cosines[0]), last - first, view.size[1])
-    count = total.new_zeros(last - first, view.size[1])
-    down, right = _bilinear(rows, height).to(total.device), _bilinear(columns, width).to(total.device)
-    for maps, (top, left) in zip(cosines, view.corners, strict=True):
-        start, stop = max(first, top), min(last, top + height)
-        if start < stop:
-            part = (down[start - top : stop - top] @ maps @ right.T).exp_()  # no cosine is too large for exp
-            place = (slice(start - first, stop - first), slice(left, left + width))
-            total[(slice(None), *place)].addcdiv_(part, part.sum(dim=0))
-            count[place] += 1
-    return total.div_(count)
-
-
-@cache
-def _bilinear(samples: int, pixels: int) -> torch.Tensor:
-    """[pixels, samples]: what every pixel of a line takes of every sample, as F.interpolate does it."""
-    return F.interpolate(torch.eye(samples)[None], size=pixels, mode="linear", align_corners=False)[0].T.contiguous()
+    others = [kind for kind in kinds if kind not in OUTPUT_OF]
+    if others and len(kinds) > 1:
+        raise ValueError(f"features={others[0]!r} is looked at alone.")
+    layer = layer_of(others[0], encoder.num_layers) if others else None
+    return views.look(encoder, images, view, layer, [OUTPUT_OF.get(kind, "patches") for kind in kinds], device=None)
 
 
 def guess(
-    view: View, features: str, text: torch.Tensor, words: Words, size: tuple[int, int], among: np.ndarray | None = None
+    features: ImageFeatures,
+    kind: str,
+    text: torch.Tensor,
+    words: Words,
+    size: tuple[int, int],
+    among: np.ndarray | None = None,
 ) -> np.ndarray:
     """The class that each pixel resembles most, int64 [H, W] for size (H, W).
 
-    text: of `words.rows`.   among: only these classes may be guessed.
+    kind: one that was looked for.   text: of `words.rows`.   among: only these classes may be guessed.
     """
     rows = np.arange(len(words.rows)) if among is None else np.flatnonzero(np.isin(words.owners, among))
-    labels = labels_of(view, features, text[torch.from_numpy(rows)], size, words.threshold).numpy()
+    chosen = text[torch.from_numpy(rows)]
+    labels = label(features, chosen, asked(kind), threshold=words.threshold, size=size).labels.cpu().numpy()
     found = words.owners[rows][labels]
     return found if words.threshold is None else np.where(labels < 0, words.background, found)
 
 
-def _whole_patches(crops: torch.Tensor, patch: int) -> torch.Tensor:
-    """[N, 3, H, W] -> sides resized up to multiples of the patch size."""
-    size = [-(-side // patch) * patch for side in crops.shape[2:]]
-    if size == list(crops.shape[2:]):
-        return crops
-    return F.interpolate(crops, size=size, mode="bicubic", align_corners=False)
-
-
-@torch.no_grad()
-def _features(encoder, pixels: torch.Tensor, kinds: Sequence[str]) -> dict[str, torch.Tensor]:
-    """pixels [B, 3, H, W] -> kind -> float32 [B, h, w, D]."""
-    outputs = {kind: OUTPUT_OF[kind] for kind in kinds if kind in OUTPUT_OF}
-    seen = encoder.encode_pixels(pixels, only=tuple(outputs.values())) if outputs else {}
-    found = {kind: seen[output] for kind, output in outputs.items()}
-    layers = {int(kind.removeprefix("layer:")): kind for kind in kinds if kind not in outputs}
-    if layers:
-        pixels = pixels.to(encoder.device)  # in float32: an encoder of another type rounds them later
-        for number, (_, _, patches, _) in layer_features(encoder.model.vision_model, pixels, layers):
-            found[layers[number]] = patches.float()
-    return found
+def asked(kind: str) -> str:
+    """A kind of features as `tipsv2.analysis.heatmap.pick_features` knows it: a layer's patches are "final"."""
+    return "values" if kind == "values" else "final"

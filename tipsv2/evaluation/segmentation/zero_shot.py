@@ -39,17 +39,18 @@ import torch
 from tqdm.auto import tqdm
 
 from tipsv2 import scenes
+from tipsv2.analysis.heatmap import patch_maps
 from tipsv2.analysis.metrics import confusion_matrix
 from tipsv2.analysis.segmentation import background_rule
 from tipsv2.collections.parts import limited
 from tipsv2.evaluation.layouts import OWN, SCENES, Sample, Split, folder, open_data
 from tipsv2.evaluation.segmentation.named_patches import NamedPatches, look_at
-from tipsv2.evaluation.segmentation.protocol import Protocol, View, Words, cosines_of, guess, layer_of, look
+from tipsv2.evaluation.segmentation.protocol import Words, asked, guess, layer_of, look
 from tipsv2.evaluation.segmentation.scores import Tables, chance, chance_of_images, pack
 from tipsv2.evaluation.shared.partial import PARTIAL, Partial
 from tipsv2.evaluation.shared.splits import DrawnSamples, embed_texts, network_side, scene_split
 from tipsv2.images import open_image
-from tipsv2.network.windows import window_sizes
+from tipsv2.network.view import ImageFeatures, View, windowed
 from tipsv2.prompts import TEMPLATES
 from tipsv2.records import fingerprint, identity
 from tipsv2.scenes.splits import is_scenes
@@ -111,17 +112,17 @@ def evaluate(
     """
     started = time.perf_counter()
     found = measure(encoder, data, resolution, templates, limit, out, progress, protocol, features, background)
-    split, rule, main = found.split, found.rule, found.main
+    split, view, main = found.split, found.view, found.main
     numbers = {
-        "task": "segmentation", "data": data, "model": encoder.info.name, "resolution": rule.resolution,
+        "task": "segmentation", "data": data, "model": encoder.info.name, "resolution": view.resolution,
         "templates": templates, "images": len(main.names), "classes": len(split.classes),
     }  # fmt: skip
-    windows = {"protocol": protocol, "window": rule.window, "stride": rule.stride} if protocol == "slide" else {}
+    windows = {"protocol": protocol, "window": view.window, "stride": view.stride} if protocol == "slide" else {}
     if is_scenes(data):
         numbers |= windows | found.scores()
     else:
         numbers |= windows or {"protocol": protocol}
-        numbers |= {"layout": split.layout, "part": split.part, "features": rule.features[-1]}
+        numbers |= {"layout": split.layout, "part": split.part, "features": found.kinds[-1]}
         if split.layout == OWN:
             numbers |= {"unlabelled": round(split.unlabelled, 4)} | found.scores()
         numbers |= {"background": found.words.told} if split.background is not None else {}
@@ -140,7 +141,8 @@ class Measured:
 
     split: Split
     fingerprint: str
-    rule: Protocol
+    view: View
+    kinds: tuple[str, ...]  # of features: "values", "final", "layer:1" to the last
     words: Words
     text: torch.Tensor  # [rows of words, D]
     tables: dict[tuple[str, str], Tables]  # (features, candidates)
@@ -149,16 +151,16 @@ class Measured:
     @property
     def main(self) -> Tables:
         """Of the last features, among all classes."""
-        return self.tables[self.rule.features[-1], "all"]
+        return self.tables[self.kinds[-1], "all"]
 
     def scores(self) -> dict[str, dict[str, float]]:
         """Features -> mIoU by candidates, and chance; of own labelled pictures with what their patches say."""
-        found: dict[str, dict[str, float]] = {kind: {} for kind in (*self.rule.features, "chance")}
+        found: dict[str, dict[str, float]] = {kind: {} for kind in (*self.kinds, "chance")}
         for (kind, among), tables in self.tables.items():
             found[kind][f"miou_{among}"] = round(tables.miou(), 4)
             found["chance"][f"miou_{among}"] = round(chance(tables.truth(), among), 4)
         if self.split.layout == OWN:
-            for kind in self.rule.features:
+            for kind in self.kinds:
                 tables = self.tables[kind, "present"]
                 found[kind]["miou_pictures"] = round(float(np.nanmean(tables.of_images())), 4)
                 found["chance"]["miou_pictures"] = round(chance_of_images(tables.truth()), 4)
@@ -170,8 +172,8 @@ class Measured:
     def show(self, encoder, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The picture uint8 [H, W, 3], the truth and the guess [H, W] of a sample."""
         image, truth = _read(self.split.samples[index])
-        (view,) = look(encoder, [image], self.rule)
-        return np.asarray(image), truth, guess(view, self.rule.features[-1], self.text, self.words, truth.shape)
+        (features,) = look(encoder, [image], self.view, self.kinds)
+        return np.asarray(image), truth, guess(features, self.kinds[-1], self.text, self.words, truth.shape)
 
 
 def measure(
@@ -195,14 +197,15 @@ def measure(
     kinds = (features,) if features else FEATURES if drawn or own else ("values",)
     for kind in kinds:
         layer_of(kind, encoder.num_layers)
-    rule = Protocol(protocol, kinds, side, *(window_sizes(encoder) if protocol == "slide" else ()))
+    view = windowed(encoder, side, "bicubic") if protocol == "slide" else View(side, resample="bicubic")
     words = Words.of(split.classes, split.background, background)
     candidates = CANDIDATES if drawn or own else ("all",)
     named = own and protocol == "whole"
     names = [sample.name for sample in split.samples]
     settings = {
         "data": split.origin, "fingerprint": fingerprint(names, split.classes),
-        "encoder": identity(encoder), "templates": templates, "background": background, "protocol": asdict(rule),
+        "encoder": identity(encoder), "templates": templates, "background": background, "view": asdict(view),
+        "features": kinds,
     } | ({"synonyms": split.synonyms} if named else {})  # fmt: skip
     with Partial(out and out / PARTIAL, settings) as partial:
         text = embed_texts(encoder, words.rows, templates, progress, keep=True)
@@ -210,11 +213,11 @@ def measure(
         missing = [index for index in range(count) if names[index] not in partial]
         samples = (split.samples[index] for index in missing)
         with tqdm(total=count, initial=count - len(missing), unit="image", disable=not progress, desc="images") as bar:
-            measured = _tables(encoder, samples, rule, text, words, candidates, len(split.classes))
-            for name, tables, view, truth in measured:
+            measured = _tables(encoder, samples, view, kinds, text, words, candidates, len(split.classes))
+            for name, tables, features, truth in measured:
                 kept = {f"{kind} {among}": pack(table) for (kind, among), table in tables.items()}
                 if named:
-                    kept |= _named(view, text, other, split.synonyms, truth)
+                    kept |= _named(features, kinds, text, other, split.synonyms, truth)
                 partial.add(name, **kept)
                 bar.update()
     names = names[:count]
@@ -224,15 +227,20 @@ def measure(
         for key in product(kinds, candidates)
     }
     patches = {kind: NamedPatches.of(rows, kind) for kind in kinds} if named else {}
-    return Measured(split, settings["fingerprint"], rule, words, text, tables, patches)
+    return Measured(split, settings["fingerprint"], view, kinds, words, text, tables, patches)
 
 
 def _named(
-    view: View, text: torch.Tensor, other: torch.Tensor, synonyms: Sequence[tuple[int, str]], truth: np.ndarray
+    features: ImageFeatures,
+    kinds: Sequence[str],
+    text: torch.Tensor,
+    other: torch.Tensor,
+    synonyms: Sequence[tuple[int, str]],
+    truth: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """What a picture's patches say by name; text: of the classes, other: of the synonyms."""
     maps, synonym_maps = (
-        {kind: cosines_of(view, kind, rows)[0].cpu().numpy() for kind in view.grids} for rows in (text, other)
+        {kind: patch_maps(features, rows, asked(kind)).cpu().numpy() for kind in kinds} for rows in (text, other)
     )
     return look_at(maps, truth, [number for number, _ in synonyms], synonym_maps)
 
@@ -247,39 +255,40 @@ def score_scenes(
     """The scores of `evaluate` for scenes at hand, all of one size, a multiple of the patch size."""
     split = Split(SCENES, "", DrawnSamples(chosen), scenes.names())
     text = encoder.encode_text(list(split.classes), templates)  # [C, D]
-    rule, words = Protocol("whole", FEATURES, len(chosen[0].image)), Words.of(split.classes)
+    view, words = View(len(chosen[0].image), resample="bicubic"), Words.of(split.classes)
     samples = tqdm(split.samples, unit="image", disable=not progress, desc="images")
     found = [
         {key: pack(table) for key, table in tables.items()}
-        for _, tables, _, _ in _tables(encoder, samples, rule, text, words, candidates, len(split.classes))
+        for _, tables, _, _ in _tables(encoder, samples, view, FEATURES, text, words, candidates, len(split.classes))
     ]
     names = [sample.name for sample in split.samples]
     tables = {key: Tables(names, [each[key] for each in found], len(split.classes)) for key in found[0]}
-    return Measured(split, "", rule, words, text, tables, {}).scores()
+    return Measured(split, "", view, FEATURES, words, text, tables, {}).scores()
 
 
 def _tables(
     encoder,
     samples: Iterable[Sample],
-    rule: Protocol,
+    view: View,
+    kinds: Sequence[str],
     text: torch.Tensor,
     words: Words,
     candidates: Sequence[str],
     num_classes: int,
-) -> Iterator[tuple[str, dict[tuple[str, str], np.ndarray], View, np.ndarray]]:
-    """Per sample its name, (features, candidates) -> confusion table [C, C], its patches and its label map."""
+) -> Iterator[tuple[str, dict[tuple[str, str], np.ndarray], ImageFeatures, np.ndarray]]:
+    """Per sample its name, (features, candidates) -> confusion table [C, C], its features and its label map."""
     waiting = iter(samples)
-    while batch := list(islice(waiting, BATCH_SIZES[rule.kind])):
+    while batch := list(islice(waiting, BATCH_SIZES["slide" if view.window else "whole"])):
         read = [_read(sample) for sample in batch]
-        views = look(encoder, [image for image, _ in read], rule)
-        for sample, (_, truth), view in zip(batch, read, views, strict=True):
+        looked = look(encoder, [image for image, _ in read], view, kinds)
+        for sample, (_, truth), features in zip(batch, read, looked, strict=True):
             tables = {}
-            for kind in rule.features:
+            for kind in kinds:
                 for among in candidates:
                     present = np.unique(truth[truth >= 0]) if among == "present" else None
-                    found = guess(view, kind, text, words, truth.shape, present)
+                    found = guess(features, kind, text, words, truth.shape, present)
                     tables[kind, among] = confusion_matrix(truth, found, num_classes)
-            yield sample.name, tables, view, truth
+            yield sample.name, tables, features, truth
 
 
 def _read(sample: Sample):

@@ -1,0 +1,48 @@
+"""Names of the numbers in metrics.jsonl: `loss/<term>/<part>` is in the loss, `measured/<term>/<part>` beside it, and
+`loss` the whole. Whoever draws them asks here which they are, so that nobody lists the terms.
+
+term_title("loss/grounding/values")  # 'grounding values', and None for what is no term of the loss
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+LOSS = "loss/"
+OF_BEFORE = (  # how names began until the end of 2026, and how they begin now; the first that fits
+    ("contrastive_", "loss/contrastive/"),
+    ("grounding_", "loss/grounding/"),
+    ("patch_labels_", "loss/patch_labels/"),
+    ("patch_entropy", "measured/self_distillation/patch_entropy"),
+    ("cls_entropy", "measured/self_distillation/cls_entropy"),
+    ("patch", "loss/self_distillation/patch"),
+    ("dino", "loss/self_distillation/dino"),
+    ("distillation_", "loss/kept_distillation/"),
+    ("distillation", "loss/distillation/patches"),
+    ("sfclip_", "loss/sfclip/"),
+    ("sparc_", "loss/sparc/"),
+    ("names_", "loss/named_patches/names_"),
+    ("binary_", "loss/named_patches/binary_"),
+    ("places_", "loss/named_patches/places_"),
+    ("presence_", "loss/presence/"),
+    ("soft_", "loss/soft_names/soft_"),
+    ("groups_", "loss/soft_names/groups_"),
+    ("class_", "loss/whole_names/class_"),
+    ("captions_", "loss/whole_names/captions_"),
+)
+
+
+def current(line: Mapping[str, float]) -> dict[str, float]:
+    """A line of metrics.jsonl under the names of now, whenever it was written."""
+    return {_current_name(name): value for name, value in line.items()}
+
+
+def term_title(name: str) -> str | None:
+    """How a chart calls a part of the loss; None for any other number."""
+    return name.removeprefix(LOSS).replace("/", " ").replace("_", " ") if name.startswith(LOSS) else None
+
+
+def _current_name(name: str) -> str:
+    if "/" in name:
+        return name
+    return next((now + name.removeprefix(before) for before, now in OF_BEFORE if name.startswith(before)), name)
