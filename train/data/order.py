@@ -20,7 +20,8 @@ import numpy as np
 
 from tipsv2.collections.pairs import Pair, Pairs
 
-Rows = Callable[[int], Pair]  # number k in 0, 1, ... -> a step's k-th pair; past the step's own, those that follow
+# Number k in 0, 1, ... -> a step's k-th pair; past the step's own, those that follow
+Rows = Callable[[int], Pair]
 
 
 class TableOrder:
@@ -65,7 +66,7 @@ class StreamOrder:
         self._record: Path | None = None
         self._dealt_key, self._dealt = None, np.empty(0)  # the shards of the last epoch asked for
         self._lengths: dict[tuple[int, int], int] = {}  # (stage, epoch) -> pairs, once all its shards are known
-        self._block_key, self._block = None, []
+        self._block_key, self._block = None, np.empty(0, object)
         self._open_key, self._open = None, iter(())
 
     def remember(self, record: Path) -> None:
@@ -140,16 +141,15 @@ class StreamOrder:
             self._lengths[stage, epoch] = sum(self._taken(self.sizes[shard]) for shard in shards)
         return self._lengths[stage, epoch]
 
-    def _read_block(self, stage: int, epoch: int, number: int, size: int) -> list[Pair]:
+    def _read_block(self, stage: int, epoch: int, number: int, size: int) -> np.ndarray:
         key = stage, epoch, number
         if self._block_key != key:
             if self._open_key is None or self._open_key[:2] != key[:2] or self._open_key[2] > number:
                 self._open_key, self._open = key, self._read(stage, epoch, number * size)
             for _ in islice(self._open, (number - self._open_key[2]) * size):
                 pass
-            block = list(islice(self._open, size))
-            order = shuffled(len(block), self.seed, stage, epoch, number).tolist()
-            self._block_key, self._block = key, [block[i] for i in order]
+            block = np.fromiter(islice(self._open, size), object)
+            self._block_key, self._block = key, block[shuffled(len(block), self.seed, stage, epoch, number)]
             self._open_key = stage, epoch, number + 1
         return self._block
 

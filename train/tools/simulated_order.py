@@ -73,7 +73,7 @@ def measure(case: Case, scratch: Path, tars: Path | None, bar) -> dict:
 
     tars: a stream's shards, which are opened for the start of a process.
     epoch: `Ticks.counts` of the first epoch.
-    resumed: of a first, a middle and a last step in two processes, those that a fresh one shows alike; sampled: all.
+    resumed: of a first, a middle and a last step of the last process, those that a fresh one shows alike; sampled: all.
     start: `start` of one process in the middle of the epoch, and whether it showed what the epoch had shown there.
     others: a number of processes that the run goes on with in the middle of the epoch, seconds until the first of them
         has its pairs, the counts of that epoch (None of a table: its steps are the same pairs), same_step: of a table.
@@ -82,34 +82,33 @@ def measure(case: Case, scratch: Path, tars: Path | None, bar) -> dict:
     record.unlink(missing_ok=True)
     _learn(case, pairs, record)
     epoch, begun = Ticks(case.pairs), Ticks(case.pairs) if case.shards else None
-    watched, kept = {case.processes // 2, case.processes - 1}, {}
-    for rank, first, last, rows in _shown(case, pairs, record, case.processes):
+    whole = None if case.shards else shuffled(case.pairs, paper.recipe_of().seed, 0, 0)
+    middle, kept = case.processes // 2, {}
+    for rank, first, last, rows in _shown(case, pairs, record, whole, case.processes):
         epoch.add(rows)
         if begun:
             begun.add(rows[: max(0, case.half - first)])
-        if rank in watched:
+        if rank in (middle, case.processes - 1):
             places = {0, case.half, last} & set(range(first, first + len(rows)))
             kept |= {(rank, step): rows[step - first].tolist() for step in places}
         bar.update(rows.size)
-    alike = 0
-    for rank in sorted(watched):
-        fresh = _source(case, pairs, record, rank, case.processes)
-        for step in sorted((step for each, step in kept if each == rank), reverse=True):
-            alike += _numbers(fresh, step, case.batch // case.processes).tolist() == kept[rank, step]
-    rank = case.processes // 2
-    begins = start_alone(case, record, tars, rank, case.half)
-    begins["as_shown"] = begins.pop("numbers") == kept[rank, case.half]
-    found = {"epoch": epoch.counts(), "resumed": alike, "sampled": len(kept), "start": begins}
+    resumed = {step: rows for (rank, step), rows in kept.items() if rank == case.processes - 1}
+    fresh, share = _source(case, pairs, record, case.processes - 1, case.processes), case.batch // case.processes
+    alike = sum(_numbers(fresh, step, share).tolist() == resumed[step] for step in sorted(resumed, reverse=True))
+    begins = start_alone(case, record, tars, middle, case.half)
+    begins["as_shown"] = begins.pop("numbers") == kept[middle, case.half]
+    found = {"epoch": epoch.counts(), "resumed": alike, "sampled": len(resumed), "start": begins}
     began = time.perf_counter()
     _numbers(_source(case, pairs, record, 0, case.others), case.half, case.batch // case.others)
     others = {"processes": case.others, "seconds": time.perf_counter() - began, "counts": None, "same_step": None}
     if begun:
-        for *_, rows in _shown(case, pairs, record, case.others, case.half):
+        for *_, rows in _shown(case, pairs, record, None, case.others, case.half):
             begun.add(rows)
             bar.update(rows.size)
         others["counts"] = begun.counts()
     else:
-        others["same_step"] = _step_of_table(case, pairs, case.processes) == _step_of_table(case, pairs, case.others)
+        ours, theirs = (_step_of_table(case, pairs, whole, world) for world in (case.processes, case.others))
+        others["same_step"] = ours == theirs
     return found | {"others": others}
 
 
@@ -163,17 +162,16 @@ def _learn(case: Case, pairs: Numbers, record: Path) -> None:
 
 
 def _shown(
-    case: Case, pairs: Numbers, record: Path, world: int, begin: int = 0
+    case: Case, pairs: Numbers, record: Path, whole: np.ndarray | None, world: int, begin: int = 0
 ) -> Iterator[tuple[int, int, int, np.ndarray]]:
     """The first epoch from step `begin` on, process after process, in pieces: rank, the piece's first step, the
-    process's last one, and the numbers [steps, share].
+    process's last one, and the numbers [steps, share]. whole: of a table, the order that every process would make.
     """
     share = case.batch // world
-    whole = None if case.shards else shuffled(case.pairs, paper.recipe_of().seed, 0, 0)
     sizes: Any = {}
     for rank in range(world):
         source = CaptionedImages(paper.recipe_of(case.batch), rank, world, pairs)
-        if whole is not None:  # every process would make the same one
+        if whole is not None:
             source.order.hold(0, 0, whole)
         elif not sizes:
             source.remember(record, main=False)
@@ -189,12 +187,12 @@ def _shown(
 
 def _numbers(source: CaptionedImages, step: int, share: int) -> np.ndarray:
     row = source.rows(step)
-    return row(np.arange(share)) if source.pairs.indexed else np.array([row(k) for k in range(share)])
+    return row(np.arange(share)).astype(np.int64)
 
 
-def _step_of_table(case: Case, pairs: Numbers, world: int) -> list[int]:
+def _step_of_table(case: Case, pairs: Numbers, whole: np.ndarray, world: int) -> list[int]:
     """The numbers of the step in the middle of the epoch, of all processes, sorted."""
-    whole, numbers = shuffled(case.pairs, paper.recipe_of().seed, 0, 0), []
+    numbers = []
     for rank in range(world):
         source = CaptionedImages(paper.recipe_of(case.batch), rank, world, pairs)
         source.order.hold(0, 0, whole)
