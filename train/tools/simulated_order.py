@@ -186,7 +186,7 @@ def _shown(
 
 
 def _numbers(source: CaptionedImages, step: int, share: int) -> np.ndarray:
-    row = source.rows(step)
+    row: Any = source.rows(step)  # here of numbers, not of pairs
     return row(np.arange(share)).astype(np.int64)
 
 
