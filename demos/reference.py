@@ -35,24 +35,24 @@ def described(docstring: str, parameters: list[str]) -> tuple[str, dict[str, str
     starts = list(re.finditer(rf"(?:^|(?<=\. ))((?:{name})(?:, (?:{name}))*): ", text))
     said = {}
     for match, following in zip(starts, [*starts[1:], None], strict=False):
-        told = text[match.end() : following.start() if following else None].strip()
-        said |= dict.fromkeys(match[1].split(", "), told.removesuffix("."))
-    if missing := [each for each in parameters if each not in said]:
+        description = text[match.end() : following.start() if following else None].strip()
+        said |= dict.fromkeys(match[1].split(", "), description.removesuffix("."))
+    if missing := [parameter for parameter in parameters if parameter not in said]:
         raise ValueError(f"The docstring does not say what {', '.join(missing)} may be: name each before a colon.")
     return " ".join(summary.split()), said
 
 
 def reference(page: gr.Blocks) -> str:
     """Markdown: a section for each endpoint of the page, with a table of its parameters."""
-    handlers = {f"/{each.api_name}": each.fn for each in page.fns.values() if isinstance(each.api_name, str)}
+    handlers = {f"/{block.api_name}": block.fn for block in page.fns.values() if isinstance(block.api_name, str)}
     sections = []
     for name, endpoint in page.get_api_info()["named_endpoints"].items():
-        given = {each["parameter_name"]: each for each in endpoint["parameters"]}
+        given = {parameter["parameter_name"]: parameter for parameter in endpoint["parameters"]}
         try:
             summary, said = described(handlers[name].__doc__ or "", list(given))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        rows = [f"| `{each}` | {_default(given[each])} | {_cell(said[each])} |" for each in given]
+        rows = [f"| `{parameter}` | {_default(given[parameter])} | {_cell(said[parameter])} |" for parameter in given]
         table = "\n".join(["", "| parameter | if left out | |", "|---|---|---|", *rows, ""]) if rows else ""
         sections.append(f"### `{name}`\n\n{_escaped(summary)}\n{table}")
     return "\n".join(sections)

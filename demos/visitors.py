@@ -85,12 +85,12 @@ def visitors(folder: Path, count: int, queries: int, model: str, device: str) ->
     encoder = load(model, device)
     asked = [names[number % len(names)] for number in range(count * queries)]
     text = encoder.encode_text(asked)
-    found = []
+    everyone = []
     for number, path in enumerate(pictures(folder, count)):
         answers = patch_maps(encoder.look(path), text).numpy()
         own = range(number * queries, (number + 1) * queries)
-        found.append(Visitor(path, {asked[k]: k for k in own}, answers))
-    return found
+        everyone.append(Visitor(path, {asked[k]: k for k in own}, answers))
+    return everyone
 
 
 def judge(everyone: Sequence[Visitor], who: int, query: str, answer: np.ndarray) -> str:
@@ -237,11 +237,11 @@ def _answers(url: str) -> bool:
 def table(rounds: Sequence[Round]) -> str:
     """A line per round."""
     lines = ["round  answers  errors  crossed  wrong   median      95 %   memory"]
-    for number, each in enumerate(rounds, 1):
-        middle, late = np.quantile(each.seconds, (0.5, 0.95)) if each.seconds else (np.nan, np.nan)
-        memory = "      –" if each.megabytes is None else f"{each.megabytes:4.0f} MB"
+    for number, turn in enumerate(rounds, 1):
+        middle, late = np.quantile(turn.seconds, (0.5, 0.95)) if turn.seconds else (np.nan, np.nan)
+        memory = "      –" if turn.megabytes is None else f"{turn.megabytes:4.0f} MB"
         lines.append(
-            f"{number:5d}  {len(each.seconds):7d}  {len(each.errors):6d}  {each.crossed:7d}  {each.wrong:5d}  "
+            f"{number:5d}  {len(turn.seconds):7d}  {len(turn.errors):6d}  {turn.crossed:7d}  {turn.wrong:5d}  "
             f"{middle:6.2f} s  {late:6.2f} s  {memory}"
         )
     return "\n".join(lines)
@@ -249,7 +249,7 @@ def table(rounds: Sequence[Round]) -> str:
 
 def late(rounds: Sequence[Round]) -> float:
     """Seconds within which 95 of 100 answers came."""
-    return float(np.quantile([seconds for each in rounds for seconds in each.seconds], 0.95))
+    return float(np.quantile([seconds for turn in rounds for seconds in turn.seconds], 0.95))
 
 
 def drift(sizes: np.ndarray) -> float:
@@ -260,7 +260,7 @@ def drift(sizes: np.ndarray) -> float:
 
 def growth(rounds: Sequence[Round]) -> float:
     """The farthest a round's memory is from the first's, as a part of it; 0 where nobody could look."""
-    sizes = [each.megabytes for each in rounds if each.megabytes]
+    sizes = [turn.megabytes for turn in rounds if turn.megabytes]
     return max((abs(size / sizes[0] - 1) for size in sizes), default=0.0)
 
 
@@ -302,10 +302,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{given.requests} requests: the last tenth's memory is the first's {grown}; now {sizes[-1]:.0f} MB")
     print(table(rounds))
     print(f"memory stays within {100 * growth(together):.1f} % of the first round's")
-    for error in dict.fromkeys(error for each in rounds for error in each.errors):
+    for error in dict.fromkeys(error for turn in rounds for error in turn.errors):
         print(f"error: {error}", file=sys.stderr)
-    complete = all(len(each.seconds) == given.visitors * given.queries for each in together)
-    wrong = sum(len(each.errors) + each.crossed + each.wrong for each in rounds)
+    complete = all(len(turn.seconds) == given.visitors * given.queries for turn in together)
+    wrong = sum(len(turn.errors) + turn.crossed + turn.wrong for turn in rounds)
     return int(bool(wrong) or not complete or growth(together) > STEADY or slower > SLOWER or abs(drift(sizes)) > FLAT)
 
 

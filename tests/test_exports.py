@@ -26,7 +26,7 @@ from demos.export import files as export_files
 from demos.export import snippets
 from demos.export.files import Taken
 from demos.inside import export as inside_export
-from demos.inside.tab import Insides
+from demos.inside.tab import InsideHandlers
 from demos.ui import export_row, export_views
 from tipsv2.analysis import projection
 from tipsv2.analysis.rle import decode
@@ -186,7 +186,7 @@ def test_a_run_outside_is_called_after_itself(tiny_folder, tmp_path, monkeypatch
 
 
 def inside(studio, folder, **changes):
-    return inside_export.take(Insides(studio), str(folder / "image.png"), *(INSIDE | changes).values())
+    return inside_export.take(InsideHandlers(studio), str(folder / "image.png"), *(INSIDE | changes).values())
 
 
 def compared(studio, folder, **changes):
@@ -261,11 +261,11 @@ def test_inside_gives_pictures_and_masks_as_large_as_the_image(studio, folder):
     assert each.masks["cluster 1"].mean() == pytest.approx(each.scores["shares"][0], abs=0.05)
     assert set(inside(studio, folder, view="norms").masks) == {"outlier"}
     assert not inside(studio, folder).masks
-    assert inside_export.take(Insides(studio), None, *INSIDE.values()) is None
+    assert inside_export.take(InsideHandlers(studio), None, *INSIDE.values()) is None
 
 
 def test_a_map_is_taken_once_it_is_drawn(studio, folder, monkeypatch):
-    tab = Insides(studio)
+    tab = InsideHandlers(studio)
     given = INSIDE | dict(view="map", words=["a dog", "$x$"])
     with pytest.raises(ValueError, match="Draw the map"):
         inside_export.take(tab, str(folder / "image.png"), *given.values())

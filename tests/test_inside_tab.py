@@ -24,15 +24,15 @@ from PIL import Image
 from run_folders import wait
 
 from demos.ask import work as ask_work
-from demos.backend.asking import ASKER, Asker
+from demos.backend.asking import REQUESTER, Requester
 from demos.backend.studio import Studio
 from demos.backend.turns import Gone, Ledger, Turns
 from demos.inside import views as inside_views
 from demos.inside import work as inside_work
 from demos.inside.api import Endpoints
-from demos.inside.tab import Insides
+from demos.inside.tab import InsideHandlers
 from demos.inside.work import MAX_WORDS
-from demos.segment.work import Divider
+from demos.segment.work import SegmentationService
 from demos.segment.work import ask as segment_question
 from tipsv2.analysis import projection
 
@@ -45,7 +45,7 @@ USUAL |= dict(foreground=False, k=3, words=["dog"], colors="pca", neighbors=5, g
 
 @pytest.fixture
 def tab(tiny_folder):
-    return Insides(Studio(str(tiny_folder), device="cpu"))
+    return InsideHandlers(Studio(str(tiny_folder), device="cpu"))
 
 
 @pytest.fixture
@@ -167,9 +167,11 @@ def test_layers_are_one_for_all_tabs_and_go_with_the_image(tab, picture, monkeyp
     seen = studio.encode("a", studio.encoder(), picture, 56)
     assert set(seen.layers) == {1, 2}
     monkeypatch.setattr(studio.encoder(), "encode_layers", lambda *given: pytest.fail("computed again"))
-    ask_work.Asker(studio).answer(ask_work.Question(picture, queries=("dog",), features="2", resolution=56), "a")
+    ask_work.HeatmapService(studio).answer(
+        ask_work.Question(picture, queries=("dog",), features="2", resolution=56), "a"
+    )
     ask = dict(templates="none", features="values", layer=1, windows=False, background="none", threshold=0, words="")
-    Divider(studio).divide(picture, segment_question("dog, cat", **ask, resolution=56), None, "a")
+    SegmentationService(studio).divide(picture, segment_question("dog, cat", **ask, resolution=56), None, "a")
     assert seen.num_bytes > 2 * seen.features.patches.nbytes * 2 and len(seen.answers) == 1
     assert studio._seen._visitors["a"].currsize == seen.num_bytes  # what was added later counts
     studio.forget("a")
@@ -284,8 +286,8 @@ def test_the_api_gives_a_picture_and_numbers(tab, picture, maps):
 @pytest.mark.slow
 def test_umap_lays_out_patches_and_words_once_compiled(tab, picture):
     heard, patches = [], np.random.default_rng(0).normal(size=(4, 5, 6))
-    tab.mapper.draw(patches, np.ones((1, 6)), 5, "bridge", lambda share, desc: heard.append((share, desc)))
-    assert tab.mapper.ready and "Compiling" in heard[0][1] and "20 patches" in heard[-1][1]
+    tab.projector.draw(patches, np.ones((1, 6)), 5, "bridge", lambda share, desc: heard.append((share, desc)))
+    assert tab.projector.ready and "Compiling" in heard[0][1] and "20 patches" in heard[-1][1]
     shares = [share for share, _ in heard]
     assert shares == sorted(shares) and len(set(shares)) > 3 and 0 <= shares[0] and shares[-1] < 1
     page, _ = draw(tab, picture, view="map", words=["dog"], ask=True)
@@ -318,7 +320,7 @@ def test_what_umap_compiles_is_kept_for_the_next_process():
 
 @pytest.mark.slow
 def test_a_large_map_lets_a_small_one_through_and_ends_when_nobody_waits(monkeypatch):
-    mapper, running, steps, order = inside_work.Mapper(Turns(Ledger())), threading.Lock(), [], []
+    projector, running, steps, order = inside_work.Projector(Turns(Ledger())), threading.Lock(), [], []
 
     def drawn(patches, words, neighbors=15, gap="bridge", tick=lambda: None):
         for _ in range(len(patches)):
@@ -330,9 +332,9 @@ def test_a_large_map_lets_a_small_one_through_and_ends_when_nobody_waits(monkeyp
         return np.zeros((*np.shape(patches)[:2], 2)), np.zeros((0, 2))
 
     def draw(size, waits=lambda: True):
-        ASKER.set(Asker(str(size), "", waits))
+        REQUESTER.set(Requester(str(size), "", waits))
         try:
-            mapper.draw(np.zeros((size, 1, 4)), np.zeros((0, 4)), 5, "bridge")
+            projector.draw(np.zeros((size, 1, 4)), np.zeros((0, 4)), 5, "bridge")
             order.append(size)
         except Gone:
             order.append("gone")
@@ -345,16 +347,16 @@ def test_a_large_map_lets_a_small_one_through_and_ends_when_nobody_waits(monkeyp
     monkeypatch.setattr(projection, "joint_map", drawn)
     large = drawing(200)
     wait(lambda: 200 in steps)
-    assert not mapper.quick(1)
+    assert not projector.quick(1)
     small = drawing(3)
     large.join(60), small.join(60)
-    assert order == [3, 200] and mapper.quick(1)
+    assert order == [3, 200] and projector.quick(1)
     left = threading.Event()
     large = drawing(400, lambda: not left.is_set())
     wait(lambda: 400 in steps)
     left.set()
     large.join(60)
-    assert order[-1] == "gone" and steps.count(400) < 400 and mapper.quick(1)
+    assert order[-1] == "gone" and steps.count(400) < 400 and projector.quick(1)
 
 
 # ---- in a browser

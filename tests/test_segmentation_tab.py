@@ -208,7 +208,7 @@ def test_a_truth_follows_its_names_into_another_list(truth):
         np.testing.assert_array_equal(moved == place, truth.labels == FIVE.index(name))
     np.testing.assert_array_equal(moved == IGNORED, truth.labels == IGNORED)
     assert set(np.unique(moved)) == {IGNORED, BACKGROUND, 0, 2}
-    assert "2 of its 5 classes are in the list" in segmentation_truth.told(truth, ["sky", "tree", "dog"])
+    assert "2 of its 5 classes are in the list" in segmentation_truth.describe(truth, ["sky", "tree", "dog"])
 
 
 def test_examples_bring_their_true_masks(tab):
@@ -418,7 +418,7 @@ def test_taken_along_at_full_size(tab, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 900, 3), dtype=np.uint8)).save(image)
     truth = Truth(np.zeros((2, 9), int), tuple(FIVE), True, "Test")
     given = USUAL | dict(image=str(image), classes=", ".join(FIVE), truth=truth, background="threshold")
-    taken = take(tab.divider, *(given[name] for name in NAMES), request=Visitor())
+    taken = take(tab.service, *(given[name] for name in NAMES), request=Visitor())
     usual = dict(templates="none", resolution=56, resample="bilinear")
     expected = segment(tab.studio.encoder(), str(image), FIVE, background=-0.05, **usual)
     np.testing.assert_array_equal(taken.arrays["labels"], expected.labels)
@@ -431,7 +431,7 @@ def test_taken_along_at_full_size(tab, tmp_path):
     assert taken.scores["miou"] == pytest.approx(agreement(expected.labels, np.zeros((200, 900)), 5).mean, abs=1e-6)
     back = segmentation_truth.from_colors(taken.pictures["labels"], legend(5))
     np.testing.assert_array_equal(back, expected.labels)  # a picture taken along can be given back as a mask
-    assert take(tab.divider, *(given[name] if name != "image" else None for name in NAMES)) is None
+    assert take(tab.service, *(given[name] if name != "image" else None for name in NAMES)) is None
 
 
 def test_the_code_and_the_command_make_the_picture(tab, picture, tiny_folder, tmp_path, monkeypatch):
@@ -440,7 +440,7 @@ def test_the_code_and_the_command_make_the_picture(tab, picture, tiny_folder, tm
         (dict(background="verdict", sharp=True), dict(layer=2), dict(windows=True, resolution=84))
     ):
         given = USUAL | dict(image=picture, classes="dog, cat, sky") | changes
-        taken = take(tab.divider, *(given[name] for name in NAMES), request=Visitor())
+        taken = take(tab.service, *(given[name] for name in NAMES), request=Visitor())
         code = taken.python.replace('"image.png"', repr(picture))
         code = re.sub(r"encoder = load\(.*\)", "encoder = ENCODER", code)
         scope = {"ENCODER": tab.studio.encoder()}
@@ -500,7 +500,7 @@ def test_a_mask_goes_with_the_program_that_sent_it(tab, picture, tmp_path, monke
 def test_rows_have_no_background_unless_asked_for(tab, picture):
     for background, last in (("none", "snow"), ("threshold", "background")):
         question = ask(", ".join(FIVE), "none", "values", 0, False, background, 0.1, "", 56)
-        assert rows(tab.divider.divide(picture, question, None, "a"), None)[-1]["name"] == last
+        assert rows(tab.service.divide(picture, question, None, "a"), None)[-1]["name"] == last
 
 
 def test_what_is_not_here_gets_no_pixel_and_is_listed_apart(tab, picture, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 from run_folders import SLEEPER, logged, run_folder, short, wait
 from visiting import NEAR, Visitor
 
-from demos.backend.owners import MACHINE, RECORD, Asker, asker_of, at_machine, owner_of, write_owner
+from demos.backend.owners import MACHINE, RECORD, Identity, at_machine, identity_of, owner_of, write_owner
 from demos.backend.settings import Settings
 from demos.train import process as train_process
 from demos.train import state as train_state
@@ -119,13 +119,13 @@ def test_the_hub_token_goes_with_runs_of_the_machine_only(near, ann, runs, monke
 )
 def test_what_is_not_known_to_be_here_is_elsewhere(client, headers, home):
     request = gr.Request(session_hash="a", client={"host": client, "port": 1}, headers=headers)
-    assert at_machine(request) == home == asker_of(request, None, public=False).machine
-    assert not asker_of(request, None, public=True).machine  # through a shared link everybody seems to be here
+    assert at_machine(request) == home == identity_of(request, None, public=False).machine
+    assert not identity_of(request, None, public=True).machine  # through a shared link everybody seems to be here
 
 
 def test_a_request_that_gradio_did_not_give_is_nobody():
-    assert not at_machine(None) and asker_of(None, None, False) == Asker()
-    assert asker_of(NEAR, None, False).machine
+    assert not at_machine(None) and identity_of(None, None, False) == Identity()
+    assert identity_of(NEAR, None, False).machine
 
 
 def test_every_handler_of_the_page_that_asks_for_the_request_gets_it(tiny_folder, runs):
@@ -243,20 +243,20 @@ def test_a_zip_without_data_is_not_left_unread(url, near, tmp_path):
 def test_a_damaged_record_makes_nobody_an_owner(tmp_path, content):
     (tmp_path / "app").mkdir()
     assert owner_of(tmp_path).machine  # from a terminal
-    ann = asker_of(None, KEYS["ann"], False)
+    ann = identity_of(None, KEYS["ann"], False)
     write_owner(tmp_path, ann)
     assert owner_of(tmp_path).may(ann) and owner_of(tmp_path).may(MACHINE) and not owner_of(tmp_path).machine
-    assert not owner_of(tmp_path).may(asker_of(None, KEYS["bob"], False)) and not owner_of(tmp_path).may(Asker())
+    assert not owner_of(tmp_path).may(identity_of(None, KEYS["bob"], False)) and not owner_of(tmp_path).may(Identity())
     (tmp_path / RECORD).write_text(content)
     owner = owner_of(tmp_path)
-    assert not owner.machine and not owner.may(ann) and not owner.may(Asker()) and owner.may(MACHINE)
+    assert not owner.machine and not owner.may(ann) and not owner.may(Identity()) and owner.may(MACHINE)
 
 
 def test_what_a_visitor_has_trained_is_on_offer_to_nobody_else(near, ann, bob, runs, tiny_folder):
     folder = run_folder(runs, "private", short(), logged(4), done=True)
     shutil.rmtree(folder / "model")
     shutil.copytree(tiny_folder, folder / "model")
-    write_owner(folder, asker_of(None, KEYS["ann"], True))
+    write_owner(folder, identity_of(None, KEYS["ann"], True))
     for visitor in (near, ann, bob):
         assert "private" not in [each["name"] for each in visitor.call("models")[0]]
         with pytest.raises(RuntimeError, match="not on offer"):
@@ -305,14 +305,14 @@ class TestWithALogin:
     def test_a_name_is_who_somebody_is(self, url, runs):
         folder = run_folder(runs, "a", short(), logged(4))
         user = gr.Request(username="ann", session_hash="x")
-        write_owner(folder, asker_of(user, None, True))
+        write_owner(folder, identity_of(user, None, True))
         ann, again, bob = (
             Visitor(url, login=(name, word), key=KEYS["ann"], forwarded="192.0.2.7")
             for name, word in (("ann", "a:b c"), ("ann", "a:b c"), ("bob", "pass"))
         )
         assert "step" in watched(ann, "a")["head"] and "a" in str(watched(again)["runs"]["choices"])
         assert 'data-state="unknown"' in watched(bob, "a")["head"] and watched(bob)["runs"]["choices"] == []
-        write_owner(folder, asker_of(None, KEYS["ann"], True))  # whoever has had this browser before
+        write_owner(folder, identity_of(None, KEYS["ann"], True))  # whoever has had this browser before
         assert 'data-state="unknown"' in watched(ann, "a")["head"]
         os.remove(folder / RECORD)
         assert 'data-state="unknown"' in watched(again, "a")["head"]  # a shared page has nobody at the machine

@@ -15,7 +15,7 @@ from run_folders import SLEEPER, logged, pack, pairs, run_folder, shapes_zip, sh
 from shapes import write
 from visiting import NEAR
 
-from demos.backend.owners import MACHINE, Asker
+from demos.backend.owners import MACHINE, Identity
 from demos.backend.settings import Settings
 from demos.backend.studio import Studio
 from demos.train import form as train_form
@@ -155,7 +155,7 @@ def test_a_batch_has_no_more_pairs_than_the_zip(tab, zipped):
 def test_folders_are_for_who_sits_at_the_machine(tab, tmp_path):
     plan = RunRequest("a", None, data="folder", folder=str(tmp_path))
     with pytest.raises(ValueError, match="only on the machine itself"):
-        tab.trainer.start(plan, None, Asker(marks=("a",)))
+        tab.trainer.start(plan, None, Identity(marks=("a",)))
 
 
 @pytest.mark.slow
@@ -393,7 +393,7 @@ def test_runs_of_strangers_do_not_get_the_hub_token(jobs, tmp_path, monkeypatch)
             monkeypatch.setenv(variable, value)
         for stranger in (False, True):
             run = f"{name}-{stranger}"
-            jobs.start(run, command(jobs, run), Asker(machine=not stranger, marks=("a",)))
+            jobs.start(run, command(jobs, run), Identity(machine=not stranger, marks=("a",)))
             jobs._children[run].wait(60)
             assert (jobs.folder / run / "token-False").read_text().startswith("None None" if stranger else secret)
     jobs.resume(run, MACHINE)  # whoever asks for that

@@ -26,7 +26,7 @@ from run_folders import logged, pack, pairs, run_folder, shapes_zip, short, wait
 from visiting import NEAR
 
 from demos.backend import asking
-from demos.backend.asking import ASKER
+from demos.backend.asking import REQUESTER
 from demos.backend.owners import MACHINE
 from demos.backend.settings import Settings
 from demos.backend.studio import Studio
@@ -185,7 +185,7 @@ def test_a_check_ends_after_its_time_and_when_nobody_waits(tmp_path, monkeypatch
     number = tmp_path / "id"
 
     def check(waits):
-        ASKER.set(asking.Asker("a", "", waits))
+        REQUESTER.set(asking.Requester("a", "", waits))
         return train_check.check("photos", [], "photos", 10)
 
     with pytest.raises(Gone):

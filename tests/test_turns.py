@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from demos.backend import turns
-from demos.backend.asking import ASKER, Asker
+from demos.backend.asking import REQUESTER, Requester
 from demos.backend.turns import HALF_LIFE, Gone, Ledger, Turns, share
 
 
@@ -39,9 +39,9 @@ class Texts:
 def test_use_is_added_up_and_forgotten_by_halves():
     clock = Clock()
     ledger = Ledger(clock)
-    one, page = Asker("p", "1"), Asker("q", "1")
+    one, page = Requester("p", "1"), Requester("q", "1")
     ledger.add(one, 8.0)
-    assert ledger.used(one, page, Asker("x", "2")) == [(8.0, 8.0), (8.0, 0.0), (0.0, 0.0)]
+    assert ledger.used(one, page, Requester("x", "2")) == [(8.0, 8.0), (8.0, 0.0), (0.0, 0.0)]
     clock.now += 2 * HALF_LIFE
     ledger.add(page, 1.0)
     assert ledger.used(one) == [(3.0, 2.0)]
@@ -50,16 +50,16 @@ def test_use_is_added_up_and_forgotten_by_halves():
 def test_the_ledger_has_an_end(monkeypatch):
     monkeypatch.setattr(turns, "MOST_KNOWN", 100)
     ledger = Ledger()
-    heavy = Asker("h", "h")
+    heavy = Requester("h", "h")
     ledger.add(heavy, 100.0)
     for number in range(500):
-        ledger.add(Asker(str(number), str(number)), 0.01)
+        ledger.add(Requester(str(number), str(number)), 0.01)
     assert len(ledger._used) <= 102 and ledger.used(heavy)[0][0] > 99
 
 
 def test_whoever_has_used_least_comes_next():
     own, order = Turns(Ledger()), []
-    own.ledger.add(Asker("heavy", "2"), 50.0)
+    own.ledger.add(Requester("heavy", "2"), 50.0)
     inside, may_go = threading.Event(), threading.Event()
 
     def first():
@@ -68,14 +68,14 @@ def test_whoever_has_used_least_comes_next():
             may_go.wait(20)
 
     def other(asker):
-        ASKER.set(asker)
+        REQUESTER.set(asker)
         with own.turn():
             order.append(asker.session)
 
     threads = [threading.Thread(target=first)]
     threads[0].start()
     assert inside.wait(20)
-    for asker in (Asker("heavy", "2"), Asker("page", "1"), Asker("heavy too", "2")):
+    for asker in (Requester("heavy", "2"), Requester("page", "1"), Requester("heavy too", "2")):
         threads.append(threading.Thread(target=other, args=(asker,)))
         threads[-1].start()
         while len(own._waiting) < len(threads) - 1:
@@ -89,7 +89,7 @@ def test_whoever_has_used_least_comes_next():
 def test_the_work_of_somebody_who_has_gone_ends_at_the_next_slice(monkeypatch):
     monkeypatch.setattr(turns, "SLICE", 4)
     there = [True, True, False]
-    token = ASKER.set(Asker("p", "1", lambda: there.pop(0)))
+    token = REQUESTER.set(Requester("p", "1", lambda: there.pop(0)))
     try:
         texts = Texts()
         with pytest.raises(Gone):
@@ -97,7 +97,7 @@ def test_the_work_of_somebody_who_has_gone_ends_at_the_next_slice(monkeypatch):
             texts.embed_prompts([f"{k}" * (k + 1) for k in range(10)])
         assert [len(each) for each in texts.lists] == [4, 4]
     finally:
-        ASKER.reset(token)
+        REQUESTER.reset(token)
 
 
 def test_slices_give_the_rows_of_the_whole_list(monkeypatch):
@@ -134,7 +134,7 @@ def test_others_are_let_through_between_slices(monkeypatch):
             return super().embed_prompts(prompts)
 
     def long():
-        ASKER.set(Asker("long", "2"))
+        REQUESTER.set(Requester("long", "2"))
         slow = share(Slow(), (), "embed_prompts", own)
         slow.embed_prompts(["a" * k for k in range(1, 21)])
 

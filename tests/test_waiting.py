@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from demos.backend.asking import Asker
+from demos.backend.asking import Requester
 from demos.backend.turns import Ledger
 from demos.server import waiting
 from demos.server.gate import Guarded
@@ -63,7 +63,7 @@ def test_one_with_many_questions_does_not_hold_up_others(page):
     for _ in range(10):
         asked(page, "hostile", "2")
     asked(page, "a", "1"), asked(page, "b", "1")
-    page._queue.ledger.add(Asker("hostile", "2"), 30)
+    page._queue.ledger.add(Requester("hostile", "2"), 30)
     assert [serve(page) for _ in range(4)] == ["a", "b", "hostile", None]  # one of a page at a time
     finish(page, "a")
     assert serve(page) is None
@@ -91,7 +91,7 @@ def test_where_addresses_do_not_tell_visitors_apart_pages_do(page):
     page._queue.apart = False
     for number in range(4):
         asked(page, f"p{number}", "10.0.0.1")
-    page._queue.ledger.add(Asker("p0"), 5)
+    page._queue.ledger.add(Requester("p0"), 5)
     assert [serve(page) for _ in range(4)] == ["p1", "p2", "p3", None]
 
 

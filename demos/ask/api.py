@@ -12,7 +12,7 @@ from gradio.components import Component
 from demos.ask.work import MAX_VOCABULARY, Question, ranges, region
 from demos.ui import controls
 from demos.ui.controls import MODEL_WORK, answered, visitor
-from demos.ui.verdicts import told
+from demos.ui.verdicts import verdict_numbers
 
 if TYPE_CHECKING:
     from demos.ask.tab import Heatmaps
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Endpoints:
-    """Handlers of the API; they hold nothing but the tab's asker, whose memory they share."""
+    """Handlers of the API; they hold nothing but the tab's service, whose memory they share."""
 
     def __init__(self, tab: Heatmaps):
-        self.asker = tab.asker
+        self.service = tab.service
 
     @answered
     def heatmap(
@@ -124,17 +124,17 @@ class Endpoints:
             image, x, y, other=other, model=model, features=features, resolution=resolution, windows=windows
         )
         who = visitor(request)
-        answer = self.asker.answer(question, who)
-        here, second, there = self.asker.similar(answer, question, who)
-        told = {"patch": list(answer.patch(question)), "patches": _rounded(here)}
-        found = [("image", answer.seen, here)]
+        answer = self.service.answer(question, who)
+        here, second, there = self.service.similar(answer, question, who)
+        numbers = {"patch": list(answer.patch(question)), "patches": _rounded(here)}
+        maps = [("image", answer.seen, here)]
         if second is not None:
             best = peak(there)
-            told["other"] = {"best": [best.row, best.column], "peak": round(best.score, 6)}
-            told["other"]["patches"] = _rounded(there)
-            found.append(("second image", second, there))
-        low, high = min(each.min().item() for *_, each in found), max(each.max().item() for *_, each in found)
-        return [(painted(seen, each, colormap, opacity, low, high), name) for name, seen, each in found], told
+            numbers["other"] = {"best": [best.row, best.column], "peak": round(best.score, 6)}
+            numbers["other"]["patches"] = _rounded(there)
+            maps.append(("second image", second, there))
+        low, high = min(grid.min().item() for *_, grid in maps), max(grid.max().item() for *_, grid in maps)
+        return [(painted(seen, grid, colormap, opacity, low, high), name) for name, seen, grid in maps], numbers
 
     @answered
     def nearest_words(
@@ -160,9 +160,9 @@ class Endpoints:
         )
         if count is None or not 1 <= count <= MAX_VOCABULARY:
             raise ValueError(f"Ask for 1 to {MAX_VOCABULARY} words, not {count}.")
-        answer = self.asker.answer(question, visitor(request))
-        found = self.asker.near(answer, question, int(count))
-        return [{"word": word, "score": round(score, 6)} for word, score in found]
+        answer = self.service.answer(question, visitor(request))
+        nearest = self.service.near(answer, question, int(count))
+        return [{"word": word, "score": round(score, 6)} for word, score in nearest]
 
     @answered
     def regions(
@@ -197,19 +197,19 @@ class Endpoints:
             features=features, templates=templates, own=own_templates, resolution=resolution, windows=windows,
             above=above, threshold=threshold,
         )  # fmt: skip
-        answer = self.asker.answer(question, visitor(request))
-        found = [region(question, each, answer.seen.features.size) for each in answer.maps]
-        masks = [np.where(each.mask, 255, 0).astype(np.uint8) for each in found]
-        told = [
+        answer = self.service.answer(question, visitor(request))
+        regions = [region(question, grid, answer.seen.features.size) for grid in answer.maps]
+        masks = [np.where(area.mask, 255, 0).astype(np.uint8) for area in regions]
+        numbers = [
             {
                 "query": name,
-                "threshold": round(each.threshold, 6),
-                "share": round(each.share, 6),
-                "parts": parts_of(each),
+                "threshold": round(area.threshold, 6),
+                "share": round(area.share, 6),
+                "parts": parts_of(area),
             }
-            for name, each in zip(answer.names, found, strict=True)
+            for name, area in zip(answer.names, regions, strict=True)
         ]
-        return list(zip(masks, answer.names, strict=True)), told
+        return list(zip(masks, answer.names, strict=True)), numbers
 
     def _at(self, image: str, x: float, y: float, **asked) -> Question:
         if image is None or x is None or y is None:
@@ -217,9 +217,9 @@ class Endpoints:
         return Question(image, patch=(x, y), **asked)
 
     def _maps(self, question: Question, colormap: str, opacity: float, who: str) -> tuple[list, list[dict]]:
-        answer = self.asker.answer(question, who)
+        answer = self.service.answer(question, who)
         colors = zip(answer.maps, *ranges(question, answer), strict=True)
-        overlays = [painted(answer.seen, each, colormap, opacity, low, high) for each, low, high in colors]
+        overlays = [painted(answer.seen, grid, colormap, opacity, low, high) for grid, low, high in colors]
         return list(zip(overlays, answer.names, strict=True)), scores_of(answer)
 
 
@@ -243,14 +243,14 @@ def scores_of(answer: Answer) -> list[dict]:
             "mean": round(grid.mean().item(), 6),
             "patches": _rounded(grid),
         }
-        | told(verdict)
+        | verdict_numbers(verdict)
         for name, grid, verdict in zip(answer.names, answer.maps, answer.verdicts, strict=True)
     ]
 
 
-def parts_of(found) -> list[dict]:
+def parts_of(regions) -> list[dict]:
     """The parts of a Regions."""
-    return [{"box": list(part.box), "area": part.area, "peak": round(part.peak, 6)} for part in found.parts]
+    return [{"box": list(part.box), "area": part.area, "peak": round(part.peak, 6)} for part in regions.parts]
 
 
 def endpoints(tab: Heatmaps, page: Page, parts: Mapping[str, Component]) -> None:

@@ -39,32 +39,32 @@ def take(tab: Heatmaps, *given, request: gr.Request = None) -> Taken | None:
     (question, _), who = askable(Question(*asked)), visitor(request)
     if question.image is None:
         return None
-    answer = tab.asker.answer(question, who)
+    answer = tab.service.answer(question, who)
     if not answer.names and question.patch is None:
         return None
     encoder, size = tab.studio.encoder(question.model), answer.seen.features.size
     lows, highs = ranges(question, answer)
-    found = [region(question, each, size) for each in answer.maps]
+    regions = [region(question, grid, size) for grid in answer.maps]
     pictures = {
-        name: painted(answer.seen, each, question.colormap, opacity, low, high)
-        for name, each, low, high in zip(answer.names, answer.maps, lows, highs, strict=True)
+        name: painted(answer.seen, grid, question.colormap, opacity, low, high)
+        for name, grid, low, high in zip(answer.names, answer.maps, lows, highs, strict=True)
     }
     if question.cut:
-        pictures = {name: _outlined(pictures[name], each) for name, each in zip(answer.names, found, strict=True)}
-    told = {"model": shown_name(encoder.info), "mode": question.mode, "features": question.features}
-    told |= {"templates": templates_of(question), "resolution": answer.seen.resolution, "windows": question.windows}
-    told["scores"] = [
-        score | {"region": {"threshold": each.threshold, "share": each.share, "parts": parts_of(each)}}
-        for score, each in zip(scores_of(answer), found, strict=True)
+        pictures = {name: _outlined(pictures[name], area) for name, area in zip(answer.names, regions, strict=True)}
+    numbers = {"model": shown_name(encoder.info), "mode": question.mode, "features": question.features}
+    numbers |= {"templates": templates_of(question), "resolution": answer.seen.resolution, "windows": question.windows}
+    numbers["scores"] = [
+        score | {"region": {"threshold": area.threshold, "share": area.share, "parts": parts_of(area)}}
+        for score, area in zip(scores_of(answer), regions, strict=True)
     ]
     arrays = {"maps": _pixels(answer.maps, size), "names": np.array(answer.names, str), "patches": answer.grid.numpy()}
     if question.patch is not None:
-        here, other, there = tab.asker.similar(answer, question, who)
+        here, other, there = tab.service.similar(answer, question, who)
         low = min(here.min().item(), here.min().item() if other is None else there.min().item())
         pictures["clicked patch"] = painted(answer.seen, here, question.colormap, opacity, low, here.max().item())
         arrays["similar"] = _pixels(here[None], size)[0]
-        told["patch"] = list(answer.patch(question))
-        told["nearest_words"] = tab.asker.near(answer, question)
+        numbers["patch"] = list(answer.patch(question))
+        numbers["nearest_words"] = tab.service.near(answer, question)
         if other is not None:
             pictures["second image"] = painted(other, there, question.colormap, opacity, low, here.max().item())
             arrays["similar_second"] = _pixels(there[None], other.features.size)[0]
@@ -72,8 +72,8 @@ def take(tab: Heatmaps, *given, request: gr.Request = None) -> Taken | None:
         "heatmap",
         pictures,
         arrays,
-        told,
-        {name: each.mask for name, each in zip(answer.names, found, strict=True)},
+        numbers,
+        {name: area.mask for name, area in zip(answer.names, regions, strict=True)},
         python(question, answer, encoder, opacity),
         command(question, answer, encoder, opacity),
         shown_name(encoder.info),
@@ -93,7 +93,7 @@ def python(question: Question, answer: Answer, encoder: Encoder, opacity: float)
         body += ["", *_maps(question, names, competing, answer.kind)]
         low, high = ("0", "1") if competing else ("float(scores.min())", "float(scores.max())")
         if not competing and question.scale == "absolute":
-            low, high = (f"{each!r}" for each in answer.absolute)
+            low, high = (f"{bound!r}" for bound in answer.absolute)
         elif not competing and question.scale == "own":
             low, high = "float(scores[number].min())", "float(scores[number].max())"
         body += ["for number, values in enumerate(maps):"]
@@ -101,8 +101,8 @@ def python(question: Question, answer: Answer, encoder: Encoder, opacity: float)
         body += ['    Image.fromarray(picture).save(f"heatmap_{number}.png")']
         body += ['np.savez_compressed("heatmap.npz", maps=maps, names=names, patches=patches)']
     if names and question.cut:
-        limit = f"at_share(each, {question.threshold:g})" if question.above == "range" else f"{question.threshold:g}"
-        body += ["", f"regions = [find_regions(each, {limit}, smallest={SMALLEST}) for each in maps]"]
+        limit = f"at_share(values, {question.threshold:g})" if question.above == "range" else f"{question.threshold:g}"
+        body += ["", f"regions = [find_regions(values, {limit}, smallest={SMALLEST}) for values in maps]"]
         body += ["for name, region in zip(names, regions):"]
         body += ['    print(name, f"{region.share:.1%}", [part.box for part in region.parts])']
     if question.patch is not None:
@@ -184,7 +184,7 @@ def _pixels(maps, size: tuple[int, int]) -> np.ndarray:
     return to_pixels(maps, size).numpy() if len(maps) else np.zeros((0, *size), np.float32)
 
 
-def _outlined(picture: np.ndarray, found) -> np.ndarray:
+def _outlined(picture: np.ndarray, regions) -> np.ndarray:
     """The picture with a region's outline in white and its boxes in yellow, on black."""
     from PIL import Image, ImageDraw
 
@@ -192,8 +192,8 @@ def _outlined(picture: np.ndarray, found) -> np.ndarray:
 
     painted_on = Image.fromarray(picture)
     draw, width = ImageDraw.Draw(painted_on), max(1, round(max(picture.shape[:2]) / 400))
-    lines = [[tuple(point) for point in line] for line in outlines(found.mask)]
-    boxes = [part.box for part in found.parts]
+    lines = [[tuple(point) for point in line] for line in outlines(regions.mask)]
+    boxes = [part.box for part in regions.parts]
     for color, wide in (("#111111", 3 * width), ("white", width)):
         for line in lines:
             draw.line(line, color, wide, joint="curve")

@@ -17,7 +17,18 @@ from demos.ask import views as heatmap_views
 from demos.ask.api import endpoints
 from demos.ask.controls import FIXED_FEATURES, more, question_field, score
 from demos.ask.views import Card
-from demos.ask.work import COMPETING, COSINE, SHARE, Answer, Asker, Question, askable, layer_number, ranges, region
+from demos.ask.work import (
+    COMPETING,
+    COSINE,
+    SHARE,
+    Answer,
+    HeatmapService,
+    Question,
+    askable,
+    layer_number,
+    ranges,
+    region,
+)
 from demos.backend.studio import Seen, Studio
 from demos.ui import controls, views
 from demos.ui.chips import not_asked
@@ -37,7 +48,7 @@ class Heatmaps:
 
     def __init__(self, studio: Studio):
         self.studio = studio
-        self.asker = Asker(studio)
+        self.service = HeatmapService(studio)
 
     def draw(self, request: gr.Request, *given) -> tuple[str, str]:
         """-> (maps, resolution note). given: the fields of a Question in their order."""
@@ -49,17 +60,17 @@ class Heatmaps:
         if question.image is None:
             return views.empty(*controls.NO_IMAGE), ""
         question, refused = askable(question)
-        answer, told = self.asker.answer(question, who), not_asked(refused)
+        answer, refusals = self.service.answer(question, who), not_asked(refused)
         note = self.note(question, answer)
         cards, near = self._cards(question, answer), []
         if question.patch is not None:
             cards = [*self._patch_cards(question, answer, who), *cards]
-            near = self.asker.near(answer, question)
+            near = self.service.near(answer, question)
         if not cards:
-            return told + views.empty(*(NO_QUERY if question.by == "phrases" else NO_SENTENCE)), note
+            return refusals + views.empty(*(NO_QUERY if question.by == "phrases" else NO_SENTENCE)), note
         bar = views.color_bar(question.colormap)
         unseen = never_seen([self.studio.info(question.model)], question.image)
-        return told + unseen + heatmap_views.maps(answer.seen.image, cards, bar, near, answer.absolute), note
+        return refusals + unseen + heatmap_views.maps(answer.seen.image, cards, bar, near, answer.absolute), note
 
     def note(self, question: Question, answer: Answer) -> str:
         """What the encoder saw, at which price."""
@@ -105,10 +116,10 @@ class Heatmaps:
 
     def _patch_cards(self, question: Question, answer: Answer, who: str) -> list[Card]:
         """What resembles the clicked patch in the image and in the second one, on one scale."""
-        here, other, there = self.asker.similar(answer, question, who)
-        found = [(answer.seen, here)] if other is None else [(answer.seen, here), (other, there)]
-        low, high = min(each.min().item() for _, each in found), max(each.max().item() for _, each in found)
-        pictures = [_pictures(seen, each[None], [low], [high], question)[0] for seen, each in found]
+        here, other, there = self.service.similar(answer, question, who)
+        maps = [(answer.seen, here)] if other is None else [(answer.seen, here), (other, there)]
+        low, high = min(grid.min().item() for _, grid in maps), max(grid.max().item() for _, grid in maps)
+        pictures = [_pictures(seen, grid[None], [low], [high], question)[0] for seen, grid in maps]
         cards = [Card("Clicked patch", here.numpy(), pictures[0], low, high, patch=answer.patch(question))]
         if other is not None:
             cards.append(Card("In the second image", there.numpy(), pictures[1], low, high, photo=other.image))
@@ -145,8 +156,8 @@ def _pictures(seen: Seen, maps, lows, highs, question: Question) -> list[Image.I
         longest = min(views.DISPLAY, max(SMOOTH, FINER * max(maps.shape[1:])))
         maps = to_pixels(maps, views.display_size(*seen.image.size, longest))
     return [
-        views.colored(each.numpy(), question.colormap, low, high)
-        for each, low, high in zip(maps, lows, highs, strict=True)
+        views.colored(values.numpy(), question.colormap, low, high)
+        for values, low, high in zip(maps, lows, highs, strict=True)
     ]
 
 
@@ -154,9 +165,9 @@ def _pictures(seen: Seen, maps, lows, highs, question: Question) -> list[Image.I
 def picked(event: gr.EventData) -> list[float]:
     """A click in the image or in a map -> (x, y) in pixels of the image."""
     place = controls.clicked(event, "index", list)
-    if len(place) != 2 or not all(isinstance(each, int | float) for each in place):
+    if len(place) != 2 or not all(isinstance(coordinate, int | float) for coordinate in place):
         raise ValueError("The point that was clicked did not arrive whole: click again.")
-    return [float(each) for each in place]
+    return [float(coordinate) for coordinate in place]
 
 
 @toasted
@@ -199,7 +210,7 @@ def tab(page: Page) -> None:
             scored = score()
             extra, second, note = more(page.studio.info().resolution)
     parts = dict(image=image, patch=patch, model=page.model) | asked | scored | extra
-    inputs = [parts[each.name] for each in fields(Question)]
+    inputs = [parts[attribute.name] for attribute in fields(Question)]
     with result:
         export_row(partial(export.take, handlers), [*inputs, parts["opacity"]], masks=True)
 
@@ -241,8 +252,8 @@ def tab(page: Page) -> None:
         fitting.then(**drawing, **shown)
     # Of the chips' events only `change` tells of every chip added and removed; it also follows an example's queries.
     typed = [parts["own"], parts["vocabulary"]]
-    changes = [each.change for each in (queries, parts["distractors"])]
-    changes += [sentence.submit, *(each.blur for each in typed), *(each.submit for each in typed)]
+    changes = [component.change for component in (queries, parts["distractors"])]
+    changes += [sentence.submit, *(textbox.blur for textbox in typed), *(textbox.submit for textbox in typed)]
     sliders = "temperature features templates resolution windows cut threshold colormap scale smooth".split()
     gr.on([*changes, *(parts[name].input for name in sliders)], **drawing, **shown)
     page.workspace.share(

@@ -64,7 +64,7 @@ def maps(
 def _card(card: Card, scale: str) -> str:
     rows, columns = card.values.shape
     peak, mean = float(card.values.max()), float(card.values.mean())
-    best = tuple(int(each) for each in np.unravel_index(card.values.argmax(), card.values.shape))
+    best = tuple(int(index) for index in np.unravel_index(card.values.argmax(), card.values.shape))
     over, remove, own = "", "", ""
     if card.patch is not None:
         over = f'<i class="patch" style="{_box(card.patch, (rows, columns))}"></i>'
@@ -72,10 +72,10 @@ def _card(card: Card, scale: str) -> str:
     if card.photo is not None:
         over = f'<i class="patch" style="{_box(best, (rows, columns))}"></i>'
         own = f' style="{_photo(card.photo)}"'
-    told = ""
+    coverage = ""
     if card.region is not None:
         over += _region(card.region)
-        told = _covered(card.region)
+        coverage = _covered(card.region)
     name = escape(card.name, quote=True)
     kinds = (" other" if own else "") + (" absent" if card.absent else "")
     said = badge(card.verdict, card.because) if card.verdict is not None else ""
@@ -92,7 +92,7 @@ def _card(card: Card, scale: str) -> str:
         f"<span>{card.high:.{DIGITS}f}</span></div>"
         f'<dl><div><dt>{"best" if own else "peak"}</dt><dd class="value-peak">{peak:.{DIGITS}f}</dd></div>'
         f'<div><dt>mean</dt><dd class="value-mean">{mean:.{DIGITS}f}</dd></div>'
-        f'<div class="here"><dt>here</dt><dd>–</dd></div></dl>{told}</figure>'
+        f'<div class="here"><dt>here</dt><dd>–</dd></div></dl>{coverage}</figure>'
     )
 
 
@@ -112,15 +112,15 @@ def _near(words: Sequence[tuple[str, float]], absolute: tuple[float, float]) -> 
     )
 
 
-def _region(found: Regions) -> str:
+def _region(region: Regions) -> str:
     """The outline of a region and the boxes of its parts, over a picture."""
     from tipsv2.analysis.regions import outlines
 
-    height, width = found.mask.shape
-    lines = "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) + "Z" for line in outlines(found.mask))
+    height, width = region.mask.shape
+    lines = "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) + "Z" for line in outlines(region.mask))
     boxes = "".join(
         f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"/>'
-        for left, top, right, bottom in (part.box for part in found.parts)
+        for left, top, right, bottom in (part.box for part in region.parts)
     )
     return (
         f'<svg class="region" viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">'
@@ -128,12 +128,12 @@ def _region(found: Regions) -> str:
     )
 
 
-def _covered(found: Regions) -> str:
-    if not found.parts:
-        return f'<p class="covers"><b>Nothing</b> from {found.threshold:.{DIGITS}f}</p>'
-    parts = "1 part" if len(found.parts) == 1 else f"{len(found.parts)} parts"
-    share = f"<b>{100 * found.share:.1f}&thinsp;%</b> of the image"
-    return f'<p class="covers">{share}, {parts}, from {found.threshold:.{DIGITS}f}</p>'
+def _covered(region: Regions) -> str:
+    if not region.parts:
+        return f'<p class="covers"><b>Nothing</b> from {region.threshold:.{DIGITS}f}</p>'
+    parts = "1 part" if len(region.parts) == 1 else f"{len(region.parts)} parts"
+    share = f"<b>{100 * region.share:.1f}&thinsp;%</b> of the image"
+    return f'<p class="covers">{share}, {parts}, from {region.threshold:.{DIGITS}f}</p>'
 
 
 def _photo(image: Image.Image) -> str:

@@ -85,7 +85,7 @@ class Answer:
         return patch_at(question.patch, (height, width), tuple(self.grid.shape[:2]))
 
 
-class Asker:
+class HeatmapService:
     """Answers questions. It holds nothing but the studio it shares with the other tabs."""
 
     def __init__(self, studio: Studio):
@@ -182,7 +182,7 @@ def askable(question: Question) -> tuple[Question, dict[str, str]]:
 
 def others_of(question: Question, names: list[str]) -> list[str]:
     """The distractors that are none of the names, cleaned. Raises ValueError naming a bad one."""
-    return [each for each in controls.texts(question.distractors, "distractor", MAX_QUERIES) if each not in names]
+    return [text for text in controls.texts(question.distractors, "distractor", MAX_QUERIES) if text not in names]
 
 
 def templates_of(question: Question) -> str | tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 Set while a request is worked on, in its thread and nowhere else; None where nobody from outside asks.
 
-    asker = ASKER.get()
+    asker = REQUESTER.get()
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Asker:
+class Requester:
     """session: Gradio's name for one open page or client. address: of the machine, "" where all seem to come from one,
     as behind a shared link. waits: has the client not gone yet?
     """
@@ -23,4 +23,4 @@ class Asker:
     waits: Callable[[], bool] = lambda: True
 
 
-ASKER: ContextVar[Asker | None] = ContextVar("asker", default=None)
+REQUESTER: ContextVar[Requester | None] = ContextVar("requester", default=None)

@@ -33,7 +33,7 @@ class VisitorCache:
     def keep(self, visitor: str, key: Hashable, thing) -> None:
         """Keep a thing, or learn its size anew where it has grown. Raises nothing: what is too large is left out."""
         with self._lock:
-            own = self._visitors.pop(visitor, None) or LRUCache(self.of_one, lambda each: each.num_bytes)
+            own = self._visitors.pop(visitor, None) or LRUCache(self.of_one, lambda entry: entry.num_bytes)
             own.pop(key, None)
             if thing.num_bytes <= self.of_one:
                 own[key] = thing

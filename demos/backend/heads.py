@@ -45,14 +45,14 @@ class Scene:
     """An image and what a model with DPT heads predicted of it."""
 
     image: Image.Image  # RGB
-    found: DptResult
+    result: DptResult
     model: str
     resolution: int  # short side in pixels that was asked for
 
     @property
     def num_bytes(self) -> int:
         """Memory that image and predictions take."""
-        parts = (self.found.depth, self.found.normals, self.found.labels)
+        parts = (self.result.depth, self.result.normals, self.result.labels)
         return image_bytes(self.image) + sum(part.nbytes for part in parts if part is not None)
 
 

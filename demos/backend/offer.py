@@ -38,7 +38,7 @@ class Offer:
         self._scanned: set[str] = set()  # names in the folder of runs, but for those to open with
         self._infos: dict[str, ModelInfo] = {known.name: known for known in available()}
         self._private: dict[str, ModelInfo] = {}
-        self._told: dict[str, set[str]] = {}  # visitor -> names of private ones
+        self._private_names: dict[str, set[str]] = {}  # visitor -> names of private ones
         self.opening = tuple(dict.fromkeys(self._take(find(name)) for name in names))
 
     def infos(self, visitor: str | None = None) -> list[ModelInfo]:
@@ -47,7 +47,7 @@ class Offer:
         """
         self._scan()
         with self._lock:
-            own = self._told.get(visitor, ()) if visitor else ()
+            own = self._private_names.get(visitor, ()) if visitor else ()
             return [*self._infos.values(), *(info for name, info in self._private.items() if name in own)]
 
     def info(self, name: str) -> ModelInfo:
@@ -60,13 +60,13 @@ class Offer:
             place = self.checkpoints(run)[int(step)]
             return replace(find(place), name=name, title=name)
         with self._lock:
-            found = self._infos.get(name) or self._private.get(name) or self._infos.get(name.removeprefix("google/"))
-        if found is None:
-            found = next((each for each in self.infos() if each.name == name), None)  # a run that has just finished
-        if found is None:
-            names = ", ".join(each.name for each in self.infos())
+            info = self._infos.get(name) or self._private.get(name) or self._infos.get(name.removeprefix("google/"))
+        if info is None:
+            info = next((new for new in self.infos() if new.name == name), None)  # a run that has just finished
+        if info is None:
+            names = ", ".join(offered.name for offered in self.infos())
             raise ModelError(f"The model '{str(name)[:80]}' is not on offer here: choose one of {names}.")
-        return found
+        return info
 
     def checkpoints(self, run: str) -> dict[int, Path]:
         """The steps of a finished run that can be looked at besides its model, in order; none for other encoders."""
@@ -74,8 +74,8 @@ class Offer:
             info = self._infos.get(run) or self._private.get(run)
         if info is None or info.source != "run":
             return {}
-        found = Path(info.location).parent.glob(f"checkpoints/step-*/{CHECKPOINT}")
-        return {int(file.parent.name.rpartition("-")[2]): file.parent for file in sorted(found)}
+        checkpoints = Path(info.location).parent.glob(f"checkpoints/step-*/{CHECKPOINT}")
+        return {int(file.parent.name.rpartition("-")[2]): file.parent for file in sorted(checkpoints)}
 
     def add(self, folder: str | Path, name: str | None = None) -> str:
         """Offer an encoder's folder; a run's model/ is called after its run. Returns its name, the one it has already
@@ -99,16 +99,16 @@ class Offer:
         info = replace(info, location=str(Path(info.location).resolve()))
         called = self._called(info)
         with self._lock:
-            known = (each.name for each in self._private.values() if each.location == info.location)
+            known = (private.name for private in self._private.values() if private.location == info.location)
             name = next(known, f"{called}{PRIVATE}{secrets.token_hex(16)}")
             self._private[name] = replace(info, name=name, title=called)
-            self._told.setdefault(visitor, set()).add(name)
+            self._private_names.setdefault(visitor, set()).add(name)
         return name
 
     def forget(self, visitor: str) -> None:
         """A visitor leaves: their menus are gone. What they know the name of stays until its folder is deleted."""
         with self._lock:
-            self._told.pop(visitor, None)
+            self._private_names.pop(visitor, None)
 
     def remove(self, name: str) -> None:
         """No longer offer a folder; nothing on the disk is touched."""
@@ -148,11 +148,11 @@ class Offer:
     def _scan(self) -> None:
         if self.runs is None:
             return
-        found = [*self.runs.glob("*/model/config.json"), *self.runs.glob("*/generation-*/model/config.json")]
-        there = {str(config.parent) for config in found}
+        configs = [*self.runs.glob("*/model/config.json"), *self.runs.glob("*/generation-*/model/config.json")]
+        there = {str(config.parent) for config in configs}
         with self._lock:
             known = {info.location for info in self._infos.values()}
-            for name in [each for each in self._scanned if each in self._infos]:
+            for name in [scanned for scanned in self._scanned if scanned in self._infos]:
                 if not (Path(self._infos[name].location) / "config.json").is_file():
                     del self._infos[name]
             self._scanned &= set(self._infos)

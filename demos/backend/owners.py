@@ -1,6 +1,6 @@
 """Behind the Train tab: who asks, and whose a run is. No gradio.
 
-    asker = asker_of(request, key, public=False)      # from what Gradio knows of the request and what the page sent
+    asker = identity_of(request, key, public=False)   # from what Gradio knows of the request and what the page sent
     write_owner(folder, asker)                        # beside a run that begins
     owner_of(folder).may(asker)                       # may they see, stop, resume, open or delete it?
 
@@ -32,7 +32,7 @@ KEY_LETTERS = (16, 200)  # of a key, least and most
 
 
 @dataclass(frozen=True)
-class Asker:
+class Identity:
     """machine: they sit at the machine that serves, so all runs, its folders and its Hub token are theirs. marks: what
     their runs are known by; () for somebody who cannot be told from others, who owns nothing.
     """
@@ -41,22 +41,22 @@ class Asker:
     marks: tuple[str, ...] = ()
 
 
-MACHINE = Asker(machine=True)
+MACHINE = Identity(machine=True)
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who started a run. machine: somebody at the machine; marks: as in `Asker`."""
+    """Who started a run. machine: somebody at the machine; marks: as in `Identity`."""
 
     machine: bool = False
     marks: tuple[str, ...] = ()
 
-    def may(self, asker: Asker) -> bool:
+    def may(self, asker: Identity) -> bool:
         """May they see the run, and stop, resume, open or delete it?"""
         return asker.machine or not set(self.marks).isdisjoint(asker.marks)
 
 
-def asker_of(request: gr.Request | None, key: object, public: bool) -> Asker:
+def identity_of(request: gr.Request | None, key: object, public: bool) -> Identity:
     """Who sends a request with this key. public: as in `demos.backend.settings.Settings`. Raises ValueError: a bad
     key.
     """
@@ -68,7 +68,7 @@ def asker_of(request: gr.Request | None, key: object, public: bool) -> Asker:
         names = [f"key {checked_key(key)}"] if key else []
         names += [f"session {session}"] if session else []  # a page that has no key yet gets one a moment later
     marks = tuple(hashlib.sha256(name.encode("utf-8", "replace")).hexdigest() for name in names)
-    return Asker(not public and at_machine(request), marks)
+    return Identity(not public and at_machine(request), marks)
 
 
 def new_key() -> str:
@@ -98,7 +98,7 @@ def at_machine(request: gr.Request | None) -> bool:
     return is_loopback(address) and is_loopback(asked_for)
 
 
-def write_owner(folder: Path, asker: Asker) -> None:
+def write_owner(folder: Path, asker: Identity) -> None:
     """Note in a run's folder who started it."""
     with whole_file(folder / RECORD) as part:
         part.write_text(json.dumps({"machine": asker.machine, "marks": list(asker.marks)}), "utf-8")

@@ -83,9 +83,9 @@ def logins(given: Sequence[tuple[str, str]], file: str | None) -> list[tuple[str
 
 def num_bytes(text: str) -> int:
     """ "6GB", "800 MB", "1.5e9" -> bytes; units are powers of 1000. Raises ArgumentTypeError."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     try:
-        amount = int(float(found[1]) * UNITS[found[2]]) if found else 0
+        amount = int(float(match[1]) * UNITS[match[2]]) if match else 0
     except (ValueError, OverflowError):
         amount = 0
     if amount <= 0:

@@ -73,13 +73,13 @@ class Shelf:
 
     def loaded(self, name: str, kind: str = ENCODER) -> Encoder | Dpt | None:
         """The model of this name if it is in memory; does not count as a use."""
-        found = self._loaded.get((kind, name))
-        return found[1] if found else None
+        entry = self._loaded.get((kind, name))
+        return entry[1] if entry else None
 
     def current(self, info: ModelInfo, kind: str = ENCODER) -> bool:
         """Is it in memory, as it is on the disk? A run that went on has written other weights into the same place."""
-        found, stamp = self._loaded.get((kind, info.name)), _stamp(info)
-        return found is not None and (not stamp or found[0] == stamp)
+        entry, stamp = self._loaded.get((kind, info.name)), _stamp(info)
+        return entry is not None and (not stamp or entry[0] == stamp)
 
     def get(
         self, info: ModelInfo, keep: Collection[str] = (), others: Sequence[ModelInfo] = (), kind: str = ENCODER
@@ -87,19 +87,19 @@ class Shelf:
         """The model, loaded if it is not. keep: names of its kind that are needed beside it and may not go. others:
         what to name instead of one that does not fit. Raises ModelError.
         """
-        found = self._use(info, kind)
-        if found is None:
+        model = self._use(info, kind)
+        if model is None:
             with self._loading:
-                found = self._use(info, kind)  # somebody else may have loaded it while we waited
-                if found is None:
+                model = self._use(info, kind)  # somebody else may have loaded it while we waited
+                if model is None:
                     self.drop(info.name, kind)
                     with self._lock:
                         for key in self.would_evict(info, keep, others, kind):
                             del self._loaded[key]
-                    stamp, found = _stamp(info), self._load(info) if kind == ENCODER else self._load_heads(info)
+                    stamp, model = _stamp(info), self._load(info) if kind == ENCODER else self._load_heads(info)
                     with self._lock:
-                        self._loaded[kind, info.name] = stamp, found
-        return found
+                        self._loaded[kind, info.name] = stamp, model
+        return model
 
     def _use(self, info: ModelInfo, kind: str) -> Encoder | Dpt | None:
         """The model if it is in memory as it is on the disk; counts as a use."""
@@ -141,7 +141,7 @@ class Shelf:
     def _too_large(
         self, info, need: int, room: int, beside: list[str], others: Sequence[ModelInfo], kind: str = ENCODER
     ) -> str:
-        sizes = {each.name: weight_bytes(each, self.device, kind) for each in others if each.name != info.name}
+        sizes = {other.name: weight_bytes(other, self.device, kind) for other in others if other.name != info.name}
         fitting = [name for name, size in sizes.items() if 0 < size <= room]
         instead = f"choose {max(fitting, key=sizes.get)}, or " if fitting else ""
         where = f" beside {', '.join(beside)}" if beside else ""

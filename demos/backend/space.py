@@ -50,10 +50,10 @@ def lend(model, name: str, methods: tuple[str, ...], again: tuple):
 
 
 def _ask(key: str, again: tuple, method: str, *args, **kwargs):
-    refused, found = _worker()(key, again, method, args, kwargs)
+    refused, answer = _worker()(key, again, method, args, kwargs)
     if refused:
         raise ValueError(refused)
-    return found
+    return answer
 
 
 @functools.cache
@@ -80,11 +80,11 @@ def _work(key: str, again: tuple, method: str, args: tuple, kwargs: dict) -> tup
         return str(error), None
 
 
-def _on_cpu(found):
+def _on_cpu(answer):
     import torch
 
-    if isinstance(found, torch.Tensor):
-        return found.cpu()
-    if isinstance(found, dict):
-        return {key: _on_cpu(value) for key, value in found.items()}
-    return found
+    if isinstance(answer, torch.Tensor):
+        return answer.cpu()
+    if isinstance(answer, dict):
+        return {key: _on_cpu(value) for key, value in answer.items()}
+    return answer

@@ -64,7 +64,7 @@ class Seen:
             answers = [*self.answers.values()]
         held = [vars(features).values() for features in (self.features, *list(self.layers.values()))]
         held += [answer if isinstance(answer, tuple) else (answer,) for answer in answers]
-        return image_bytes(self.image) + sum(getattr(each, "nbytes", 0) for some in held for each in some)
+        return image_bytes(self.image) + sum(getattr(array, "nbytes", 0) for some in held for array in some)
 
     def recall(self, question: Hashable):
         """The answer that `Studio.remember` keeps under a question, if it is still there."""
@@ -220,10 +220,10 @@ class Studio:
             others = encoder.num_layers - 1  # in float16 two grids of each take what one takes in float32
             fits = seen.num_bytes + others * seen.features.patches.nbytes <= self._seen.of_one
             asked = range(1, encoder.num_layers) if fits and 1 <= layer <= others else [layer]
-            found = encoder.encode_layers(seen.image, asked, seen.resolution)
+            by_layer = encoder.encode_layers(seen.image, asked, seen.resolution)
             halves = {
-                number: ImageFeatures(None, None, each.patches.half(), each.values.half(), each.size)
-                for number, each in found.items()
+                number: ImageFeatures(None, None, grids.patches.half(), grids.values.half(), grids.size)
+                for number, grids in by_layer.items()
             }
             if not fits:
                 seen.layers.clear()

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from demos.backend import space
-from demos.backend.asking import ASKER, Asker
+from demos.backend.asking import REQUESTER, Requester
 
 HALF_LIFE = 60.0  # seconds after which half of what somebody used is forgotten
 MOST_KNOWN = 4096  # addresses and sessions whose use is remembered
 SLICE = 64  # prompts that go through together
 MAX_PROMPTS = 12_000  # of one list that are not known yet: the 150 classes of ADE20K in 80 templates
-NOBODY = Asker("")
+NOBODY = Requester("")
 
 
 class Gone(ValueError):
@@ -38,7 +38,7 @@ class Ledger:
         self._used: dict[str, tuple[float, float]] = {}  # "a" or "s" and the name -> (seconds, when that was said)
         self._lock = threading.Lock()
 
-    def add(self, asker: Asker, seconds: float) -> None:
+    def add(self, asker: Requester, seconds: float) -> None:
         with self._lock:
             now = self._clock()
             for key in ("a" + asker.address, "s" + asker.session):
@@ -47,11 +47,11 @@ class Ledger:
                 for key in sorted(self._used, key=lambda key: self._left(key, now))[: MOST_KNOWN // 2]:
                     del self._used[key]
 
-    def used(self, *askers: Asker) -> list[tuple[float, float]]:
+    def used(self, *askers: Requester) -> list[tuple[float, float]]:
         """-> (seconds of the address, of the session) of each, all at one moment: the least comes next."""
         with self._lock:
             now = self._clock()
-            return [(self._left("a" + each.address, now), self._left("s" + each.session, now)) for each in askers]
+            return [(self._left("a" + asker.address, now), self._left("s" + asker.session, now)) for asker in askers]
 
     def _left(self, key: str, now: float) -> float:
         seconds, when = self._used.get(key, (0.0, 0.0))
@@ -65,7 +65,7 @@ class Turns:
         self.ledger = ledger
         self._changed = threading.Condition()
         self._numbers = itertools.count()
-        self._waiting: dict[int, Asker] = {}
+        self._waiting: dict[int, Requester] = {}
         self._busy = False
 
     @property
@@ -76,7 +76,7 @@ class Turns:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait for a turn and have it. Raises Gone if the client leaves before it comes."""
-        asker = ASKER.get() or NOBODY
+        asker = REQUESTER.get() or NOBODY
         with self._changed:
             number = next(self._numbers)
             self._waiting[number] = asker
@@ -103,7 +103,7 @@ class Turns:
         return min(zip(uses, self._waiting, strict=True))[1]  # of equals who came first
 
 
-def still_there(asker: Asker | None) -> None:
+def still_there(asker: Requester | None) -> None:
     """Raises Gone if somebody asked who no longer waits."""
     if asker is not None and not asker.waits():
         raise Gone("Nobody waits for this answer any more.")

@@ -61,16 +61,16 @@ class Endpoints:
             if masked not in queries:
                 raise ValueError(f"The mask is for '{masked[:80]}', which is none of the queries.")
             masks = compare_mask.for_queries(queries, masked, compare_mask.read_mask(mask, picture))
-        found = measure(both, queries, templates, scale, masks)
-        most, (height, width) = farthest(found), both.size
+        comparison = measure(both, queries, templates, scale, masks)
+        most, (height, width) = farthest(comparison), both.size
         gray = np.asarray(picture.convert("L").resize((width, height)).convert("RGB"))
-        drawn = [render.overlay(gray, each, "RdBu_r", OPACITY, -most, most) for each in found.difference]
+        drawn = [render.overlay(gray, values, "RdBu_r", OPACITY, -most, most) for values in comparison.difference]
         scores = [
             {"query": query, "a": asdict(a), "b": asdict(b), "agreement": agreement}
-            for query, a, b, agreement in zip(queries, *found.scores, found.agreement, strict=True)
+            for query, a, b, agreement in zip(queries, *comparison.scores, comparison.agreement, strict=True)
         ]
-        told = {"names": found.names, "scale": scale, "size": [width, height], "range": most, "scores": scores}
-        return list(zip(drawn, queries, strict=True)), told, found.sentence
+        numbers = {"names": comparison.names, "scale": scale, "size": [width, height], "range": most, "scores": scores}
+        return list(zip(drawn, queries, strict=True)), numbers, comparison.sentence
 
     @answered
     def layers(

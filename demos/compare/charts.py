@@ -73,7 +73,7 @@ def _lines(scores: tuple[np.ndarray, np.ndarray], measure: str) -> str:
     from tipsv2.analysis.render import ticks
 
     left, top, right, bottom = 58, 12, WIDE - 14, TALL - 46
-    values = np.concatenate([each.ravel() for each in scores])
+    values = np.concatenate([side_scores.ravel() for side_scores in scores])
     values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 1.0])
     low, high = float(values.min()), float(values.max())
     low, high = (min(np.floor(5 * low) / 5, 0.4), 1.0) if measure == "auroc" else (min(low, 0.0), high or 1.0)
@@ -86,10 +86,10 @@ def _lines(scores: tuple[np.ndarray, np.ndarray], measure: str) -> str:
         y = place(0, tick).split(",")[1]
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text class="y" x="{left - 8}" y="{float(y) + 4:.1f}">{tick:g}</text>')
-    for side, each in zip("ab", scores, strict=True):
-        count = len(each)
+    for side, side_scores in zip("ab", scores, strict=True):
+        count = len(side_scores)
         depths = [index / max(1, count - 1) for index in range(count)]
-        for number, line in enumerate(each.T):
+        for number, line in enumerate(side_scores.T):
             points = [place(depth, value) for depth, value in zip(depths, line, strict=True) if np.isfinite(value)]
             dash = DASHES[number % len(DASHES)]
             parts.append(f'<polyline class="{side}" stroke-dasharray="{dash}" points="{" ".join(points)}"/>')
@@ -100,7 +100,7 @@ def _lines(scores: tuple[np.ndarray, np.ndarray], measure: str) -> str:
                     ((v, place(d, v).split(",")) for d, v in zip(depths, line, strict=True) if np.isfinite(v)), 1
                 )
             ]
-    ends = " and ".join(sorted({str(len(each)) for each in scores}, key=int))
+    ends = " and ".join(sorted({str(len(side_scores)) for side_scores in scores}, key=int))
     parts.append(f'<text x="{left}" y="{TALL - 24}">1</text><text class="y" x="{right}" y="{TALL - 24}">{ends}</text>')
     return _svg(parts, f"{MEASURES[measure]} of each layer", "layer, from the first to the last", "", ("", ""))
 

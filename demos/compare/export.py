@@ -45,29 +45,33 @@ def take(
     pixels = np.asarray(both.seen[0].image)
     mask = None if mask is None or masked not in queries else _large(mask, pixels.shape[:2])
     masks = compare_mask.for_queries(queries, masked, mask)
-    found = measure(both, queries, templates, scale, masks, pixels.shape[:2])
-    low, high, most = float(found.scaled.min()), float(found.scaled.max()), float(np.abs(found.difference).max()) or 1.0
+    comparison = measure(both, queries, templates, scale, masks, pixels.shape[:2])
+    low, high, most = (
+        float(comparison.scaled.min()),
+        float(comparison.scaled.max()),
+        float(np.abs(comparison.difference).max()) or 1.0,
+    )
     gray = np.asarray(both.seen[0].image.convert("L").convert("RGB"))  # a blue sky would look like a difference
-    pictures = {"overview": draw(pixels, found)}
+    pictures = {"overview": draw(pixels, comparison)}
     for number, query in enumerate(queries):
-        for side, scaled in zip("AB", found.scaled, strict=True):
+        for side, scaled in zip("AB", comparison.scaled, strict=True):
             pictures[f"{query} {side}"] = overlay(gray, scaled[number], COLORS, OPACITY, low, high)
-        pictures[f"{query} B-A"] = overlay(gray, found.difference[number], SIGNED, OPACITY, -most, most)
+        pictures[f"{query} B-A"] = overlay(gray, comparison.difference[number], SIGNED, OPACITY, -most, most)
     for side, colors in zip("AB", joint_colors(both)[0], strict=True):
         pictures[f"colors {side}"] = shown_at(colors, pixels.shape[:2])
     if mask is not None:
         pictures["mask"] = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
     scores = [
         {"query": query, "a": asdict(a), "b": asdict(b), "agreement": agreement}
-        for query, a, b, agreement in zip(queries, *found.scores, found.agreement, strict=True)
+        for query, a, b, agreement in zip(queries, *comparison.scores, comparison.agreement, strict=True)
     ]
-    arrays = {"maps": found.maps, "difference": found.difference, "names": np.array(found.names)}
+    arrays = {"maps": comparison.maps, "difference": comparison.difference, "names": np.array(comparison.names)}
     arrays |= {"patches_a": both.grids[0].numpy(), "patches_b": both.grids[1].numpy()}
     return Taken(
         "compare",
         pictures,
         arrays | {"queries": np.array(queries)},
-        {"names": found.names, "scale": scale, "sentence": found.sentence, "scores": scores},
+        {"names": comparison.names, "scale": scale, "sentence": comparison.sentence, "scores": scores},
         {} if mask is None else {masked: mask},
         _python(both, queries, templates, masked if mask is not None else None, scale),
         _command(both, queries, templates, masked if mask is not None else None, scale),
@@ -109,12 +113,12 @@ def _python(both: Both, queries: Sequence[str], templates: str, masked: str | No
         "b = a" if b is a else snippets.load(b.info, "b"),
         f"queries = {literal(list(queries))}",
         *([] if masks is None else [f'mask = np.asarray(open_image("{MASK}").convert("L")) > 127']),
-        f"found = {compared}",
-        "print(found.sentence)",
+        f"comparison = {compared}",
+        "print(comparison.sentence)",
         "",
-        f"picture = draw(np.asarray(open_image({literal(IMAGE)})), found)",
+        f"picture = draw(np.asarray(open_image({literal(IMAGE)})), comparison)",
         'Image.fromarray(picture).save("compare.png")',
-        'np.savez_compressed("compare.npz", maps=found.maps, difference=found.difference)',
+        'np.savez_compressed("compare.npz", maps=comparison.maps, difference=comparison.difference)',
     ]
     return "\n".join(lines)
 

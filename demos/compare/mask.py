@@ -31,8 +31,8 @@ def upload(path: str | None, image: str | None, masked: str | None, request: gr.
     if path is None:
         raise ValueError("No mask has arrived: upload it again.")
     belongings.claim(visitor(request), path)
-    found = take(path, image, drawn=False)
-    return found, canvas(image, masked, found), ""
+    mask = take(path, image, drawn=False)
+    return mask, canvas(image, masked, mask), ""
 
 
 def canvas(image: str | None, masked: str | None, mask: np.ndarray | None = None) -> str:

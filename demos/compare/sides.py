@@ -82,8 +82,8 @@ def every_layer(both: Both, queries, templates, masks) -> tuple[np.ndarray, str,
         if layers and encoder is both.encoders[0]:
             layers.append(layers[0])
         else:
-            found = encoder.encode_layers(seen.image, resolution=seen.resolution)
-            layers.append({number: replace(each, size=both.size) for number, each in found.items()})
+            by_layer = encoder.encode_layers(seen.image, resolution=seen.resolution)
+            layers.append({number: replace(grids, size=both.size) for number, grids in by_layer.items()})
         measured, table = layer_scores(layers[-1], encoder.encode_text(queries, templates), masks, kind)
         scores.append(table)
     return layer_cka([tuple(layers)]), measured, tuple(scores)
@@ -119,9 +119,9 @@ def coarse(maps: np.ndarray) -> np.ndarray:
     return maps[:, ys[:, None], xs[None]]
 
 
-def farthest(found: Comparison) -> float:
+def farthest(comparison: Comparison) -> float:
     """The end of the difference's colours, one for all queries; no difference at all is white, not an error."""
-    return float(np.abs(found.difference).max()) or 1.0
+    return float(np.abs(comparison.difference).max()) or 1.0
 
 
 def sights(both: Both) -> str:

@@ -27,11 +27,11 @@ class Steps:
         model itself. Empty where there is nothing to slide over.
         """
         run = (model or "").partition("@")[0]
-        found = {step: f"{run}@{step}" for step in self.studio.offer.checkpoints(run)}
-        if not found:
+        checkpoints = {step: f"{run}@{step}" for step in self.studio.offer.checkpoints(run)}
+        if not checkpoints:
             return {}
-        last = max(total_steps(Path(self.studio.info(run).location).parent), *found)
-        return found | {last: run}
+        last = max(total_steps(Path(self.studio.info(run).location).parent), *checkpoints)
+        return checkpoints | {last: run}
 
     def track(self, model: str | None) -> dict:
         """Side B has another model -> the slider: shown for a run with checkpoints, at the end of it."""
@@ -52,7 +52,7 @@ class Steps:
         steps = self.of(model)
         if not steps:
             return gr.skip()
-        name = steps[min(steps, key=lambda each: abs(each - step))]
+        name = steps[min(steps, key=lambda offered: abs(offered - step))]
         self.studio.encoder(name)
         return name
 

@@ -75,8 +75,8 @@ class Compares:
         who = visitor(request)
         both = look(self.studio, who, image, (model_a, model_b), (features_a, features_b), resolution)
         masks = compare_mask.for_queries(queries, masked, mask)
-        found = measure(both, queries, templates, scale, masks)
-        low, high, most = spans = float(found.scaled.min()), float(found.scaled.max()), farthest(found)
+        comparison = measure(both, queries, templates, scale, masks)
+        low, high, most = spans = float(comparison.scaled.min()), float(comparison.scaled.max()), farthest(comparison)
         color = views.colored
         cards = [
             compare_views.PairCard(
@@ -89,16 +89,18 @@ class Compares:
             )
             for query, a, b, signed, scores, agreement, truth in zip(
                 queries,
-                *found.scaled,
-                found.difference,
-                zip(*found.scores, strict=True),
-                found.agreement,
+                *comparison.scaled,
+                comparison.difference,
+                zip(*comparison.scores, strict=True),
+                comparison.agreement,
                 masks,
                 strict=True,
             )
         ]
         bars = views.color_bar(COLORS), views.color_bar(SIGNED)
-        drawn = compare_views.pairs(both.seen[0].image, found.names, found.sentence, cards, scale, spans, bars)
+        drawn = compare_views.pairs(
+            both.seen[0].image, comparison.names, comparison.sentence, cards, scale, spans, bars
+        )
         unseen = never_seen([self.studio.info(model_a), self.studio.info(model_b)], image)
         return chips.not_asked(refused) + unseen + drawn, sights(both)
 
@@ -284,7 +286,7 @@ def tab(page: Page) -> None:
     steps = Steps(page.studio)
     model_b.change(steps.track, model_b, step, queue=False, **quiet)
     all_again(step.input(steps.slide, [step, model_b], model_b, **busy))
-    gr.on([each.input for each in (features_a, features_b, resolution)], **drawn).then(**painted)
+    gr.on([component.input for component in (features_a, features_b, resolution)], **drawn).then(**painted)
     gr.on([queries.change, templates.input, scale.input], **drawn)
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-pair', v)")
 
@@ -301,7 +303,7 @@ def tab(page: Page) -> None:
     asking = dict(api_visibility="private", show_progress="full", show_progress_on=layers, **MODEL_WORK)
     run.click(handlers.layers, [*sides, *words], layers, **asking)
     stale = [image, model_a, features_a, model_b, features_b, resolution, queries, templates, masked]
-    gr.on([each.change for each in stale], lambda: "", None, layers, queue=False, **quiet)
+    gr.on([component.change for component in stale], lambda: "", None, layers, queue=False, **quiet)
 
     outputs = [pick_a, model_a, pick_b, model_b, features_b, field, image, strip]
     page.workspace.share(

@@ -43,21 +43,21 @@ class DepthOutputs:
         if image is None or heads is None:
             return None
         scene = self.memory.predict(visitor(request), heads, image, int(resolution))
-        found = scene.found
+        result = scene.result
         pictures, arrays = _pictures(scene, span, near, far, colormap, opacity), {}
-        scores: dict = {"model": heads, "patches": list(found.grid)}
+        scores: dict = {"model": heads, "patches": list(result.grid)}
         masks: dict[str, np.ndarray] = {}
-        if found.depth is not None:
-            arrays["depth"] = found.depth
+        if result.depth is not None:
+            arrays["depth"] = result.depth
             scores["depth_m"] = dict(
-                zip(("nearest", "median", "farthest"), np.quantile(found.depth, (0, 0.5, 1)).round(4), strict=True)
+                zip(("nearest", "median", "farthest"), np.quantile(result.depth, (0, 0.5, 1)).round(4), strict=True)
             )
-        if found.normals is not None:
-            arrays["normals"] = found.normals
-        if found.labels is not None:
-            arrays |= {"labels": found.labels, "classes": np.array(found.classes)}
-            scores["shares"] = found.shares()
-            masks = {name: found.labels == found.classes.index(name) for name in found.shares()}
+        if result.normals is not None:
+            arrays["normals"] = result.normals
+        if result.labels is not None:
+            arrays |= {"labels": result.labels, "classes": np.array(result.classes)}
+            scores["shares"] = result.shares()
+            masks = {name: result.labels == result.classes.index(name) for name in result.shares()}
         shown = dict(resolution=int(resolution), colormap=colormap, opacity=float(opacity))
         ends = (float(near), float(far)) if span == "fixed" else None
         info = self.memory.info(heads)
@@ -125,16 +125,16 @@ class DepthOutputs:
 
 def _pictures(scene: Scene, span: str, near: float, far: float, colormap: str, opacity: float) -> dict[str, np.ndarray]:
     """A picture of each prediction in the image's pixels, and the bar of the depth's colours."""
-    found, pictures = scene.found, {}
-    low, high = depth_views.limits(found.depth, span, near, far)
-    if found.depth is not None:
-        pictures["depth"] = render.colorize(found.depth, colormap, low, high)
+    result, pictures = scene.result, {}
+    low, high = depth_views.limits(result.depth, span, near, far)
+    if result.depth is not None:
+        pictures["depth"] = render.colorize(result.depth, colormap, low, high)
         pictures["depth scale"] = render.color_bar(low, high, max(200, scene.image.height), colormap, unit="m")
-    if found.normals is not None:
-        pictures["normals"] = render.paint_normals(found.normals)
-    if found.labels is not None:
-        colors = depth_views.class_colors(found.labels, len(found.classes))
-        pictures["classes"] = render.paint_labels(np.asarray(scene.image), found.labels, colors, opacity)
+    if result.normals is not None:
+        pictures["normals"] = render.paint_normals(result.normals)
+    if result.labels is not None:
+        colors = depth_views.class_colors(result.labels, len(result.classes))
+        pictures["classes"] = render.paint_labels(np.asarray(scene.image), result.labels, colors, opacity)
     return pictures
 
 

@@ -56,7 +56,7 @@ class Depths:
         if image is None:
             return views.empty(*controls.NO_IMAGE), ""
         scene = self.memory.predict(visitor(request), loaded, image, int(resolution))
-        low, high = depth_views.limits(scene.found.depth, span, near, far)
+        low, high = depth_views.limits(scene.result.depth, span, near, far)
         note = depth_views.note(scene, self.memory.heads(loaded))
         return depth_views.scene(scene, low, high, colormap), note
 
@@ -78,9 +78,9 @@ class Depths:
                 else:
                     yield chosen, "", depth_offer.offer(info, "hub", progress=progress), ""
         except Exception as error:
-            if (told := controls.sentence(error)) is None:
+            if (message := controls.sentence(error)) is None:
                 raise
-            yield chosen, told, gr.skip(), ""
+            yield chosen, message, gr.skip(), ""
         else:
             yield chosen, "", gr.skip(), ""
 
@@ -127,7 +127,7 @@ def photographs() -> list[Example]:
 
 @functools.cache
 def _strip() -> str:
-    return views.thumbnails([(open_image(each.path), ", ".join(each.queries)) for each in photographs()])
+    return views.thumbnails([(open_image(photo.path), ", ".join(photo.queries)) for photo in photographs()])
 
 
 def take_example(index: int) -> tuple[str, str]:

@@ -26,21 +26,21 @@ BALL = 132  # pixels of a ball of directions, drawn at half that size
 
 def scene(shown: Scene, low: float, high: float, colormap: str) -> str:
     """Depth, normals and classes, whichever there are. low, high: metres at the ends of the depth's colours."""
-    found, (width, height) = shown.found, shown.image.size
+    result, (width, height) = shown.result, shown.image.size
     grid = views.display_size(width, height, READ)
     cards, data = [], ""
-    if found.depth is not None:
-        cards.append(_depth_card(found.depth, low, high, colormap))
-        data += f' data-depth="{_packed(_sampled(found.depth, grid).astype("<f4"))}" data-range="{low!r} {high!r}"'
-    if found.normals is not None:
-        cards.append(_normals_card(found.normals))
-        data += f' data-normals="{_packed(np.rint(_sampled(found.normals, grid) * 127).astype(np.int8))}"'
+    if result.depth is not None:
+        cards.append(_depth_card(result.depth, low, high, colormap))
+        data += f' data-depth="{_packed(_sampled(result.depth, grid).astype("<f4"))}" data-range="{low!r} {high!r}"'
+    if result.normals is not None:
+        cards.append(_normals_card(result.normals))
+        data += f' data-normals="{_packed(np.rint(_sampled(result.normals, grid) * 127).astype(np.int8))}"'
     few = len(cards)
     cards.append('<p class="told" role="status">Point at a picture to read it; a click keeps the place.</p>')
-    if found.labels is not None:
+    if result.labels is not None:
         cards.append(_classes_card(shown))
-        names = escape("\n".join(found.classes), quote=True)
-        data += f' data-labels="{_packed(_sampled(found.labels, grid).astype("<i2"))}" data-names="{names}"'
+        names = escape("\n".join(result.classes), quote=True)
+        data += f' data-labels="{_packed(_sampled(result.labels, grid).astype("<i2"))}" data-names="{names}"'
     style = f"--ratio:{width / height:.6f}"
     return (
         f'<div class="tips-depth" data-grid="{grid[0]}x{grid[1]}" style="{style}"{data}>'
@@ -109,12 +109,12 @@ def _ball(side: int) -> str:
 
 def _classes_card(shown: Scene) -> str:
     """The classes' colours over the image, which the page isolates by colour, and the legend with their shares."""
-    found = shown.found
-    colors = class_colors(found.labels, len(found.classes))
-    shares = found.shares()
+    result = shown.result
+    colors = class_colors(result.labels, len(result.classes))
+    shares = result.shares()
     rows = []
     for name, share in shares.items():
-        key = found.classes.index(name)
+        key = result.classes.index(name)
         color, title = "#{:02x}{:02x}{:02x}".format(*map(int, colors[key])), escape(name, quote=True)
         percent = f"{100 * share:.1f}&thinsp;%" if share >= 0.001 else "&lt;&thinsp;0.1&thinsp;%"
         rows.append(
@@ -122,11 +122,11 @@ def _classes_card(shown: Scene) -> str:
             f'<i style="background:{color}"></i><span>{title}</span><b>{percent}</b>'
             f'<em style="width:{100 * share:.2f}%;background:{color}"></em></button></li>'
         )
-    painted = Image.fromarray(colors[found.labels]).resize(_size(found.labels), Image.Resampling.NEAREST)
+    painted = Image.fromarray(colors[result.labels]).resize(_size(result.labels), Image.Resampling.NEAREST)
     top = ", ".join(f"{escape(name, quote=True)} {100 * share:.0f} %" for name, share in list(shares.items())[:5])
     photo = f"background-image:url({views.photo_uri(shown.image)})"
     return (
-        f'<figure class="classes"><figcaption><b>Classes</b><span>{len(shares)} of {len(found.classes)}</span>'
+        f'<figure class="classes"><figcaption><b>Classes</b><span>{len(shares)} of {len(result.classes)}</span>'
         f'</figcaption><div class="body"><div class="stage" tabindex="0" role="img" style="{photo}" '
         f'aria-label="Classes: {top}; arrow keys read them">'
         f'<img class="layer" src="{views.data_uri(painted)}" alt="" draggable="false">'
@@ -144,7 +144,7 @@ def class_colors(labels: np.ndarray, count: int) -> np.ndarray:
 
 def note(shown: Scene, dpt: Dpt) -> str:
     """What the network saw, and what the checkpoint has no heads for."""
-    rows, columns = shown.found.grid
+    rows, columns = shown.result.grid
     used, training = min(rows, columns) * dpt.patch_size, dpt.info.resolution
     text = f"{used} px short side, {rows} × {columns} patches."
     missing = [name for name in ("depth", "normals", "segmentation") if name not in dpt.heads]

@@ -29,7 +29,7 @@ def literal(value) -> str:
         inner = ", ".join(map(literal, value))
         return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{literal(key)}: {literal(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, float):
         return repr(int(value)) if value.is_integer() and abs(value) < 1e9 else f"{value:.6g}"
     return repr(value)
@@ -77,8 +77,8 @@ def model_name(info: ModelInfo) -> str:
 def load(info: ModelInfo, variable: str = "encoder", function: str = "load") -> str:
     """The line that loads the encoder; before it, where its name stands for a folder, one that says so."""
     name = literal(model_name(info))
-    told = f"# {name} stands for the folder of this encoder, in the command too\n" if _away(info) else ""
-    return f"{told}{variable} = {function}({name})"
+    remark = f"# {name} stands for the folder of this encoder, in the command too\n" if _away(info) else ""
+    return f"{remark}{variable} = {function}({name})"
 
 
 def _away(info: ModelInfo) -> bool:

@@ -14,7 +14,7 @@ from demos.ui import controls
 from demos.ui.controls import MODEL_WORK, answered, visitor
 
 if TYPE_CHECKING:
-    from demos.inside.tab import Insides
+    from demos.inside.tab import InsideHandlers
     from demos.ui.page import Page
 
 VIEWS = ("pca", "clusters", "norms")
@@ -23,7 +23,7 @@ VIEWS = ("pca", "clusters", "norms")
 class Endpoints:
     """Handlers of the API; they hold nothing but the tab's own handlers, whose memory they share."""
 
-    def __init__(self, tab: Insides):
+    def __init__(self, tab: InsideHandlers):
         self.tab = tab
 
     @answered
@@ -53,20 +53,20 @@ class Endpoints:
         """
         if view not in VIEWS:
             raise ValueError(f"Unknown view '{str(view)[:80]}': use {', '.join(VIEWS)}, or the endpoint /feature_map.")
-        seen, grid, told = self._look(image, layer, model, features, resolution, visitor(request))
+        seen, grid, numbers = self._look(image, layer, model, features, resolution, visitor(request))
         if view == "pca":
-            shown = [int(each) - 1 for each in (red, green, blue)]
+            shown = [int(number) - 1 for number in (red, green, blue)]
             basis, scores, picture = inside_work.principal(grid, shown, foreground)
-            told |= {"explained": _rounded(basis.explained), "scores": _rounded(scores[..., shown])}
+            numbers |= {"explained": _rounded(basis.explained), "scores": _rounded(scores[..., shown])}
         elif view == "clusters":
-            found = inside_work.clusters(grid, k)
-            picture = inside_work.palette(len(found.shares))[found.labels]
-            told |= {"shares": _rounded(found.shares), "labels": found.labels.tolist()}
+            clusters = inside_work.clusters(grid, k)
+            picture = inside_work.palette(len(clusters.shares))[clusters.labels]
+            numbers |= {"shares": _rounded(clusters.shares), "labels": clusters.labels.tolist()}
         else:
-            found, picture = inside_work.norms(grid)
-            told |= {"norms": _rounded(found.norms), "limit": round(found.limit, 5)}
-            told |= {"outliers": np.argwhere(found.outliers).tolist()}
-        return _large(picture, seen), told
+            norms, picture = inside_work.norms(grid)
+            numbers |= {"norms": _rounded(norms.norms), "limit": round(norms.limit, 5)}
+            numbers |= {"outliers": np.argwhere(norms.outliers).tolist()}
+        return _large(picture, seen), numbers
 
     @answered
     def feature_map(
@@ -91,10 +91,10 @@ class Endpoints:
         (words too).
         """
         words, who = controls.texts(words, "word", MAX_WORDS), visitor(request)
-        seen, grid, told = self._look(image, layer, model, features, resolution, who)
-        found = self.tab.map(seen, grid, told["layer"], model, features, words, neighbors, gap, ask=True)
-        told |= {"patches": _rounded(found[0]), "words": dict(zip(words, _rounded(found[1]), strict=True))}
-        return _large(inside_work.principal(grid)[2], seen), told
+        seen, grid, numbers = self._look(image, layer, model, features, resolution, who)
+        places = self.tab.map(seen, grid, numbers["layer"], model, features, words, neighbors, gap, ask=True)
+        numbers |= {"patches": _rounded(places[0]), "words": dict(zip(words, _rounded(places[1]), strict=True))}
+        return _large(inside_work.principal(grid)[2], seen), numbers
 
     def _look(self, image, layer, model, features, resolution, who):
         if image is None:
@@ -103,7 +103,7 @@ class Endpoints:
         return seen, grid, {"layer": layer, "grid": list(grid.shape[:2])}
 
 
-def endpoints(tab: Insides, page: Page, common_inputs: Sequence, settings: Sequence, mapped: Sequence) -> None:
+def endpoints(tab: InsideHandlers, page: Page, common_inputs: Sequence, settings: Sequence, mapped: Sequence) -> None:
     """Register the endpoints. common_inputs: view, features; settings: those of the views; mapped: words, neighbours,
     gap.
     """

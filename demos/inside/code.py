@@ -28,7 +28,7 @@ basis = pca([patches], {AXES})
 scores = project(patches, basis)
 (colors,) = components_as_rgb([scores], {{shown}})
 
-picture = shown_at((colors * 255 + 0.5).astype("uint8"), found.size)
+picture = shown_at((colors * 255 + 0.5).astype("uint8"), features.size)
 Image.fromarray(picture).save("pca.png")
 np.savez_compressed("pca.npz", scores=scores, explained=basis.explained, patches=patches)"""
 FOREGROUND = f"""{_HEAD}from tipsv2.analysis.projection import components_as_rgb, foreground, pca, project
@@ -42,7 +42,7 @@ if masks[0].any():
 scores = project(patches, basis)
 (colors,) = components_as_rgb([scores], {{shown}}, masks=masks)
 
-picture = shown_at((colors * 255 + 0.5).astype("uint8"), found.size)
+picture = shown_at((colors * 255 + 0.5).astype("uint8"), features.size)
 Image.fromarray(picture).save("pca.png")
 np.savez_compressed("pca.npz", scores=scores, explained=basis.explained, patches=patches)"""
 CLUSTERS = f"""{_HEAD}from tipsv2.analysis.projection import kmeans
@@ -52,7 +52,7 @@ from tipsv2.analysis.render import PALETTE
 
 clusters = kmeans(patches, {{k}})
 
-picture = shown_at(np.array(PALETTE, "uint8")[clusters.labels], found.size)
+picture = shown_at(np.array(PALETTE, "uint8")[clusters.labels], features.size)
 Image.fromarray(picture).save("clusters.png")
 np.savez_compressed("clusters.npz", labels=clusters.labels, shares=clusters.shares, patches=patches)"""
 NORMS = f"""{_HEAD}from tipsv2.analysis.projection import patch_norms
@@ -62,7 +62,7 @@ from tipsv2.analysis.render import colorize
 
 lengths = patch_norms(patches)
 
-picture = shown_at(colorize(lengths.norms), found.size)
+picture = shown_at(colorize(lengths.norms), features.size)
 Image.fromarray(picture).save("norms.png")
 np.savez_compressed("norms.npz", norms=lengths.norms, outliers=lengths.outliers, patches=patches)"""
 MAP = """\
@@ -108,7 +108,7 @@ def python(
         seen = f"{call('encoder.encode_layers', literal(IMAGE), f'[{layer}]', resolution=resolution)}[{layer}]"
     grid = "values" if features == "values" else "patches"
     return text.format(
-        opening=f"{snippets.load(encoder.info)}\nfound = {seen}\npatches = found.{grid}",
+        opening=f"{snippets.load(encoder.info)}\nfeatures = {seen}\npatches = features.{grid}",
         shown=tuple(shown),
         k=k,
         words=literal(list(words)),

@@ -18,14 +18,14 @@ from demos.ui.controls import visitor
 if TYPE_CHECKING:
     import gradio as gr
 
-    from demos.inside.tab import Insides
+    from demos.inside.tab import InsideHandlers
 
 PLANE = 8, 150  # inches of a map's side, pixels an inch
 
 
 def take(
-    tab: Insides, image, view, layer, model, features, resolution, red, green, blue, foreground, k, words, colors,
-    neighbors, gap, request: gr.Request = None,
+    tab: InsideHandlers, image, view, layer, model, features, resolution, red, green, blue, foreground, k, words,
+    colors, neighbors, gap, request: gr.Request = None,
 ) -> Taken | None:  # fmt: skip
     """Takes what the tab's `draw` takes."""
     if image is None:
@@ -33,42 +33,42 @@ def take(
     who = visitor(request)
     seen, grid, layer = tab.patches(image, layer, model, features, resolution, who)
     encoder, size = tab.studio.encoder(model), seen.features.size
-    shown = [int(each) - 1 for each in (red, green, blue)]
+    shown = [int(number) - 1 for number in (red, green, blue)]
     k, neighbors = int(k), int(neighbors)
-    told = {"view": view, "model": shown_name(encoder.info), "layer": layer, "features": features}
-    told |= {"resolution": seen.resolution}
+    numbers = {"view": view, "model": shown_name(encoder.info), "layer": layer, "features": features}
+    numbers |= {"resolution": seen.resolution}
     masks = {}
     if view == "pca":
         basis, scores, picture = inside_work.principal(grid, shown, foreground)
         arrays = {"scores": scores, "explained": basis.explained}
-        told |= {"explained": basis.explained, "components": [int(each) for each in (red, green, blue)]}
+        numbers |= {"explained": basis.explained, "components": [int(number) for number in (red, green, blue)]}
     elif view == "clusters":
-        found = inside_work.clusters(grid, k)
-        picture = inside_work.palette(len(found.shares))[found.labels]
-        arrays = {"labels": found.labels, "shares": found.shares}
-        told |= {"shares": found.shares}
-        masks = {f"cluster {index + 1}": found.labels == index for index in range(len(found.shares))}
+        clusters = inside_work.clusters(grid, k)
+        picture = inside_work.palette(len(clusters.shares))[clusters.labels]
+        arrays = {"labels": clusters.labels, "shares": clusters.shares}
+        numbers |= {"shares": clusters.shares}
+        masks = {f"cluster {index + 1}": clusters.labels == index for index in range(len(clusters.shares))}
     elif view == "norms":
-        found, picture = inside_work.norms(grid)
-        arrays = {"norms": found.norms, "outliers": found.outliers}
-        told |= {"median": np.median(found.norms), "limit": found.limit, "outliers": np.argwhere(found.outliers)}
-        masks = {"outlier": found.outliers}
+        norms, picture = inside_work.norms(grid)
+        arrays = {"norms": norms.norms, "outliers": norms.outliers}
+        numbers |= {"median": np.median(norms.norms), "limit": norms.limit, "outliers": np.argwhere(norms.outliers)}
+        masks = {"outlier": norms.outliers}
     else:
         words, _ = chips.askable(words, "word", MAX_WORDS)
-        found = tab.map(seen, grid, layer, model, features, words, neighbors, gap)
-        if found is None:
+        mapped = tab.map(seen, grid, layer, model, features, words, neighbors, gap)
+        if mapped is None:
             raise ValueError("The map is not drawn yet: press 'Draw the map' first.")
         by_image = colors == "pixels"
         points = inside_work.pixel_colors(seen.image, grid.shape[:2]) if by_image else inside_work.principal(grid)[2]
-        places, word_places = found
+        places, word_places = mapped
         picture = _scatter(places, word_places, points, words)
         arrays = {"places": places, "word_places": word_places, "words": np.array(words, str)}
-        told |= {"neighbors": neighbors, "gap": gap, "words": dict(zip(words, word_places, strict=True))}
+        numbers |= {"neighbors": neighbors, "gap": gap, "words": dict(zip(words, word_places, strict=True))}
     return Taken(
         view,
         {view: picture if view == "map" else _large(picture, size)},
         arrays | {"patches": grid.numpy()},
-        told,
+        numbers,
         {name: _large(mask, size) for name, mask in masks.items()},
         inside_code.python(
             view, encoder, layer, seen.resolution, features, shown, foreground, k, words or [], neighbors, gap

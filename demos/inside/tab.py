@@ -24,12 +24,12 @@ TITLE = "Inside"
 VIEWS = {"pca": "PCA", "clusters": "Clusters", "map": "Map", "norms": "Norms"}
 
 
-class Insides:
+class InsideHandlers:
     """The handlers of this tab. They share the studio with the other tabs."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
-        self.mapper = inside_work.Mapper()
+        self.projector = inside_work.Projector()
 
     def patches(self, image, layer, model, features, resolution, who):
         """-> (Seen, patches [h, w, D], layer number). layer: 1 to the encoder's last, which is also what 0 means."""
@@ -45,12 +45,12 @@ class Insides:
         take long and nobody asked for it.
         """
         key = ("map", layer, features, tuple(words), int(neighbors), gap)
-        found = seen.recall(key)
-        if found is None and (ask or self.mapper.quick(grid.shape[0] * grid.shape[1] + len(words))):
+        places = seen.recall(key)
+        if places is None and (ask or self.projector.quick(grid.shape[0] * grid.shape[1] + len(words))):
             text = self.studio.encoder(model).encode_text(words)
-            found = self.mapper.draw(grid, text, int(neighbors), gap, progress)
-            self.studio.remember(seen, key, found)
-        return found
+            places = self.projector.draw(grid, text, int(neighbors), gap, progress)
+            self.studio.remember(seen, key, places)
+        return places
 
     @toasted
     def draw(
@@ -82,27 +82,27 @@ class Insides:
         shape = tuple(grid.shape[:2])
         note = controls.resolution_note(shape, seen.resolution, int(resolution), self.studio.info(model).resolution)
         if view == "pca":
-            shown = [int(each) - 1 for each in (red, green, blue)]
+            shown = [int(number) - 1 for number in (red, green, blue)]
             basis, scores, painted = inside_work.principal(grid, shown, foreground)
             return inside_views.components(seen.image, painted, scores, basis.explained, shown), note
         if view == "clusters":
-            found = inside_work.clusters(grid, k)
-            palette = inside_work.palette(len(found.shares))
-            return inside_views.clusters(seen.image, found.labels, found.shares, palette), note
+            clusters = inside_work.clusters(grid, k)
+            palette = inside_work.palette(len(clusters.shares))
+            return inside_views.clusters(seen.image, clusters.labels, clusters.shares, palette), note
         if view == "norms":
             return inside_views.norms(seen.image, *inside_work.norms(grid), views.color_bar("viridis")), note
         from tipsv2.analysis.heatmap import patch_maps
 
         words, refused = chips.askable(words, "word", MAX_WORDS)
-        found = self.map(seen, grid, layer, model, features, words, neighbors, gap, ask, progress)
-        if found is None:
-            asking = inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.mapper.ready)
+        places = self.map(seen, grid, layer, model, features, words, neighbors, gap, ask, progress)
+        if places is None:
+            asking = inside_views.ask_for_map(shape[0] * shape[1], len(words), not self.projector.ready)
             return chips.not_asked(refused) + asking, note
         painted = inside_work.pixel_colors(seen.image, shape) if colors == "pixels" else inside_work.principal(grid)[2]
         encoder = self.studio.encoder(model)
         looked = self.studio.layer(seen, encoder, layer)
         cosines = patch_maps(looked, encoder.encode_text(words), features).numpy()
-        drawn = inside_views.scatter(seen.image, found[0], painted, words, found[1], cosines, features == "final")
+        drawn = inside_views.scatter(seen.image, places[0], painted, words, places[1], cosines, features == "final")
         return chips.not_asked(refused) + drawn, note
 
     def draw_map(self, request: gr.Request, progress=gr.Progress(), *inputs) -> tuple[str, str]:  # noqa: B008
@@ -165,7 +165,7 @@ def _parts() -> dict:
 
 def tab(page: Page) -> None:
     """Build the tab inside the current Blocks."""
-    handlers = Insides(page.studio)
+    handlers = InsideHandlers(page.studio)
     info = page.studio.info()
     with gr.Row(elem_classes="tips-work"):
         with gr.Column(elem_classes="tips-source"):
@@ -226,7 +226,7 @@ def tab(page: Page) -> None:
     for event in given:
         event.then(**drawing, **minimal)
     view.change(turn, view, [words, opacity, *parts["columns"].values()], **quiet)
-    changes = [each.input for each in (view, layer, features, resolution, *parts["settings"], *parts["map"])]
+    changes = [component.input for component in (view, layer, features, resolution, *parts["settings"], *parts["map"])]
     gr.on([words.change, *changes], **drawing, **minimal)
     shown.submit(
         handlers.draw_map,

@@ -67,9 +67,9 @@ def clusters(image: Image.Image, labels: np.ndarray, shares: np.ndarray, colors:
     return _pair("clusters", image, labels.shape, _stage(colors[labels], "clusters"), key, columns, veil=True)
 
 
-def norms(image: Image.Image, found: Norms, picture: np.ndarray, bar: Image.Image) -> str:
+def norms(image: Image.Image, measured: Norms, picture: np.ndarray, bar: Image.Image) -> str:
     """picture: uint8 [h, w, 3], the norms in colours.   bar: those colours from low to high, in a row."""
-    lengths, limit = found.norms, found.limit
+    lengths, limit = measured.norms, measured.limit
     low, high = float(lengths.min()), float(lengths.max())
     digits = 1 if high >= 100 else 2 if high >= 1 else 4
     counts, _ = np.histogram(lengths, bins=BINS, range=(low, max(high, low + 1e-6)))
@@ -77,10 +77,10 @@ def norms(image: Image.Image, found: Norms, picture: np.ndarray, bar: Image.Imag
     columns = "".join(
         f'<rect x="{place + 0.08}" width=".84" y="{1 - top:.4f}" height="{top:.4f}"/>' for place, top in enumerate(tops)
     )
-    count, inside = int(found.outliers.sum()), low <= limit <= high
+    count, inside = int(measured.outliers.sum()), low <= limit <= high
     mark = f'<i style="left:{100 * (limit - low) / (high - low):.2f}%" title="limit"></i>' if inside else ""
-    told = [("median", float(np.median(lengths))), ("least", low), ("greatest", high), ("outlier above", limit)]
-    facts = "".join(f"<div><dt>{name}</dt><dd>{value:.{digits}f}</dd></div>" for name, value in told)
+    lines = [("median", float(np.median(lengths))), ("least", low), ("greatest", high), ("outlier above", limit)]
+    facts = "".join(f"<div><dt>{name}</dt><dd>{value:.{digits}f}</dd></div>" for name, value in lines)
     verdict = f"<b>{count or 'None'}</b> of {lengths.size:,} patches {'is an outlier' if count < 2 else 'are outliers'}"
     key = (
         f'<div class="lengths"><div class="histogram"><svg viewBox="0 0 {BINS} 1" preserveAspectRatio="none" '
@@ -90,9 +90,9 @@ def norms(image: Image.Image, found: Norms, picture: np.ndarray, bar: Image.Imag
         f'<div class="verdict"><p>{verdict}, above the median by more than 3.5 robust deviations.</p>'
         f"<dl>{facts}</dl></div>"
     )
-    columns = [_column("norm", lengths, digits), _column("robust deviations", found.scores, 1)]
+    columns = [_column("norm", lengths, digits), _column("robust deviations", measured.scores, 1)]
     shape = lengths.shape
-    outlines = _outlines(found.outliers) if count else ""
+    outlines = _outlines(measured.outliers) if count else ""
     return _pair("norms", image, shape, _stage(picture, "norms", outlines), key, columns, over=outlines)
 
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 AXES = 9  # principal components on offer
 MAX_CLUSTERS = 20
 MAX_WORDS = 24  # on a map
-# Beside the encoder's work, which it must not hold up. Several at once: their turns are short, see `Mapper`.
+# Beside the encoder's work, which it must not hold up. Several at once: their turns are short, see `Projector`.
 MAP_WORK = dict(concurrency_id="map", concurrency_limit=3)
 QUICK = 2.0  # seconds: a map that takes longer is drawn only when somebody asks for it
 
 
-class Mapper:
+class Projector:
     """Lays out maps, and learns how long that takes here. UMAP's compiled code must not run twice at once: maps take
     turns, which end several times a second, so that a large one does not hold up a small one.
     """
@@ -81,9 +81,9 @@ class Mapper:
                 tell(begun + (1 - begun) * passed / (passed + expected / 2), desc=f"Laying out {count:,} patches")
 
             tell(begun, desc=f"Laying out {count:,} patches")
-            found = joint_map(patches, text, int(neighbors), gap=gap, tick=tick)
+            places = joint_map(patches, text, int(neighbors), gap=gap, tick=tick)
             self._pace = (time.monotonic() - start - waited) / (count + len(text))
-        return found
+        return places
 
 
 def principal(
@@ -126,8 +126,8 @@ def norms(patches) -> tuple[Norms, np.ndarray]:
     from tipsv2.analysis.projection import patch_norms
     from tipsv2.analysis.render import colorize
 
-    found = patch_norms(patches)
-    return found, colorize(found.norms)
+    lengths = patch_norms(patches)
+    return lengths, colorize(lengths.norms)
 
 
 def pixel_colors(image: Image.Image, grid: tuple[int, int]) -> np.ndarray:

@@ -67,13 +67,13 @@ class Endpoints:
         if image is None:
             raise ValueError("Give an image and at least one class name.")
         question = ask(classes, templates, features, layer, windows, background, threshold, words, resolution, sharp)
-        found = self.tab.divider.divide(image, question, model, visitor(request), full=True)
+        regions = self.tab.service.divide(image, question, model, visitor(request), full=True)
         names = split(classes)
         truth = segmentation_truth.uploaded(mask, int(first), "", names, legend(len(names)), image) if mask else None
-        judged = judge(found, truth)
-        table = rows(found, judged and judged[1])
-        painted = paint_labels(np.asarray(found.seen.image), found.labels, found.colors, opacity)
-        return painted, (found.labels + 1).astype(np.uint8), numbers(table, judged and judged[1])
+        judged = judge(regions, truth)
+        table = rows(regions, judged and judged[1])
+        painted = paint_labels(np.asarray(regions.seen.image), regions.labels, regions.colors, opacity)
+        return painted, (regions.labels + 1).astype(np.uint8), numbers(table, judged and judged[1])
 
     def class_lists(self) -> dict[str, list[str]]:
         """The lists of class names on offer: the benchmarks' in the order that numbers them in their label files, and
@@ -84,7 +84,7 @@ class Endpoints:
         return {title: split(names) for title, names in presets().items()}
 
 
-def numbers(table: Sequence[dict], told) -> dict:
+def numbers(table: Sequence[dict], agreed) -> dict:
     """The table as JSON: what is not a number becomes null."""
 
     def plain(value):
@@ -94,11 +94,11 @@ def numbers(table: Sequence[dict], told) -> dict:
 
     classes = [{key: plain(value) for key, value in row.items()} for row in table]
     shares = {row["name"]: row["share"] for row in classes}
-    found = {"background": shares.pop(BACKGROUND, 0.0) if table[-1]["name"] == BACKGROUND else 0.0, "shares": shares}
-    found["classes"] = classes
-    if told is not None:
-        found |= {"miou": plain(told.mean), "accuracy": plain(told.accuracy), "compared": plain(told.compared)}
-    return found
+    summary = {"background": shares.pop(BACKGROUND, 0.0) if table[-1]["name"] == BACKGROUND else 0.0, "shares": shares}
+    summary["classes"] = classes
+    if agreed is not None:
+        summary |= {"miou": plain(agreed.mean), "accuracy": plain(agreed.accuracy), "compared": plain(agreed.compared)}
+    return summary
 
 
 def endpoints(

@@ -91,7 +91,7 @@ def truth_part() -> tuple[gr.HTML, gr.UploadButton, gr.Button, gr.Radio, gr.Drop
     """The true mask: what it is, where it comes from -> (note, upload, remove, first number, class to draw, canvas)."""
     html = dict(apply_default_css=False, elem_classes="tips-under")
     with gr.Accordion("True mask", open=False, elem_classes="tips-more"):
-        told = gr.HTML(segmentation_truth.told(None, ()), js_on_load=None, **html)
+        truth_note = gr.HTML(segmentation_truth.describe(None, ()), js_on_load=None, **html)
         with gr.Row(elem_classes="tips-buttons"):
             upload = gr.UploadButton("Upload a mask", file_types=["image"], size="sm", min_width=0)
             remove = gr.Button("Remove", size="sm", min_width=0)
@@ -110,7 +110,7 @@ def truth_part() -> tuple[gr.HTML, gr.UploadButton, gr.Button, gr.Radio, gr.Drop
             filterable=False,
         )
         canvas = gr.HTML("", js_on_load=controls.script("compare-mask.js"), visible=False, **html)
-    return told, upload, remove, first, marked, canvas
+    return truth_note, upload, remove, first, marked, canvas
 
 
 def more(training: int) -> tuple[gr.Radio, gr.Radio, gr.Slider, gr.Checkbox, gr.Slider, gr.HTML]:

@@ -10,7 +10,7 @@ from demos.export.files import Taken
 from demos.export.snippets import IMAGE, call, literal
 from demos.segment.api import numbers
 from demos.segment.truth import Truth
-from demos.segment.work import MAX_CLASSES, Divider, Question, Regions, ask, judge, rows, split
+from demos.segment.work import MAX_CLASSES, Question, Regions, SegmentationService, ask, judge, rows, split
 from demos.ui import chips
 from demos.ui.controls import visitor
 
@@ -18,7 +18,9 @@ OPACITY = 0.65
 SETTINGS = ("templates", "features", "layer", "windows", "background", "threshold", "words", "resolution", "sharp")
 
 
-def take(divider: Divider, image, model, truth: Truth | None, classes, *given, request=None) -> Taken | None:
+def take(
+    service: SegmentationService, image, model, truth: Truth | None, classes, *given, request=None
+) -> Taken | None:
     """Takes what the tab's `draw` takes. Measured in the image's own pixels, which on images of more than 640 pixels
     are more than the page measures in.
     """
@@ -28,30 +30,30 @@ def take(divider: Divider, image, model, truth: Truth | None, classes, *given, r
     if image is None or not names:
         return None
     question = ask(", ".join(names), **dict(zip(SETTINGS, given, strict=False)))
-    found = divider.divide(image, question, model, visitor(request), full=True)
-    judged = judge(found, truth)
-    table = rows(found, judged and judged[1])
-    white = np.full((*found.labels.shape, 3), 255, np.uint8)
-    present = np.flatnonzero(found.shares > 0)
-    present = present[np.argsort(-found.shares[present], kind="stable")]
+    regions = service.divide(image, question, model, visitor(request), full=True)
+    judged = judge(regions, truth)
+    table = rows(regions, judged and judged[1])
+    white = np.full((*regions.labels.shape, 3), 255, np.uint8)
+    present = np.flatnonzero(regions.shares > 0)
+    present = present[np.argsort(-regions.shares[present], kind="stable")]
     pictures = {
-        "overlay": paint_labels(np.asarray(found.seen.image), found.labels, found.colors, OPACITY),
-        "labels": paint_labels(white, found.labels, found.colors, 1),
+        "overlay": paint_labels(np.asarray(regions.seen.image), regions.labels, regions.colors, OPACITY),
+        "labels": paint_labels(white, regions.labels, regions.colors, 1),
     }
     if len(present):
-        names, colors = [found.names[index] for index in present], found.colors[present]
-        pictures["legend"] = legend(names, colors, found.shares[present].tolist())
-    arrays = {"labels": found.labels, "scores": found.scores, "classes": np.array(found.names)}
+        names, colors = [regions.names[index] for index in present], regions.colors[present]
+        pictures["legend"] = legend(names, colors, regions.shares[present].tolist())
+    arrays = {"labels": regions.labels, "scores": regions.scores, "classes": np.array(regions.names)}
     if judged is not None:
-        pictures["truth"] = paint_labels(white, judged[0], found.colors, 1)
+        pictures["truth"] = paint_labels(white, judged[0], regions.colors, 1)
         arrays["truth"] = judged[0].astype(np.int16)
-    masks = {found.names[index]: found.labels == index for index in present}
-    info = divider.studio.info(model)
-    last = divider.studio.encoder(model).num_layers
+    masks = {regions.names[index]: regions.labels == index for index in present}
+    info = service.studio.info(model)
+    last = service.studio.encoder(model).num_layers
     asked = {"model": shown_name(info), "templates": question.templates, "features": question.features}
-    asked |= {"layer": found.layer, "windows": question.windows, "resolution": found.seen.resolution}
+    asked |= {"layer": regions.layer, "windows": question.windows, "resolution": regions.seen.resolution}
     asked |= {"background_by": _background(question)}
-    python, command = _code(info, found, truth is not None, last)
+    python, command = _code(info, regions, truth is not None, last)
     return Taken(
         "segmentation",
         pictures,
@@ -72,11 +74,11 @@ def _background(question: Question):
     return list(question.others) if question.background == "words" else question.threshold
 
 
-def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
+def _code(info, regions: Regions, judged: bool, last: int) -> tuple[str, str]:
     """-> (Python, the shell's line or nothing where the shell has no option for it)."""
-    question, layer = found.question, None if found.layer == last else found.layer
+    question, layer = regions.question, None if regions.layer == last else regions.layer
     options = dict(classes=list(question.names), templates=question.templates, features=question.features)
-    options |= dict(background=_background(question), resolution=found.seen.resolution)
+    options |= dict(background=_background(question), resolution=regions.seen.resolution)
     options |= {} if layer is None else dict(layer=layer)
     options |= dict(sharp=True) if question.sharp else {}
     options |= dict(windows=True) if question.windows and layer is None else {}
@@ -91,19 +93,19 @@ def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
         "",
         snippets.load(info),
         f"image = open_image({literal(IMAGE)})",
-        f"found = {call('segment', 'encoder', 'image', **options)}",
-        "for name, share in sorted(found.shares.items(), key=lambda item: -item[1]):",
-        '    print(f"{name}: {100 * share:.1f} %, mean {found.means.get(name, np.nan):.3f}")',
-        f"picture = paint_labels(np.asarray(image), found.labels, WIDE_PALETTE, {OPACITY})",
+        f"segmentation = {call('segment', 'encoder', 'image', **options)}",
+        "for name, share in sorted(segmentation.shares.items(), key=lambda item: -item[1]):",
+        '    print(f"{name}: {100 * share:.1f} %, mean {segmentation.means.get(name, np.nan):.3f}")',
+        f"picture = paint_labels(np.asarray(image), segmentation.labels, WIDE_PALETTE, {OPACITY})",
         'Image.fromarray(picture).save("segmentation.png")',
-        'np.savez_compressed("segmentation.npz", labels=found.labels, scores=found.scores)',
+        'np.savez_compressed("segmentation.npz", labels=segmentation.labels, scores=segmentation.scores)',
     ]
     if judged:
         lines += [
             "",
             "# The true labels lie in the exported NPZ: places in the list, -1 for none of them, -2 for unknown.",
             'truth = np.load("exported.npz")["truth"]',
-            "print(agreement(found.labels, truth, len(found.classes)).mean)",
+            "print(agreement(segmentation.labels, truth, len(segmentation.classes)).mean)",
         ]
     background = _background(question)
     background = ",".join(question.others) or None if question.background in ("none", "words") else background
@@ -116,7 +118,7 @@ def _code(info, found: Regions, judged: bool, last: int) -> tuple[str, str]:
             background=background,
             features=question.features,
             templates=question.templates,
-            resolution=found.seen.resolution,
+            resolution=regions.seen.resolution,
             sharp=question.sharp or None,
             protocol="slide" if question.windows else None,
             resample="bilinear",

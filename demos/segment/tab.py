@@ -25,7 +25,7 @@ from demos.segment.controls import (
 from demos.segment.export import take
 from demos.segment.truth import Truth
 from demos.segment.views import segments
-from demos.segment.work import MAX_CLASSES, Divider, ask, judge, legend, rows, split
+from demos.segment.work import MAX_CLASSES, SegmentationService, ask, judge, legend, rows, split
 from demos.ui import chips, controls, views
 from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.examples import Example
@@ -38,11 +38,11 @@ NO_CLASS = ("Which classes?", "Write names separated by commas and press Enter, 
 
 
 class Segmentations:
-    """The handlers of this tab. They share the studio with the other tabs; what they remember is the divider's."""
+    """The handlers of this tab. They share the studio with the other tabs; what they remember is the service's."""
 
     def __init__(self, studio: Studio):
         self.studio = studio
-        self.divider = Divider(studio)
+        self.service = SegmentationService(studio)
 
     @toasted
     def draw(
@@ -64,36 +64,36 @@ class Segmentations:
     ) -> tuple[str, str, str]:
         """-> (regions with their table, resolution note, note on the truth)."""
         names, refused = chips.askable(split(classes), "class name", MAX_CLASSES)
-        told, alas = segmentation_truth.told(truth, names), chips.not_asked(refused)
+        truth_note, alas = segmentation_truth.describe(truth, names), chips.not_asked(refused)
         if image is None:
-            return views.empty(*controls.NO_IMAGE), "", told
+            return views.empty(*controls.NO_IMAGE), "", truth_note
         if not names:
-            return alas + views.empty(*NO_CLASS), "", told
+            return alas + views.empty(*NO_CLASS), "", truth_note
         given = (templates, features, layer, windows, background, threshold, words, resolution, sharp)
         question = ask(", ".join(names), *given)
-        found = self.divider.divide(image, question, model, visitor(request))
-        judged = judge(found, truth)
-        table = rows(found, judged and judged[1])
-        reasons = [because(verdict, found.calibration) for verdict in found.verdicts]
-        said = [badge(*each) for each in zip(found.verdicts, reasons, strict=True)]
-        drawn = segments(found.seen.image, found.labels, found.colors, table, len(found.names), judged, said)
-        return alas + never_seen([self.studio.info(model)], image) + drawn, self._note(found, model), told
+        regions = self.service.divide(image, question, model, visitor(request))
+        judged = judge(regions, truth)
+        table = rows(regions, judged and judged[1])
+        reasons = [because(verdict, regions.calibration) for verdict in regions.verdicts]
+        said = [badge(*pair) for pair in zip(regions.verdicts, reasons, strict=True)]
+        drawn = segments(regions.seen.image, regions.labels, regions.colors, table, len(regions.names), judged, said)
+        return alas + never_seen([self.studio.info(model)], image) + drawn, self._note(regions, model), truth_note
 
-    def _note(self, found, model: str | None) -> str:
+    def _note(self, regions, model: str | None) -> str:
         from tipsv2.network.view import count_windows
 
-        asked, training = found.question, self.studio.info(model).resolution
-        note = controls.resolution_note(found.grid, found.seen.resolution, asked.resolution, training)
+        asked, training = regions.question, self.studio.info(model).resolution
+        note = controls.resolution_note(regions.grid, regions.seen.resolution, asked.resolution, training)
         if not asked.windows:
             return note
         encoder = self.studio.encoder(model)
-        if found.layer < encoder.num_layers:
+        if regions.layer < encoder.num_layers:
             return note + views.note("Windows show the last layer only: this is the whole image at once.", "warn")
-        count, (height, width) = count_windows(encoder, found.grid), found.grid
+        count, (height, width) = count_windows(encoder, regions.grid), regions.grid
         if count == 1:
-            told = f"One window of {training} px holds the whole image: raise the resolution to get more."
-            return note + views.note(told, "warn")
-        text = f"{found.seen.resolution} px short side, {height} × {width} patches"
+            advice = f"One window of {training} px holds the whole image: raise the resolution to get more."
+            return note + views.note(advice, "warn")
+        text = f"{regions.seen.resolution} px short side, {height} × {width} patches"
         return views.note(f"{text}, in {count} windows of {training} px.")
 
     @toasted
@@ -161,15 +161,15 @@ def tab(page: Page) -> None:
             background, threshold, words = background_choice()
             sharp = gr.Checkbox(True, label="Sharp edges", info="Regions end where the picture's colours do.")
             opacity = gr.Slider(0, 1, value=0.65, step=0.05, label="Opacity", elem_classes="tips-slider")
-            told, upload, remove, first, marked, canvas = truth_part()
+            truth_note, upload, remove, first, marked, canvas = truth_part()
             templates, features, layer, windows, resolution, note = more(page.studio.info().resolution)
 
     asked = [classes, templates, features, layer, windows, background, threshold, words, resolution]
     inputs = [image, page.model, truth, *asked, sharp]
     with exported:
-        export_row(lambda *given, request: take(handlers.divider, *given, request=request), inputs, masks=True)
+        export_row(lambda *given, request: take(handlers.service, *given, request=request), inputs, masks=True)
     drawing = dict(
-        fn=handlers.draw, inputs=inputs, outputs=[regions, note, told], api_visibility="private", **MODEL_WORK
+        fn=handlers.draw, inputs=inputs, outputs=[regions, note, truth_note], api_visibility="private", **MODEL_WORK
     )
     shown = dict(show_progress="minimal", show_progress_on=regions, trigger_mode="always_last")
     quiet = dict(api_visibility="private", show_progress="hidden")
@@ -204,7 +204,7 @@ def tab(page: Page) -> None:
         [threshold, words],
         **quiet,
     )
-    changes = [each.input for each in (templates, features, layer, windows, background, threshold, resolution, sharp)]
+    changes = [part.input for part in (templates, features, layer, windows, background, threshold, resolution, sharp)]
     gr.on([*changes, classes.submit, classes.blur, words.submit, words.blur], **drawing, **shown)
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-mask', v)")
 
@@ -250,5 +250,5 @@ def tab(page: Page) -> None:
         windows=windows,
         resolution=resolution,
     )
-    page.on_arrival(handlers.draw, inputs, [regions, note, told])
+    page.on_arrival(handlers.draw, inputs, [regions, note, truth_note])
     endpoints(handlers, page, asked, opacity, first, sharp)

@@ -126,7 +126,7 @@ def canvas(image: str | None, truth: Truth | None, marked: str, names: Sequence[
     return masks.canvas(picture, mask if mask is not None and mask.any() else None)
 
 
-def told(truth: Truth | None, names: Sequence[str]) -> str:
+def describe(truth: Truth | None, names: Sequence[str]) -> str:
     """The note under the buttons: what the regions are compared with."""
     if truth is None:
         return views.note("Nothing to compare with yet: upload a label map, or choose a class and draw it.")

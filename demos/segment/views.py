@@ -72,23 +72,23 @@ def _switch() -> str:
 
 def _sentence(table: Sequence[dict]) -> str:
     """The picture for those who do not see it."""
-    found = sorted((row for row in table if row["share"] > 0), key=lambda row: -row["share"])[:5]
-    return "Regions: " + ", ".join(f"{row['name']} {100 * row['share']:.0f} %" for row in found)
+    largest = sorted((row for row in table if row["share"] > 0), key=lambda row: -row["share"])[:5]
+    return "Regions: " + ", ".join(f"{row['name']} {100 * row['share']:.0f} %" for row in largest)
 
 
 def _tables(table: Sequence[dict], codes: Sequence[str], num_classes: int, judged, badges: Sequence[str]) -> str:
     from tipsv2.analysis.verdict import NOT_HERE
 
     keyed = [(index if index < num_classes else -1, row) for index, row in enumerate(table)]
-    shown = sorted((each for each in keyed if each[1]["share"] > 0), key=lambda each: -each[1]["share"])
-    others = sorted((each for each in keyed[:num_classes] if each[1]["share"] <= 0), key=lambda each: -each[1]["peak"])
+    shown = sorted((pair for pair in keyed if pair[1]["share"] > 0), key=lambda pair: -pair[1]["share"])
+    others = sorted((pair for pair in keyed[:num_classes] if pair[1]["share"] <= 0), key=lambda pair: -pair[1]["peak"])
     scored, badges = judged is not None, [*badges, *[""] * (len(table) - len(badges))]
-    body = "".join(_found_row(key, row, codes, scored, badges[key]) for key, row in shown)
+    body = "".join(_class_row(key, row, codes, scored, badges[key]) for key, row in shown)
     head = _head(("Share", "of the image"), ("Mean", "mean cosine of its own pixels"), ("Peak", "its highest cosine"))
     iou = '<th scope="col"><abbr title="intersection over union with the true mask">IoU</abbr></th>' if scored else ""
     count = sum(key >= 0 and row["verdict"] != NOT_HERE for key, row in shown)  # what won pixels need not be there
     title = f"{count} of {num_classes} {'class' if num_classes == 1 else 'classes'} found"
-    found_table = f'<table><thead><tr><th scope="col">Class</th>{head}{iou}</tr></thead><tbody>{body}</tbody></table>'
+    class_table = f'<table><thead><tr><th scope="col">Class</th>{head}{iou}</tr></thead><tbody>{body}</tbody></table>'
     folded = ""
     for name, absent in (("Not here", True), ("Not found", False)):
         lines = [_absent_row(row, scored, badges[key]) for key, row in others if (row["verdict"] == NOT_HERE) == absent]
@@ -101,7 +101,7 @@ def _tables(table: Sequence[dict], codes: Sequence[str], num_classes: int, judge
     score = _score(judged[1]) if scored else ""
     return (
         f'<div class="legend"><p class="sum">{title}</p>{score}'
-        f'<div class="scroll" tabindex="-1">{found_table}{folded}</div></div>'
+        f'<div class="scroll" tabindex="-1">{class_table}{folded}</div></div>'
     )
 
 
@@ -109,7 +109,7 @@ def _head(*columns: tuple[str, str]) -> str:
     return "".join(f'<th scope="col"><abbr title="{long}">{short}</abbr></th>' for short, long in columns)
 
 
-def _found_row(key: int, row: dict, codes: Sequence[str], scored: bool, badge: str) -> str:
+def _class_row(key: int, row: dict, codes: Sequence[str], scored: bool, badge: str) -> str:
     name = escape(row["name"], quote=True)
     color = codes[key] if key >= 0 else "transparent"
     share = row["share"]
@@ -136,14 +136,14 @@ def _number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else '<span class="none">–</span>'
 
 
-def _score(told: Agreement) -> str:
+def _score(agreement: Agreement) -> str:
     """The sum of it: mIoU, over how many classes, and the pixels that are right."""
-    if not math.isfinite(told.mean):
+    if not math.isfinite(agreement.mean):
         return '<p class="score">None of the classes is in the mask: there is nothing to compare.</p>'
-    count = int(np.isfinite(told.iou).sum()) + math.isfinite(told.background)
+    count = int(np.isfinite(agreement.iou).sum()) + math.isfinite(agreement.background)
     title, over = ("mIoU", f"over {count} classes") if count > 1 else ("IoU", "of one class")
-    compared = "" if told.compared > 0.9995 else f" of {100 * told.compared:.0f}&thinsp;% compared"
+    compared = "" if agreement.compared > 0.9995 else f" of {100 * agreement.compared:.0f}&thinsp;% compared"
     return (
-        f'<p class="score"><b>{title} {told.mean:.3f}</b> <span>{over}</span> · '
-        f"<span>{100 * told.accuracy:.1f}&thinsp;% of the pixels right{compared}</span></p>"
+        f'<p class="score"><b>{title} {agreement.mean:.3f}</b> <span>{over}</span> · '
+        f"<span>{100 * agreement.accuracy:.1f}&thinsp;% of the pixels right{compared}</span></p>"
     )

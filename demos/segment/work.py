@@ -12,7 +12,7 @@ import numpy as np
 from demos.backend.studio import Seen, Studio
 from demos.segment.truth import Truth, placed
 from demos.ui import controls, views
-from demos.ui.verdicts import told as told_of
+from demos.ui.verdicts import verdict_numbers
 from tipsv2.analysis.label_maps import Agreement, agreement
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def ask(
     )
 
 
-class Divider:
+class SegmentationService:
     """Answers questions. It holds nothing but the studio it shares with the other tabs."""
 
     def __init__(self, studio: Studio):
@@ -121,8 +121,8 @@ class Divider:
         windows = question.windows and layer == encoder.num_layers
         seen = self.studio.encode(who, encoder, image, question.resolution, windows)
         key = ("regions", replace(question, layer=layer, windows=windows))
-        found = None if full else seen.recall(key)
-        if found is None:
+        answer = None if full else seen.recall(key)
+        if answer is None:
             names = question.names
             words, owners = words_of_classes([*names, *question.others])
             text = encoder.encode_text(words, question.templates)
@@ -135,17 +135,17 @@ class Divider:
                 last = layer == encoder.num_layers and question.features == "values"
                 there, threshold = seen_only(encoder, verdicts, last)
             segments = self._superpixels(seen, encoder, grid) if question.sharp else None
-            told = label(features, text, question.features, owners, len(names), threshold, there, segments, size)
-            labels, scores = told.labels.numpy(), told.scores.numpy()
+            labelled = label(features, text, question.features, owners, len(names), threshold, there, segments, size)
+            labels, scores = labelled.labels.numpy(), labelled.scores.numpy()
             own = scores[labels < 0]
             mean = float(own.mean()) if own.size else float("nan")
-            table = (*class_shares(labels, scores, len(names)), told.peaks.double().numpy())
-            found = (grid, layer, labels.astype(np.int16), *table, mean, tuple(verdicts))
-            found = (*found, calibration_of(encoder.info))
+            table = (*class_shares(labels, scores, len(names)), labelled.peaks.double().numpy())
+            answer = (grid, layer, labels.astype(np.int16), *table, mean, tuple(verdicts))
+            answer = (*answer, calibration_of(encoder.info))
             if full:
-                return Regions(seen, question, *found, scores)
-            self.studio.remember(seen, key, found)
-        return Regions(seen, question, *found)
+                return Regions(seen, question, *answer, scores)
+            self.studio.remember(seen, key, answer)
+        return Regions(seen, question, *answer)
 
     def _superpixels(self, seen: Seen, encoder, grid: tuple[int, int]) -> np.ndarray:
         """Of a picture, found once: every further question about it is answered with them."""
@@ -158,27 +158,27 @@ class Divider:
         return segments
 
 
-def judge(found: Regions, truth: Truth | None) -> tuple[np.ndarray, Agreement] | None:
+def judge(regions: Regions, truth: Truth | None) -> tuple[np.ndarray, Agreement] | None:
     """-> (the truth at the regions' size, in places of their list; how far they agree), or None without a truth."""
     if truth is None:
         return None
-    true = placed(truth, found.names, found.labels.shape)
-    return true, agreement(found.labels, true, len(found.names), truth.whole)
+    true = placed(truth, regions.names, regions.labels.shape)
+    return true, agreement(regions.labels, true, len(regions.names), truth.whole)
 
 
-def rows(found: Regions, told: Agreement | None) -> list[dict]:
+def rows(regions: Regions, agreed: Agreement | None) -> list[dict]:
     """The table: a dict per class, in the order of the list, and one for the background if there is one asked for."""
     table = [
-        {"name": name, "share": float(share), "mean": float(mean), "peak": float(peak)} | told_of(verdict)
+        {"name": name, "share": float(share), "mean": float(mean), "peak": float(peak)} | verdict_numbers(verdict)
         for name, share, mean, peak, verdict in zip(
-            found.names, found.shares, found.means, found.peaks, found.verdicts, strict=True
+            regions.names, regions.shares, regions.means, regions.peaks, regions.verdicts, strict=True
         )
     ]
-    if found.question.background != "none":
+    if regions.question.background != "none":
         table.append(
-            {"name": BACKGROUND, "share": found.background, "mean": found.background_mean, "peak": float("nan")}
+            {"name": BACKGROUND, "share": regions.background, "mean": regions.background_mean, "peak": float("nan")}
         )
-    if told is not None:
-        for row, iou in zip(table, [*told.iou, told.background], strict=False):
+    if agreed is not None:
+        for row, iou in zip(table, [*agreed.iou, agreed.background], strict=False):
             row["iou"] = float(iou)
     return table

@@ -62,9 +62,9 @@ class Doorway:
         try:
             refusal = self._refusal(scope)
             if refusal is not None:
-                status, told = refusal
-                _say(scope, told)
-                return await PlainTextResponse(told, status)(scope, receive, send)
+                status, reason = refusal
+                _say(scope, reason)
+                return await PlainTextResponse(reason, status)(scope, receive, send)
             if scope["path"].rstrip("/") == UPLOAD and scope["method"] == "POST":
                 return await self._upload(scope, receive, sending)
             limited = _Limited(receive, MAX_BODY, scope)
@@ -72,8 +72,8 @@ class Doorway:
         except TooLarge:
             _say(scope, "the body is too large")
             if not began:
-                told = "This request is larger than any that the page sends."
-                await PlainTextResponse(told, 413)(scope, receive, send)
+                reason = "This request is larger than any that the page sends."
+                await PlainTextResponse(reason, 413)(scope, receive, send)
         except Exception as error:
             _say(scope, line(error, where=True))
             if not began:
@@ -89,10 +89,10 @@ class Doorway:
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, and note whose stream is open meanwhile, and whose is ending."""
-        found = STREAM.fullmatch(scope["path"]) if scope["method"] == "GET" else None
-        if not found:
+        match = STREAM.fullmatch(scope["path"]) if scope["method"] == "GET" else None
+        if not match:
             return await self.app(scope, receive, send)
-        session = found[2] or self._asked(found[3]) or _query(scope, "session_hash")
+        session = match[2] or self._asked(match[3]) or _query(scope, "session_hash")
         presence, endings, ends = self.page.presence, self.page.endings, False
 
         async def sending(message: Message) -> None:
@@ -104,7 +104,7 @@ class Doorway:
                 await endings.wait(session)
             await send(message)
 
-        presence.opened(session, heartbeat=bool(found[1]))
+        presence.opened(session, heartbeat=bool(match[1]))
         try:
             await self.app(scope, receive, sending)
         finally:
@@ -192,8 +192,8 @@ def own_names(host: str | None, share: bool, given: Collection[str] = ()) -> set
     return names | {name.strip().lower() for name in os.environ.get("SPACE_HOST", "").split(",") if name.strip()}
 
 
-def _say(scope: Scope, told: str) -> None:
-    log.warning("refused %s %s: %s", scope["method"], line(scope["path"])[:120], told)
+def _say(scope: Scope, reason: str) -> None:
+    log.warning("refused %s %s: %s", scope["method"], line(scope["path"])[:120], reason)
 
 
 def _query(scope: Scope, name: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import gradio as gr
 
 from demos.backend import belongings
-from demos.backend.asking import ASKER, Asker
+from demos.backend.asking import REQUESTER, Requester
 from demos.backend.turns import LEDGER, Gone
 from demos.server.endings import Endings
 from demos.server.presence import Presence
@@ -79,13 +79,13 @@ class Guarded(gr.Blocks):
     async def process_api(self, block_fn, inputs, state=None, request=None, iterator=None, **given) -> dict[str, Any]:
         """As Gradio's. Raises gr.Error with a sentence, for the client and, shorter, for the log."""
         asker, start = self._asker(request, given.get("event_id")), time.monotonic()
-        token = ASKER.set(asker)
+        token = REQUESTER.set(asker)
         try:
             if not iterator and asker is not None:
                 inputs = [checked(block, value, state, asker) for block, value in pairs(block_fn, inputs)]
-                told = getattr(given.get("event_data"), "_data", None)
+                click = getattr(given.get("event_data"), "_data", None)
                 if given.get("event_data") is not None:
-                    given["event_data"]._data = {} if told is None else plain_event(told)
+                    given["event_data"]._data = {} if click is None else plain_event(click)
             answer = await super().process_api(block_fn, inputs, state, request, iterator, **given)
             if asker is not None:
                 belongings.made(asker.session, paths(answer.get("data")))
@@ -103,18 +103,18 @@ class Guarded(gr.Blocks):
             log.error("failed %s: %s", block_fn.api_name, line(error, where=True))
             raise gr.Error(SORRY, print_exception=False) from None
         finally:
-            ASKER.reset(token)
+            REQUESTER.reset(token)
             if asker is not None and block_fn.concurrency_id not in TURNS:
                 LEDGER.add(asker, time.monotonic() - start)
 
-    def _asker(self, request, event_id: str | None) -> Asker | None:
+    def _asker(self, request, event_id: str | None) -> Requester | None:
         """None where no request is: a call from within this process."""
         if not isinstance(request, gr.Request) or request.client is None:
             return None
         session, address = request.session_hash or "local", request.client.host if self.apart else ""
         belongings.came(session, address)
         event = self._queue.event_ids_to_events.get(event_id)
-        return Asker(session, address, lambda: event is None or event.alive)
+        return Requester(session, address, lambda: event is None or event.alive)
 
 
 def pairs(block_fn, inputs: list) -> list[tuple]:
@@ -124,7 +124,7 @@ def pairs(block_fn, inputs: list) -> list[tuple]:
     return list(zip(block_fn.inputs, inputs, strict=False))
 
 
-def checked(block, value, state, asker: Asker):
+def checked(block, value, state, asker: Requester):
     """A value as the handlers may have it, sent for this component. Raises Refused."""
     now = state[block._id] if state is not None and not block.stateful and block._id in state else block
     name = block.label or type(block).__name__
@@ -152,7 +152,7 @@ def _number(block, value, name: str):
         raise Refused(f"{name} is a number, and what came is none that can be used.")
     low, high = getattr(block, "minimum", None), getattr(block, "maximum", None)
     if low is not None and value < low or high is not None and value > high:
-        bounds = " to ".join(f"{each:g}" for each in (low, high) if each is not None)
+        bounds = " to ".join(f"{bound:g}" for bound in (low, high) if bound is not None)
         raise Refused(f"{name} is {value:g}, which is out of its range: {bounds}.")
     return value
 
@@ -179,11 +179,11 @@ def _chosen(block, now, value, name: str):
         if free and not isinstance(entry, str):
             raise Refused(f"{name} is a text.")
         if not free and entry not in choices:
-            raise Refused(f"{name} is none of its choices: {', '.join(str(each) for each in choices[:30])[:300]}.")
+            raise Refused(f"{name} is none of its choices: {', '.join(str(option) for option in choices[:30])[:300]}.")
     return value
 
 
-def _file(block, value, name: str, asker: Asker):
+def _file(block, value, name: str, asker: Requester):
     if value is None:
         return None
     if not isinstance(value, dict):
@@ -228,22 +228,22 @@ def plain(value, name: str, depth: int = MAX_DEPTH):
         if isinstance(value, dict):
             if "path" in value:
                 raise Refused(belongings.NOT_YOURS)
-            return {text(key, name): plain(each, name, depth - 1) for key, each in value.items()}
-        return [plain(each, name, depth - 1) for each in value]
+            return {text(key, name): plain(entry, name, depth - 1) for key, entry in value.items()}
+        return [plain(entry, name, depth - 1) for entry in value]
     return value if isinstance(value, str) and len(value) > MAX_LETTERS and value.isascii() else text(value, name)
 
 
-def plain_event(told) -> dict:
+def plain_event(click) -> dict:
     """What a client tells of a click; nothing where it is no dict, as of a field that got the focus. Raises Refused."""
-    return plain(told, "The click") if isinstance(told, dict) else {}
+    return plain(click, "The click") if isinstance(click, dict) else {}
 
 
 def paths(data) -> list[str]:
     """The files named anywhere in what a handler answers."""
     if isinstance(data, dict):
         own = [data["path"]] if isinstance(data.get("path"), str) else []
-        return own + [path for each in data.values() for path in paths(each)]
-    return [path for each in data for path in paths(each)] if isinstance(data, list | tuple) else []
+        return own + [path for entry in data.values() for path in paths(entry)]
+    return [path for entry in data for path in paths(entry)] if isinstance(data, list | tuple) else []
 
 
 def line(error, where: bool = False) -> str:
@@ -251,6 +251,6 @@ def line(error, where: bool = False) -> str:
     said = str(error).encode("ascii", "backslashreplace").decode()
     said = "".join(letter if letter.isprintable() else " " for letter in said)[:300]
     if where and (frames := traceback.extract_tb(error.__traceback__)):
-        last = next((each for each in reversed(frames) if "site-packages" not in each.filename), frames[-1])
+        last = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
         said = f"{type(error).__name__}: {said} ({last.filename.rpartition('/')[2]}:{last.lineno})"
     return said

@@ -36,7 +36,7 @@ class Presence:
     def pages(self, address: str) -> int:
         """How many sessions there are from an address."""
         with self._lock:
-            return sum(each == address for _, each in self._heard.values())
+            return sum(source == address for _, source in self._heard.values())
 
     def opened(self, session: str, heartbeat: bool = False) -> None:
         with self._lock:

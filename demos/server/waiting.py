@@ -11,7 +11,7 @@ import time
 
 from gradio import queueing
 
-from demos.backend.asking import Asker
+from demos.backend.asking import Requester
 from demos.backend.turns import LEDGER, Ledger
 
 MOST_WAITING = 256  # questions of everybody; one more is refused with HTTP 503, which clients take for a full queue
@@ -38,9 +38,9 @@ class Queue(queueing.Queue):
         # Gradio makes a table of the last questions after every single one, for a monitor that is not there.
         self.ANALYTICS_MAX_EVENTS, self.ANAYLTICS_CACHE_FREQUENCY = 1, 10**12
 
-    def asker(self, event: queueing.Event) -> Asker:
+    def asker(self, event: queueing.Event) -> Requester:
         """Who sent an event."""
-        return Asker(event.session_hash, self.address(event.request), lambda: event.alive)
+        return Requester(event.session_hash, self.address(event.request), lambda: event.alive)
 
     def address(self, request) -> str:
         """The machine a request comes from, "" where all seem to come from one."""
@@ -53,7 +53,7 @@ class Queue(queueing.Queue):
         session, address = body.session_hash, self.address(request)
         if (refusal := self._refusal(body)) is not None:
             return False, refusal, "error"
-        waiting = [event for each in self.event_queue_per_concurrency_id.values() for event in each.queue]
+        waiting = [event for line in self.event_queue_per_concurrency_id.values() for event in line.queue]
         of_page = sum(event.session_hash == session for event in waiting)
         of_machine = sum(self.address(event.request) == address for event in waiting) if self.apart else 0
         if len(waiting) >= MOST_WAITING or of_page >= MOST_OF_A_PAGE or of_machine >= MOST_OF_A_MACHINE:
@@ -111,7 +111,7 @@ class Queue(queueing.Queue):
         """Questions whose client has never come for the answer, or no longer listens, are dropped."""
         late = time.monotonic() - HEARD
         for line in self.event_queue_per_concurrency_id.values():
-            for event in [each for each in line.queue if each.enqueue_time < late]:
+            for event in [waiting for waiting in line.queue if waiting.enqueue_time < late]:
                 if not self.presence.listens(event.session_hash):
                     event.alive = False
                     line.queue.remove(event)

@@ -49,7 +49,7 @@ class Endpoints:
             name or "", base, recipe, data, hub or "", steps=steps, batch=batch, rate=rate, size=resolution, terms=loss
         )
         asker = self.trainer.asker(request, key)
-        return told(self.trainer.look(self.trainer.start(plan, zipped, asker), asker))
+        return status_of(self.trainer.look(self.trainer.start(plan, zipped, asker), asker))
 
     @answered
     def run_status(self, name: str, key: str = "", request: gr.Request = None) -> dict:
@@ -59,7 +59,7 @@ class Endpoints:
 
         name: of the run. key: as it was given to /start_run.
         """
-        return told(self.trainer.look(name, self.trainer.asker(request, key)))
+        return status_of(self.trainer.look(name, self.trainer.asker(request, key)))
 
     @answered
     def stop_run(self, name: str, key: str = "", request: gr.Request = None) -> dict:
@@ -69,7 +69,7 @@ class Endpoints:
         """
         asker = self.trainer.asker(request, key)
         self.trainer.stop(name, asker)
-        return told(self.trainer.look(name, asker))
+        return status_of(self.trainer.look(name, asker))
 
     @answered
     def list_runs(self, key: str = "", request: gr.Request = None) -> list[str]:
@@ -88,7 +88,7 @@ class Endpoints:
         """
         asker = self.trainer.asker(request, key)
         self.trainer.resume(name, asker)
-        return told(self.trainer.look(name, asker))
+        return status_of(self.trainer.look(name, asker))
 
     @answered
     def delete_run(self, name: str, key: str = "", request: gr.Request = None) -> list[str]:
@@ -101,7 +101,7 @@ class Endpoints:
         return self.trainer.jobs.names(asker)
 
 
-def told(look: Look) -> dict:
+def status_of(look: Look) -> dict:
     """A run as JSON."""
     last = {name: values[-1] for name, (_, values) in look.series().items()}
     return {

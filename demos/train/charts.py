@@ -39,9 +39,9 @@ def curves(look: Look) -> str:
         forgets = look.own_data and look.base
         what = "of drawn scenes" + (": what is forgotten" if forgets else "")
         charts.append(chart("Patch-text mIoU", what, measured, last))
-    found = [(title, *series[name]) for name, title in RECALLS.items() if name in series]
-    if found:
-        charts.append(chart("Retrieval", "share of captions and pictures that find each other", found, last))
+    recalls = [(title, *series[name]) for name, title in RECALLS.items() if name in series]
+    if recalls:
+        charts.append(chart("Retrieval", "share of captions and pictures that find each other", recalls, last))
     return f'<section class="tips-curves">{"".join(charts)}</section>'
 
 
@@ -59,7 +59,7 @@ def chart(
 
     shown = [(name, *_grouped(steps, values)) for name, steps, values in given[:COLORS]]
     dashed = _grouped(*reference) if reference else ([], [])
-    values = [value for _, _, each in shown for value in each] + list(dashed[1])
+    values = [value for _, _, curve in shown for value in curve] + list(dashed[1])
     low, high = _span(values)
 
     def place(step: float, value: float) -> str:
@@ -77,8 +77,8 @@ def chart(
     ]
     if len(dashed[0]):
         parts.append(_line("chance", [place(s, v) for s, v in zip(*dashed, strict=True)]))
-    for number, (_, steps, each) in enumerate(shown):
-        points = [place(step, value) for step, value in zip(steps, each, strict=True)]
+    for number, (_, steps, curve) in enumerate(shown):
+        points = [place(step, value) for step, value in zip(steps, curve, strict=True)]
         parts.append(_line(f"s{number}", points))
         if len(points) <= 12:
             parts += [
@@ -93,7 +93,7 @@ def chart(
     data = escape(json.dumps(plan, separators=(",", ":")), quote=True)
     return (
         f'<figure data-plan="{data}"><figcaption>{escape(title)} <small>{escape(text)}</small></figcaption>'
-        f'<svg viewBox="0 0 {WIDE} {TALL}" role="img" aria-label="{escape(_told(title, shown), quote=True)}">'
+        f'<svg viewBox="0 0 {WIDE} {TALL}" role="img" aria-label="{escape(_description(title, shown), quote=True)}">'
         f'{"".join(parts)}<line class="at" y1="{TOP}" y2="{BOTTOM}"/>'
         f'<text class="name" x="{(LEFT + RIGHT) / 2}" y="{TALL - 4}">step</text></svg>{_key(names)}'
         f'<p class="told">{escape(_latest(shown))}</p></figure>'
@@ -118,12 +118,12 @@ def _key(names: Sequence[str]) -> str:
 
 def _latest(shown) -> str:
     """The last values, which stand under a chart until somebody points at it."""
-    facts = [f"{name} {_short(each[-1])}" for name, _, each in shown if len(each)]
+    facts = [f"{name} {_short(values[-1])}" for name, _, values in shown if len(values)]
     return " · ".join([f"Step {max(s[-1] for _, s, _ in shown if len(s)):,}", *facts]) if facts else ""
 
 
-def _told(title: str, shown) -> str:
-    ends = [f"{name} from {_short(each[0])} to {_short(each[-1])}" for name, _, each in shown if len(each)]
+def _description(title: str, shown) -> str:
+    ends = [f"{name} from {_short(values[0])} to {_short(values[-1])}" for name, _, values in shown if len(values)]
     return f"{title}: {', '.join(ends)}"
 
 

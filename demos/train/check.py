@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demos.backend.asking import ASKER
+from demos.backend.asking import REQUESTER
 from demos.backend.turns import still_there
 from demos.train.process import ROOT, own_environment
 from demos.train.state import BAR, TOKEN
@@ -65,9 +65,9 @@ def check(source: str, fields: Sequence[str], called: str, limit: int, token: bo
         )
     printed, said = (_plain(stream, source, called) for stream in (stdout, stderr))
     refusal = said.strip().rpartition("\n")[2]
-    if (found := _taken_apart(printed)) is None:
+    if (report := _taken_apart(printed)) is None:
         raise ValueError(refusal if status == 2 and refusal else f"{called} could not be checked.")
-    rows, usable, facts, problems = found
+    rows, usable, facts, problems = report
     return Checked(called, rows, usable, facts, problems, refusal if status else "", picture, limit)
 
 
@@ -75,7 +75,7 @@ def _ran(command: list[str], environment: dict[str, str]) -> tuple[int | None, b
     """-> (exit status, what it printed, what it said), the status None after SECONDS. Raises Gone if the client leaves;
     either way nothing goes on.
     """
-    asker, end = ASKER.get(), time.monotonic() + SECONDS
+    asker, end = REQUESTER.get(), time.monotonic() + SECONDS
     streams = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with subprocess.Popen(command, cwd=ROOT, env=environment, **streams) as child:
         try:

@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from demos.backend.owners import Asker, owner_of, write_owner
+from demos.backend.owners import Identity, owner_of, write_owner
 from demos.train import state as train_state
 from demos.train import zips as train_zip
 from demos.train.state import APP
@@ -50,7 +50,7 @@ class Jobs:
         for left in [*self.folder.glob(".deleted-*"), *filter(_old, self.folder.glob(f"{NEW}*"))]:
             shutil.rmtree(left, ignore_errors=True)
 
-    def names(self, asker: Asker) -> list[str]:
+    def names(self, asker: Identity) -> list[str]:
         """The runs this asker may see, the newest first."""
         return [name for name in train_state.names(self.folder) if owner_of(self.folder / name).may(asker)]
 
@@ -59,7 +59,7 @@ class Jobs:
         taken = set(train_state.names(self.folder))
         return next(name for name in (f"run-{k}" for k in range(1, len(taken) + 2)) if name not in taken)
 
-    def look(self, name: str, asker: Asker) -> train_state.Look:
+    def look(self, name: str, asker: Identity) -> train_state.Look:
         """How a run is; somebody else's is "unknown", as one that is not there. A run whose folder was deleted
         meanwhile is ended. Raises ValueError for what is no name.
         """
@@ -73,7 +73,7 @@ class Jobs:
             child.kill()  # it would go on without a place to write to
         return run
 
-    def stamp(self, name: str, asker: Asker) -> tuple:
+    def stamp(self, name: str, asker: Identity) -> tuple:
         """Changes whenever `look` would. Raises ValueError for what is no name."""
         if not owner_of(train_state.place(self.folder, name)).may(asker):
             return (name, "unknown")
@@ -88,7 +88,7 @@ class Jobs:
         return train_state.place(self.folder, name) / APP / "data"
 
     def start(
-        self, name: str, command: Sequence[str], asker: Asker, zipped: str | None = None, called: str = ""
+        self, name: str, command: Sequence[str], asker: Identity, zipped: str | None = None, called: str = ""
     ) -> None:
         """Begin a run of this name with the arguments of `python -m train`; returns at once. It belongs to the asker;
         unless they sit at the machine, neither the run nor a resumed one has the Hub token of this machine.
@@ -124,7 +124,7 @@ class Jobs:
         finally:
             self._unpacking.release()
 
-    def resume(self, name: str, asker: Asker) -> None:
+    def resume(self, name: str, asker: Identity) -> None:
         """Go on where a run stopped or failed. Raises ValueError."""
         with self._alone():
             run = self.look(name, asker)
@@ -136,7 +136,7 @@ class Jobs:
             (self.folder / name / APP / "asked").unlink(missing_ok=True)
             self._spawn(name, [run.command[0], "--out", shown(self.folder / name), "--resume"])
 
-    def stop(self, name: str, asker: Asker) -> None:
+    def stop(self, name: str, asker: Identity) -> None:
         """Ask a run to save its state and stop; a second time ends it at once. Raises ValueError."""
         folder = train_state.place(self.folder, name)
         process, run = train_state.process(folder), self.look(name, asker)
@@ -148,7 +148,7 @@ class Jobs:
         with suppress(psutil.NoSuchProcess):
             process.terminate()  # SIGTERM, which the run answers by saving; Windows ends it where it is
 
-    def delete(self, name: str, asker: Asker) -> None:
+    def delete(self, name: str, asker: Identity) -> None:
         """Remove a run with its data and its encoder, for good. Raises ValueError."""
         with self._alone():
             run = self.look(name, asker)
@@ -164,13 +164,13 @@ class Jobs:
             shutil.rmtree(doomed, ignore_errors=True)
             self._children.pop(name, None)
 
-    def _refuse_taken(self, name: str, asker: Asker) -> None:
+    def _refuse_taken(self, name: str, asker: Identity) -> None:
         self._refuse_second(asker)
         if (self.folder / name).exists():
             own = owner_of(self.folder / name).may(asker)
             raise ValueError(f"There is a run '{name}' already: choose another name{', or resume it' if own else ''}.")
 
-    def _refuse_second(self, asker: Asker) -> None:
+    def _refuse_second(self, asker: Identity) -> None:
         if not (other := self.busy()):
             return
         if owner_of(self.folder / other).may(asker):

@@ -67,7 +67,7 @@ class FormHandlers:
     def choose_data(self, data: str):
         """-> (zip, Hub id, folder, check): only what this kind of data asks for."""
         return (
-            *(gr.update(visible=data == each) for each in ("zip", "hub", "folder")),
+            *(gr.update(visible=data == kind) for kind in ("zip", "hub", "folder")),
             gr.update(visible=data != "scenes"),
         )
 
@@ -78,18 +78,18 @@ class FormHandlers:
             return None, views.note(ZIP_HINT), gr.skip()
         belongings.claim(controls.visitor(request), path)
         try:
-            found = train_zip.look(path)
+            zipped = train_zip.look(path)
         except ValueError as error:
             controls.warn(str(error))
             return None, views.note(ZIP_HINT), gr.skip()
-        told = f"{found.images:,} images, {_size(found.num_bytes)}; "
-        told += f"captions in {found.table}." if found.table else f"{found.captioned:,} with captions beside them."
-        most = train_form.learned(found.pairs)
-        if most < found.pairs:
-            told += f" {found.pairs - most} of them are kept apart, to see what is learned and not remembered."
+        text = f"{zipped.images:,} images, {_size(zipped.num_bytes)}; "
+        text += f"captions in {zipped.table}." if zipped.table else f"{zipped.captioned:,} with captions beside them."
+        most = train_form.learned(zipped.pairs)
+        if most < zipped.pairs:
+            text += f" {zipped.pairs - most} of them are kept apart, to see what is learned and not remembered."
         if batch and batch > most:
-            return gr.skip(), views.note(f"{told} The batch is now {most}: there are no more pairs."), most
-        return gr.skip(), views.note(told), gr.skip()
+            return gr.skip(), views.note(f"{text} The batch is now {most}: there are no more pairs."), most
+        return gr.skip(), views.note(text), gr.skip()
 
     @toasted
     def check(self, request: gr.Request, zipped: str | None, *fields) -> str:
@@ -114,10 +114,10 @@ def form(page: Page, trainer: Trainer) -> Form:
     known = train_form.WITH_BASE
     kind = gr.Radio([(KINDS[key].title, key) for key in known], value=known[0], label="What learns")
     recipe = train_form.usual(known[0])
-    told = gr.HTML(views.note(KINDS[known[0]].text), **html)
+    kind_note = gr.HTML(views.note(KINDS[known[0]].text), **html)
     sources = [("Scenes", "scenes"), ("Zip", "zip"), ("Hub", "hub"), ("Folder", "folder")]
     if not trainer.allowed:
-        sources = [each for each in sources if each[1] != "zip"]
+        sources = [source for source in sources if source[1] != "zip"]
     data = gr.Radio(sources, value="scenes", label="Learn from", info="Scenes are the bundled drawings with captions.")
     zipped = gr.File(
         label="Zip of images with captions",
@@ -160,7 +160,7 @@ def form(page: Page, trainer: Trainer) -> Form:
         go = gr.Button("Start", size="md", variant="primary")
 
     quiet = dict(api_visibility="private", show_progress="hidden")
-    own = [told, steps, batch, terms, towers, layers, rank]
+    own = [kind_note, steps, batch, terms, towers, layers, rank]
     start.input(handlers.choose_start, start, [base, kind], **quiet).then(handlers.choose_kind, kind, own, **quiet)
     kind.input(handlers.choose_kind, kind, own, **quiet)
     data.input(handlers.choose_data, data, [zipped, hub, folder, check], **quiet)

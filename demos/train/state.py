@@ -74,14 +74,14 @@ class Look:
 
     def series(self) -> dict[str, tuple[list[int], list[float]]]:
         """name -> (steps, values) of every number the run logged."""
-        found: dict[str, tuple[list[int], list[float]]] = {}
+        series: dict[str, tuple[list[int], list[float]]] = {}
         for line in self.lines:
             for name, value in current(line).items():
                 if name != "step" and isinstance(value, int | float):
-                    steps, values = found.setdefault(name, ([], []))
+                    steps, values = series.setdefault(name, ([], []))
                     steps.append(line["step"])
                     values.append(value)
-        return found
+        return series
 
 
 def place(runs: Path, name: str) -> Path:
@@ -96,11 +96,11 @@ def place(runs: Path, name: str) -> Path:
 def names(runs: Path) -> list[str]:
     """The runs of a folder, the newest first."""
     try:
-        found = [p for p in runs.iterdir() if NAME.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
+        folders = [p for p in runs.iterdir() if NAME.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
     except OSError:
         return []
-    found = [p for p in found if (p / "recipe.json").is_file() or (p / APP).is_dir()]
-    return [p.name for p in sorted(found, key=_born, reverse=True)]
+    folders = [p for p in folders if (p / "recipe.json").is_file() or (p / APP).is_dir()]
+    return [p.name for p in sorted(folders, key=_born, reverse=True)]
 
 
 def look(runs: Path, name: str) -> Look:
@@ -139,7 +139,7 @@ def unknown(name: str) -> Look:
 def stamp(runs: Path, name: str) -> tuple:
     """Changes whenever `look` would: cheap enough to ask every second."""
     folder = place(runs, name)
-    watched = (folder, *(folder / each for each in ("metrics.jsonl", "samples", "model", f"{APP}/log.txt", APP)))
+    watched = (folder, *(folder / part for part in ("metrics.jsonl", "samples", "model", f"{APP}/log.txt", APP)))
     return (name, going(folder), *(_mtime(path) for path in watched))
 
 
@@ -152,16 +152,16 @@ def process(folder: Path) -> psutil.Process | None:
     """The run's process, if it lives. A number that another process has taken over since is told by its birth."""
     noted = _json(folder / APP / "process.json")
     try:
-        found = psutil.Process(int(noted["pid"]))
-        alive = abs(found.create_time() - float(noted["created"])) < 2 and found.status() != psutil.STATUS_ZOMBIE
+        running = psutil.Process(int(noted["pid"]))
+        alive = abs(running.create_time() - float(noted["created"])) < 2 and running.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, TypeError, KeyError, ValueError):
         return None
-    return found if alive else None
+    return running if alive else None
 
 
 def _born(folder: Path) -> float:
     times = [_mtime(folder / APP / "command.json"), _mtime(folder / "recipe.json")]
-    return next((each for each in times if each), 0.0)
+    return next((moment for moment in times if moment), 0.0)
 
 
 def _fresh(folder: Path) -> bool:
@@ -192,10 +192,10 @@ def _recipe(folder: Path) -> Recipe | None:
 
 def _metrics(path: Path) -> tuple[dict, ...]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return ()
-    return _read_metrics(path, found.st_mtime_ns, found.st_size)
+    return _read_metrics(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=8)

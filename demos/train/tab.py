@@ -162,7 +162,7 @@ def _instead(form_parts, handlers: FormHandlers) -> None:
     gr.HTML(train_views.explained(), js_on_load=None, **html)
     command = gr.HTML("", js_on_load=controls.script("exports.js"), **html)
     asked = dict(fn=handlers.preview, inputs=form_parts.inputs, outputs=command, show_progress="hidden")
-    gr.on([each.change for each in form_parts.fields], **asked, api_visibility="private", trigger_mode="always_last")
+    gr.on([field.change for field in form_parts.fields], **asked, api_visibility="private", trigger_mode="always_last")
 
 
 def _watched(page: Page, handlers: TrainHandlers, form_parts, html: dict) -> None:
@@ -189,14 +189,14 @@ def _watched(page: Page, handlers: TrainHandlers, form_parts, html: dict) -> Non
     )  # fmt: skip
     film = gr.HTML("", js_on_load=None, **maybe)
     with gr.Accordion("Command and log", open=False):
-        told = gr.HTML("", js_on_load=controls.script("exports.js"), **html)
+        command_and_log = gr.HTML("", js_on_load=controls.script("exports.js"), **html)
     timer, seen, visible = gr.Timer(SECONDS, active=False), gr.State(None), gr.State(True)
     names = gr.State(None)
     # Not the secret that matters: what is kept is the visitor's own, and the page would forget it with a new secret.
     key = gr.BrowserState(None, storage_key="tipsv2-explorer-owner", secret="tipsv2-explorer")
 
     quiet = dict(api_visibility="private", show_progress="hidden")
-    parts = [runs, head, curves, film, scene, stop, resume, delete, compare, ask, told, timer, seen, key]
+    parts = [runs, head, curves, film, scene, stop, resume, delete, compare, ask, command_and_log, timer, seen, key]
     # The run's name comes as it was sent: gradio would answer one that is not in the menu with an error of its own.
     watched = dict(
         fn=handlers.watch, inputs=[runs, scene, seen, visible, key], outputs=parts, preprocess=False, **quiet

@@ -160,16 +160,16 @@ def asked_of(look: Look, scene: int) -> tuple[Path, list[str]] | None:
     return (path, words[scene]) if path.is_file() else None
 
 
-def checked(found: Checked) -> str:
+def checked(report: Checked) -> str:
     """What `python -m train check` found: counts, how columns are read, what cannot be used, some pairs."""
-    state, verdict = ("failed", found.refusal) if found.refusal else ("done", _verdict(found))
-    facts = "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(text)}</dd></div>" for what, text in found.facts)
-    problems = "".join(f"<li>{escape(problem)}</li>" for problem in found.problems)
+    state, verdict = ("failed", report.refusal) if report.refusal else ("done", _verdict(report))
+    facts = "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(text)}</dd></div>" for what, text in report.facts)
+    problems = "".join(f"<li>{escape(problem)}</li>" for problem in report.problems)
     if problems:
         problems = f"<details open><summary>Cannot be used</summary><ul>{problems}</ul></details>"
     picture = ""
-    if found.picture is not None:
-        source = views.data_uri(found.picture, quality=90)
+    if report.picture is not None:
+        source = views.data_uri(report.picture, quality=90)
         picture = f'<img src="{source}" alt="Some of the pairs, each image above its captions" draggable="false">'
     return (
         f'<section class="tips-checked" data-state="{state}"><p class="verdict" role="status">{escape(verdict)}</p>'
@@ -177,9 +177,9 @@ def checked(found: Checked) -> str:
     )
 
 
-def _verdict(found: Checked) -> str:
-    among = f"the first {found.rows:,}" if found.limit and found.rows >= found.limit else f"{found.rows:,}"
-    return f"{found.name}: {found.usable:,} of {among} pairs can be used."
+def _verdict(report: Checked) -> str:
+    among = f"the first {report.rows:,}" if report.limit and report.rows >= report.limit else f"{report.rows:,}"
+    return f"{report.name}: {report.usable:,} of {among} pairs can be used."
 
 
 def command(arguments: Sequence[str], title: str = "Command") -> str:

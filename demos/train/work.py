@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demos.backend import owners
-from demos.backend.owners import Asker, owner_of
+from demos.backend.owners import Identity, owner_of
 from demos.backend.settings import Settings
 from demos.backend.studio import Studio
 from demos.train import check as train_check
@@ -35,31 +35,31 @@ class Trainer:
         self.public = settings.public
         self.jobs = Jobs(settings.runs or Path("runs"), studio.device)
 
-    def asker(self, request: gr.Request | None, key: object = None) -> Asker:
+    def asker(self, request: gr.Request | None, key: object = None) -> Identity:
         """Who asks; key: what their browser or program keeps as its own. Raises ValueError."""
-        return owners.asker_of(request, key, self.public)
+        return owners.identity_of(request, key, self.public)
 
     def refuse(self) -> None:
         """Raises ValueError where there is no training."""
         if not self.allowed:
             raise ValueError(NOT_HERE)
 
-    def look(self, name: str | None, asker: Asker) -> Look:
+    def look(self, name: str | None, asker: Identity) -> Look:
         """How a run is, as far as the asker may see it. Raises ValueError."""
         self.refuse()
         return self.jobs.look(str(name or ""), asker)
 
-    def stop(self, name: str | None, asker: Asker) -> None:
+    def stop(self, name: str | None, asker: Identity) -> None:
         """As `Jobs.stop`."""
         self.refuse()
         self.jobs.stop(str(name or ""), asker)
 
-    def resume(self, name: str | None, asker: Asker) -> None:
+    def resume(self, name: str | None, asker: Identity) -> None:
         """As `Jobs.resume`."""
         self.refuse()
         self.jobs.resume(str(name or ""), asker)
 
-    def delete(self, name: str | None, asker: Asker) -> None:
+    def delete(self, name: str | None, asker: Identity) -> None:
         """As `Jobs.delete`."""
         self.refuse()
         self.jobs.delete(str(name or ""), asker)
@@ -69,7 +69,7 @@ class Trainer:
         name = plan.name or "mine"
         return train_form.command(plan, self.studio, ROOT / "runs" / name, Path("photos"))
 
-    def start(self, plan: RunRequest, zipped: str | None, asker: Asker) -> str:
+    def start(self, plan: RunRequest, zipped: str | None, asker: Identity) -> str:
         """Begin a run of the asker's; returns its name. Raises ValueError."""
         self.refuse()
         if not (asker.machine or asker.marks):
@@ -89,7 +89,7 @@ class Trainer:
         self.jobs.start(plan.name, command, asker, zipped if summary else None)
         return plan.name
 
-    def check(self, plan: RunRequest, zipped: str | None, asker: Asker) -> train_check.Checked:
+    def check(self, plan: RunRequest, zipped: str | None, asker: Identity) -> train_check.Checked:
         """Go through the data of a form. Raises ValueError."""
         self.refuse()
         summary = self._zip(plan, zipped)
@@ -106,7 +106,7 @@ class Trainer:
             source = train_zip.unpack(zipped, Path(scratch).resolve() / "data", called)
             return train_check.check(str(source), fields, called, limit, token=False)
 
-    def sides(self, name: str | None, asker: Asker, visitor: str) -> list[str]:
+    def sides(self, name: str | None, asker: Identity, visitor: str) -> list[str]:
         """The encoders to compare, by their names here: what a run came from and what it made. visitor: the page they
         are for; nobody else is offered what somebody else's run made. Raises ValueError.
         """
@@ -120,7 +120,7 @@ class Trainer:
         folder = Path(ROOT, base)
         return [self._offered(folder, asker, visitor) if folder.is_dir() else self.studio.info(base).name, made]
 
-    def _offered(self, folder: Path, asker: Asker, visitor: str) -> str:
+    def _offered(self, folder: Path, asker: Identity, visitor: str) -> str:
         """The name under which a folder's encoder is on offer now: to all, or to this visitor."""
         inside = folder.resolve()
         if not inside.is_relative_to(self.jobs.folder):
@@ -139,7 +139,7 @@ class Trainer:
             raise ValueError("Upload a zip of images with their captions first.")
         return train_zip.look(zipped)
 
-    def _placed(self, plan: RunRequest, asker: Asker) -> RunRequest:
+    def _placed(self, plan: RunRequest, asker: Identity) -> RunRequest:
         """The plan with its folder's whole path: what is started for it works in another folder. Raises ValueError."""
         if plan.data != "folder":
             return plan

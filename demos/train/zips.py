@@ -85,8 +85,8 @@ def unpack(path: str | Path, folder: Path, name: str = "") -> Path:
                     while part := packed.read(1 << 20):
                         file.write(part)
     except FAULTS as error:
-        told = getattr(error, "strerror", None) or str(error)  # an OSError's own text names the machine's folders
-        reason = told.splitlines()[0] if told else type(error).__name__
+        message = getattr(error, "strerror", None) or str(error)  # an OSError's own text names the machine's folders
+        reason = message.splitlines()[0] if message else type(error).__name__
         raise ValueError(f"{name} cannot be unpacked ({reason}): pack it again.") from None
     _refuse_outside(folder, name)
     return folder / summary.table if summary.table else folder
@@ -169,7 +169,7 @@ def _count(kept: list[tuple[str, zipfile.ZipInfo]], total: int, name: str) -> Su
 
 def _refuse_outside(folder: Path, name: str) -> None:
     """A table or a json that plainly names an image outside the zip is a mistake to be told of before training."""
-    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower().lstrip(".") in (*TABLES, "json")):
+    for path in sorted(file for file in folder.rglob("*") if file.suffix.lower().lstrip(".") in (*TABLES, "json")):
         try:
             outside = next((text for text in _texts(path) if _leaves(text, path.parent, folder)), None)
         except (ValueError, RecursionError, csv.Error, OSError):  # other readers may get further
@@ -207,8 +207,8 @@ def _strings(value) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _strings(each)
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _strings(entry)
 
 
 def _suffix(place: str) -> str:

@@ -8,7 +8,7 @@ from html import escape
 
 from demos.ui.controls import refusal
 
-MOST_TOLD = 3  # sentences
+MAX_SENTENCES = 3  # sentences
 
 
 def askable(given: Sequence[str] | None, what: str, limit: int) -> tuple[list[str], dict[str, str]]:
@@ -17,7 +17,7 @@ def askable(given: Sequence[str] | None, what: str, limit: int) -> tuple[list[st
     """
     asked: list[str] = []
     refused: dict[str, str] = {}
-    for text in dict.fromkeys(str(each).strip() for each in given or ()):
+    for text in dict.fromkeys(str(entry).strip() for entry in given or ()):
         if not text:
             continue
         if why := refusal(text, what):
@@ -34,7 +34,7 @@ def not_asked(refused: Mapping[str, str]) -> str:
     if not refused:
         return ""
     sentences = list(dict.fromkeys(refused.values()))
-    more = [f"So it is with {len(sentences) - MOST_TOLD} more."] if len(sentences) > MOST_TOLD else []
-    told = " ".join([*sentences[:MOST_TOLD], *more])
+    more = [f"So it is with {len(sentences) - MAX_SENTENCES} more."] if len(sentences) > MAX_SENTENCES else []
+    message = " ".join([*sentences[:MAX_SENTENCES], *more])
     data = escape(json.dumps(refused), quote=True)
-    return f'<p class="tips-note tips-refused" role="alert" data-refused="{data}">{escape(told)}</p>'
+    return f'<p class="tips-note tips-refused" role="alert" data-refused="{data}">{escape(message)}</p>'

@@ -56,9 +56,9 @@ def toasted(handler: Callable) -> Callable:
         try:
             return handler(*args, **kwargs)
         except Exception as error:
-            if (told := sentence(error)) is None:
+            if (message := sentence(error)) is None:
                 raise
-            warn(told)
+            warn(message)
             return gr.skip()
 
     return wrapped
@@ -72,9 +72,9 @@ def answered(handler: Callable) -> Callable:
         try:
             return handler(*args, **kwargs)
         except Exception as error:
-            if (told := sentence(error)) is None:
+            if (message := sentence(error)) is None:
                 raise
-            raise gr.Error(told, print_exception=False) from error
+            raise gr.Error(message, print_exception=False) from error
 
     return wrapped
 
@@ -102,13 +102,13 @@ def texts(given: Sequence[str] | None, what: str, limit: int) -> list[str]:
     naming the bad one.
     """
     given = [given] if isinstance(given, str) else given
-    found = list(dict.fromkeys(text for text in (str(text).strip() for text in given or ()) if text))
-    for text in found:
+    entries = list(dict.fromkeys(text for text in (str(text).strip() for text in given or ()) if text))
+    for text in entries:
         if why := refusal(text, what):
             raise ValueError(why)
-    if len(found) > limit:
-        raise ValueError(f"There are {len(found)} entries of kind {what}: keep to {limit} at once.")
-    return found
+    if len(entries) > limit:
+        raise ValueError(f"There are {len(entries)} entries of kind {what}: keep to {limit} at once.")
+    return entries
 
 
 def refusal(text: str, what: str) -> str | None:
@@ -169,12 +169,12 @@ def accept_upload(upload: dict | None, request: gr.Request = None) -> tuple[str 
             path = keep(upload["path"], who)
             if (size := original_size(path)) is not None:
                 with Image.open(path) as image:
-                    told = "The image has {} × {} pixels: here it is looked at, and taken along, with {} × {}."
-                    gr.Info(told.format(*size, *image.size), duration=12)
+                    shrunk = "The image has {} × {} pixels: here it is looked at, and taken along, with {} × {}."
+                    gr.Info(shrunk.format(*size, *image.size), duration=12)
     except Exception as error:
-        if (told := sentence(error)) is None:
+        if (message := sentence(error)) is None:
             raise
-        warn(told)
+        warn(message)
     return path, path
 
 
@@ -214,7 +214,9 @@ def example_strip(studio: Studio) -> gr.HTML:
 
 @functools.lru_cache(maxsize=4)
 def _thumbnails(shown: tuple[Example, ...]) -> str:
-    return views.thumbnails([(open_image(each.path), ", ".join(each.queries) or each.path.stem) for each in shown])
+    return views.thumbnails(
+        [(open_image(example.path), ", ".join(example.queries) or example.path.stem) for example in shown]
+    )
 
 
 def strip_html(studio: Studio, model: str | None) -> str:

@@ -40,19 +40,21 @@ def examples(knows: Collection[str], folder: Path = FOLDER) -> list[Example]:
     photographs first. One of which nobody has said what it knows gets some of both, scenes first, since those are
     what encoders are trained on here; one whose kind is not there gets what there is.
     """
-    found = every_example(folder)
-    photographs, scenes = ([each for each in found if each.kind == kind] for kind in (PHOTOGRAPHS, DRAWINGS))
+    available = every_example(folder)
+    photographs, scenes = (
+        [example for example in available if example.kind == kind] for kind in (PHOTOGRAPHS, DRAWINGS)
+    )
     if not knows:
         chosen = scenes[: max(MAX_EXAMPLES // 2, MAX_EXAMPLES - len(photographs))] + photographs
     else:
-        chosen = [each for each in photographs + scenes if each.kind in knows] or found
+        chosen = [example for example in photographs + scenes if example.kind in knows] or available
     return chosen[:MAX_EXAMPLES]
 
 
 def every_example(folder: Path = FOLDER) -> list[Example]:
     """Every PNG and JPEG of the folder, those named by the sidecar first and with its words."""
     files = {path.name: path for path in sorted(folder.glob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg")}
-    found = []
+    examples = []
     for entry in _sidecar(folder / "examples.json"):
         path = files.pop(str(entry.get("file")), None)
         if path is not None:
@@ -61,8 +63,8 @@ def every_example(folder: Path = FOLDER) -> list[Example]:
             }
             seed = entry["seed"] if isinstance(entry.get("seed"), int) else None
             kind = PHOTOGRAPHS if entry.get("for") == PHOTOGRAPHS else DRAWINGS
-            found.append(Example(path, **words, kind=kind, seed=seed))
-    return found + [Example(path) for path in files.values()]
+            examples.append(Example(path, **words, kind=kind, seed=seed))
+    return examples + [Example(path) for path in files.values()]
 
 
 def _sidecar(path: Path) -> list[dict]:

@@ -53,9 +53,9 @@ def export_row(take: Callable[..., Taken | None], inputs: Sequence[Component], m
                 return None, export_views.code(taken.python, taken.command)
             return str(export(taken, kind, controls.visitor(request))), gr.skip()
         except Exception as error:
-            if (told := controls.sentence(error)) is None:
+            if (message := controls.sentence(error)) is None:
                 raise
-            controls.warn(told)
+            controls.warn(message)
             return None, gr.skip()
 
     private = dict(api_visibility="private")
@@ -63,7 +63,7 @@ def export_row(take: Callable[..., Taken | None], inputs: Sequence[Component], m
     done = gr.on([row.select, panel.select], make, [*inputs], [made, panel], **shown, **private, **MODEL_WORK)
     done.then(None, made, None, js=DOWNLOAD, **private)
     # Code of what was on the page before would be wrong: it closes.
-    changes = [each.change for each in inputs]
+    changes = [component.change for component in inputs]
     gr.on([panel.clear, *changes], None, None, panel, js="() => ''", show_progress="hidden", queue=False, **private)
 
 

@@ -52,17 +52,17 @@ class Loading:
                 choice.downloading = True
                 yield downloading_html(title, done, total), gr.update(visible=True), gr.skip(), gr.skip()
         except Exception as error:
-            if (told := sentence(error)) is None:
+            if (message := sentence(error)) is None:
                 raise
-            warn(told)
+            warn(message)
             choice.downloading = False
-            yield gr.skip(), idle, None, told
+            yield gr.skip(), idle, None, message
             return
         choice.downloading = False
         if chosen().get(menu) is choice:
             yield loading_html(self.studio, name), idle, name or self.studio.first, None
         else:  # what this one last said of the button may have arrived after what that choice says of it
-            busy = any(each.downloading for each in chosen().values())
+            busy = any(other.downloading for other in chosen().values())
             yield gr.skip(), gr.update(visible=busy), gr.skip(), gr.skip()
 
     def load(self, name: str | None, current: str | None, failed: str | None = None) -> tuple:

@@ -94,9 +94,9 @@ class Page:
         fetched = moment(fetch, menu, [self.line, self.cancel, wanted, failed], **QUIET, **FETCHING)
         shown = QUIET | dict(show_progress="minimal", show_progress_on=self.line)
         loaded = fetched.then(self.loading.load, [wanted, model, failed], [menu, model, failed], **shown, **MODEL_WORK)
-        told = loaded.then(self.loading.status, [self.model, failed, wanted], self.line, queue=False, **QUIET)
-        self.refresh(told)
-        return told
+        announced = loaded.then(self.loading.status, [self.model, failed, wanted], self.line, queue=False, **QUIET)
+        self.refresh(announced)
+        return announced
 
     def refresh(self, event) -> None:
         """Bring the menus of this page up to date after the event (what `.click` and the like return)."""
@@ -176,8 +176,8 @@ def build(
         _keep_menus(page, blocks)
 
         def forget(who: str) -> None:
-            for each in (studio.forget, page.loading.forget, *page.leavings):
-                each(who)
+            for let_go in (studio.forget, page.loading.forget, *page.leavings):
+                let_go(who)
 
         def leave(request: gr.Request) -> None:
             who = visitor(request)
@@ -212,7 +212,7 @@ def _keep_menus(page: Page, blocks: gr.Blocks) -> None:
         return [choices, *[gr.update(choices=choices)] * len(page.pickers)]
 
     asked = dict(fn=menus, inputs=listed, outputs=outputs, queue=False, **QUIET)
-    gr.on([blocks.load, *(each.focus for each in page.pickers)], **asked)
+    gr.on([blocks.load, *(picker.focus for picker in page.pickers)], **asked)
     for event in page.stale:
         event.then(**asked)
 

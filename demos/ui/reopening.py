@@ -113,7 +113,7 @@ class Reopening:
         chips = self.workspace.tabs[first].words if first else None
         if chips is not None:
             outputs.append(chips)
-        reads = [each for taker in takers for each in taker.reads]
+        reads = [component for taker in takers for component in taker.reads]
 
         def opened(request: gr.Request, link, kept, *asked):
             return self._open(link, kept, list(asked), visitor(request), chips is not None)
@@ -183,7 +183,7 @@ class Reopening:
 
     def _may_open(self, name: str, who: str) -> str:
         """An encoder's name, if a link may have it loaded: it is on offer to this visitor, and on this machine."""
-        info = next((each for each in self.studio.offer.infos(who) if each.name == name), None)
+        info = next((offered for offered in self.studio.offer.infos(who) if offered.name == name), None)
         if info is None:
             raise ValueError(f"there is no encoder '{links.shortened(name)}' here")
         if not is_cached(info):

@@ -43,7 +43,7 @@ def because(verdict: Verdict, calibration: Calibration | None) -> str:
     return f"{text}: here {least}, not here {most}, fitted on {'; '.join(calibration.fitted_on)}."
 
 
-def told(verdict: Verdict) -> dict:
+def verdict_numbers(verdict: Verdict) -> dict:
     """A verdict for programs: nan becomes null."""
     likelihood = round(verdict.likelihood, 6) if math.isfinite(verdict.likelihood) else None
     return {
