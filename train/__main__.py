@@ -84,20 +84,20 @@ def _do(options: argparse.Namespace) -> int:
     elif options.command == "benchmark":
         from train.tools import benchmark as measure
 
-        found = measure.run()
-        print(json.dumps(found) if options.json else json.dumps(found, indent=2))
+        measurements = measure.run()
+        print(json.dumps(measurements) if options.json else json.dumps(measurements, indent=2))
         if options.out:
-            measure.plot(found, options.out)
+            measure.plot(measurements, options.out)
     elif options.command == "simulate":
         from train.tools import simulate
 
-        found = simulate.run(options)
+        simulated = simulate.run(options)
         if options.json:
-            print(json.dumps(found))
+            print(json.dumps(simulated))
         else:
             from train.tools.simulated_report import report
 
-            print(report(found))
+            print(report(simulated))
     elif options.command == "reproduce":
         _reproduce(options)
     elif options.command == "check":
@@ -166,11 +166,11 @@ def _text(options: argparse.Namespace) -> int:
         raise ValueError(f"{' and '.join(fixed)} cannot be set with --base: the tower that goes on has its own.")
     settings = distill.recorded(options.out, given) if options.resume else distill.Settings(**given)
     try:
-        found = distill.run(settings, options.out, options.vision, options.resume)
+        scores = distill.run(settings, options.out, options.vision, options.resume)
     except Stopped as stopped:
         print(f"{stopped}; go on with: python -m train text --out {options.out} --resume", file=sys.stderr)
         return 128 + stopped.number
-    for name, value in found.items():
+    for name, value in scores.items():
         print(f"{name}: {value:.4f}")
     return 0
 

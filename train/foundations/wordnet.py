@@ -56,13 +56,13 @@ def read_nouns(data: bytes) -> dict[str, Noun]:
 
 def ancestors(noun: Noun, nouns: Mapping[str, Noun]) -> list[tuple[Noun, int]]:
     """Everything `noun` is a kind of with the number of steps to it, the nearest first; each once."""
-    found, edge, steps = {}, [noun], 0
+    reached, edge, steps = {}, [noun], 0
     while edge:
         steps += 1
         edge = [nouns[key] for one in edge for key in one.hypernyms]
-        edge = [above for above in dict.fromkeys(edge) if above.key not in found]
-        found |= {above.key: (above, steps) for above in edge}
-    return list(found.values())
+        edge = [above for above in dict.fromkeys(edge) if above.key not in reached]
+        reached |= {above.key: (above, steps) for above in edge}
+    return list(reached.values())
 
 
 def class_table(nouns: Mapping[str, Noun], classes: Path) -> list[dict]:

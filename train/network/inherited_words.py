@@ -73,15 +73,15 @@ def pieces_matrix(
     A token's pieces are the teacher's tokens of its text, read as a text of its own. Tokens without text (padding,
     lone bytes, numbers no token has) get the mean of the whole matrix.
     """
-    found = matrix.mean(0).repeat(vocabulary, 1)
+    rows = matrix.mean(0).repeat(vocabulary, 1)
     special = set(student.all_special_ids)
     texts = {i: student.decode([i]).strip() for i in range(len(student)) if i not in special}
     texts = {i: text for i, text in texts.items() if text and "\ufffd" not in text}
     pieces = teacher(list(texts.values()), add_special_tokens=False)["input_ids"]
     for index, ids in zip(texts, pieces, strict=True):
         if ids:
-            found[index] = matrix[ids].mean(0)
-    return found
+            rows[index] = matrix[ids].mean(0)
+    return rows
 
 
 @contextmanager

@@ -181,9 +181,9 @@ def write_adapter(folder: Path, model: Tipsv2Model, tuning: Tuning) -> Path | No
 
 def _digest(files: Sequence[Path]) -> str:
     """What tells one set of weights from another: SHA-256 over the files."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
             while part := stream.read(1 << 20):
-                found.update(part)
-    return found.hexdigest()[:16]
+                digest.update(part)
+    return digest.hexdigest()[:16]

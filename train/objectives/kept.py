@@ -97,8 +97,8 @@ class KeptObjective(nn.Module):
         with_values = counts["values"] > 0
 
         def look(model: Tipsv2Model) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
-            found = features_after(model.vision_model, hidden, blocks, (side, side), with_values)
-            cls, caption_cls, *patches = (None if each is None else unit(each) for each in found)
+            features = features_after(model.vision_model, hidden, blocks, (side, side), with_values)
+            cls, caption_cls, *patches = (None if output is None else unit(output) for output in features)
             grids = dict(zip(("final", "values"), patches, strict=True))
             return (cls, caption_cls), {kind: grid.flatten(1, 2) for kind, grid in grids.items() if grid is not None}
 

@@ -155,14 +155,14 @@ def masked_distillation(
     """
     student, teacher = student.float(), teacher.detach().float()
     if form == "cosine":
-        each = 1 - F.cosine_similarity(student, teacher, dim=-1)
+        losses = 1 - F.cosine_similarity(student, teacher, dim=-1)
     elif form == "smooth_l1":
         white = F.layer_norm(teacher, teacher.shape[-1:])
-        each = F.smooth_l1_loss(student, white, reduction="none", beta=2.0).mean(-1)
+        losses = F.smooth_l1_loss(student, white, reduction="none", beta=2.0).mean(-1)
     else:
         raise ValueError(f"form={form!r} is not a distillation loss; choose cosine or smooth_l1.")
-    chosen = chosen.to(each.dtype)
-    return (each * chosen).sum() / average(chosen.sum()).clamp(min=1e-6)
+    chosen = chosen.to(losses.dtype)
+    return (losses * chosen).sum() / average(chosen.sum()).clamp(min=1e-6)
 
 
 def patch_labels(
@@ -185,8 +185,8 @@ def patch_labels(
     patches, names = F.normalize(patches.float(), dim=-1), F.normalize(names.float(), dim=-1)
     with torch.autocast(patches.device.type, enabled=False):
         logits = patches @ names.T / temperature  # [B, N, C]
-        each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum")
-    return each / average((labels >= 0).sum().float()).clamp(min=1)
+        summed = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum")
+    return summed / average((labels >= 0).sum().float()).clamp(min=1)
 
 
 def sparc_groups(tokens: Tensor, patches: Tensor, threshold: float | None = None) -> Tensor:
@@ -240,15 +240,15 @@ def sparc(
     groups = F.normalize(sparc_groups(tokens, patches, threshold), dim=-1)
     with torch.autocast(tokens.device.type, enabled=False):
         logits = groups @ F.normalize(tokens, dim=-1).mT / temperature  # [B, group, token]
-    each = torch.zeros_like(tokens[..., 0])
+    losses = torch.zeros_like(tokens[..., 0])
     for scores in (logits, logits.mT):
         scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)  # candidates are the last dimension
-        each = each - scores.log_softmax(-1).diagonal(dim1=1, dim2=2) / 2
-    each = each.masked_fill(~mask, 0)
+        losses = losses - scores.log_softmax(-1).diagonal(dim1=1, dim2=2) / 2
+    losses = losses.masked_fill(~mask, 0)
     if reduction == "tokens":
-        return each.sum() / average(mask.sum().float()).clamp(min=1)
+        return losses.sum() / average(mask.sum().float()).clamp(min=1)
     if reduction == "captions":
-        return (each.sum(1) / mask.sum(1).clamp(min=1)).mean()
+        return (losses.sum(1) / mask.sum(1).clamp(min=1)).mean()
     raise ValueError(f"reduction={reduction!r} is unknown; choose tokens (Listing 1) or captions (Eq. 6).")
 
 
@@ -260,8 +260,8 @@ def named(logits: Tensor, labels: Tensor, weights: Tensor, average: Callable[[Te
         average: the mean of a number over processes, so that a row weighs the same in whichever it is.
     """
     weights = weights.float() * (labels >= 0)
-    each = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
-    return (each * weights).sum() / average(weights.sum()).clamp(min=1e-6)
+    losses = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
+    return (losses * weights).sum() / average(weights.sum()).clamp(min=1e-6)
 
 
 def binary(
@@ -277,8 +277,8 @@ def binary(
         average: as in `named`.
     """
     weights = weights.float()
-    each = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none").sum(-1)
-    return (each * weights).sum() / average(weights.sum()).clamp(min=1e-6)
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none").sum(-1)
+    return (losses * weights).sum() / average(weights.sum()).clamp(min=1e-6)
 
 
 def soft_named(
@@ -293,8 +293,8 @@ def soft_named(
     """
     chance = chance.float()
     weights = chance[:, 0]
-    each = -(logits.float().log_softmax(-1).gather(-1, classes) * chance).sum(-1)
-    return (each * weights).sum() / average(weights.sum()).clamp(min=1e-6)
+    losses = -(logits.float().log_softmax(-1).gather(-1, classes) * chance).sum(-1)
+    return (losses * weights).sum() / average(weights.sum()).clamp(min=1e-6)
 
 
 def places(
@@ -321,8 +321,8 @@ def places(
     own = own & (share >= least)[..., None]
     valid = (own.any(1) & others.any(1)).float()  # [B, C]
     against = logits.masked_fill(~others, -1e4).logsumexp(1, keepdim=True) - math.log(OTHERS)
-    each = (F.softplus(against - logits) * own).sum(1) / own.sum(1).clamp(min=1)
-    return (each * valid).sum() / average(valid.sum()).clamp(min=1e-6)
+    losses = (F.softplus(against - logits) * own).sum(1) / own.sum(1).clamp(min=1)
+    return (losses * valid).sum() / average(valid.sum()).clamp(min=1e-6)
 
 
 def group_chances(classes: Tensor, chance: Tensor, members: Tensor) -> Tensor:

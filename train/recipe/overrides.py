@@ -38,7 +38,7 @@ def _set(node, path: list[str], value: str, key: str):
         if not rest:
             raise ValueError(f"{key} holds several fields; set one of them, for example {key}.steps=100.")
         if head == "*":
-            return tuple(_set(each, rest, value, key) for each in node)
+            return tuple(_set(stage, rest, value, key) for stage in node)
         index = int(head)
         return (*node[:index], _set(node[index], rest, value, key), *node[index + 1 :])
     kinds = _kinds(type(node))
@@ -93,10 +93,10 @@ def meant(key: str, value: str) -> str:
         or [name for name in by_name if len(last) > 2 and name.startswith(last)]
         or difflib.get_close_matches(last, by_name, 1)
     )
-    found = [path for name in names for path in by_name[name]]
+    close = [path for name in names for path in by_name[name]]
     stage = ".".join(group.split(".")[:2]) if group.startswith("stages.") else "stages.*"  # the one that was named
-    found = [path.replace("stages.*", stage) for path in found]
-    found = [path for path in found if path.rpartition(".")[0] == group] or found  # its own group comes before others
-    nearest = difflib.get_close_matches(key, found, 4, cutoff=0)
+    close = [path.replace("stages.*", stage) for path in close]
+    close = [path for path in close if path.rpartition(".")[0] == group] or close  # its own group comes before others
+    nearest = difflib.get_close_matches(key, close, 4, cutoff=0)
     written = [shlex.quote(f"{path}={value}") for path in nearest]
     return f"; did you mean {' or '.join(written)}?" if written else ""

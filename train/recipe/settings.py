@@ -210,10 +210,10 @@ def leaves(value, prefix: str = "") -> dict:
     """Nested dictionaries and lists as one: stages.0.steps -> 20."""
     if not isinstance(value, dict | list | tuple):
         return {prefix: value}
-    found = {}
+    flat = {}
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        found |= leaves(inner, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        flat |= leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def as_given(recipe: Recipe) -> Recipe:

@@ -69,13 +69,13 @@ def to_do(out: Path, rows: list[str] | None, seeds: tuple[int, ...]) -> list[tup
     for pattern in rows or ():
         fitting = fnmatch.filter(by_name, pattern)
         wanted |= set(fitting or [choose("rows", pattern, *by_name)])
-    found = [(seed, by_name[name]) for seed in dict.fromkeys(seeds) for name in by_name if name in wanted]
-    found = [(seed, row) for seed, row in found if not read_record(record_of(out, row.name, seed))]
-    for seed, row in found:  # it grows: a teacher may have a teacher
+    runs = [(seed, by_name[name]) for seed in dict.fromkeys(seeds) for name in by_name if name in wanted]
+    runs = [(seed, row) for seed, row in runs if not read_record(record_of(out, row.name, seed))]
+    for seed, row in runs:  # it grows: a teacher may have a teacher
         for needed in (by_name[name] for name in row.needs):
-            if not _trained(out / "work", needed, seed) and (seed, needed) not in found:
-                found.append((seed, needed))
-    return sorted(found, key=lambda item: (item[0], ROWS.index(item[1])))
+            if not _trained(out / "work", needed, seed) and (seed, needed) not in runs:
+                runs.append((seed, needed))
+    return sorted(runs, key=lambda item: (item[0], ROWS.index(item[1])))
 
 
 def record_of(out: Path, name: str, seed: int) -> Path:
@@ -154,11 +154,11 @@ def score(model: Path, splits: dict[str, str]) -> dict[str, dict[str, float]]:
     encoder = tipsv2.load(str(model), dtype="float32")
     scores = {}
     for split, data in splits.items():
-        found = segmentation.evaluate(encoder, data, SIZE, progress=False)
+        numbers = segmentation.evaluate(encoder, data, SIZE, progress=False)
         named = classification.evaluate(encoder, data, SIZE, progress=False)
         pairs = retrieval.evaluate(encoder, data, SIZE, languages=("en", *LANGUAGES), progress=False)
         scores[split] = {
-            **{kind: found[kind]["miou_present"] for kind in ("final", "values", "chance")},
+            **{kind: numbers[kind]["miou_present"] for kind in ("final", "values", "chance")},
             "top1": named["cls"]["top1"],
             **{way: pairs["captions"]["short"][f"{way}_r1"] for way in ("i2t", "t2i")},
             **{code: both["t2i_r1"] for code, both in pairs["languages"].items()},

@@ -45,10 +45,10 @@ def report(recipe: Recipe, out: Path | None = None, resume: bool = False) -> Non
     frozen = unimodal + ([parts.teacher] if parts.teacher else [])
     precision = "fp32" if chosen_precision(recipe.precision) == "no" else chosen_precision(recipe.precision)
     need = cost.memory(replace(recipe, precision=precision), parts.objective, processes, frozen)
-    at, each = recipe.stages[need.stage], f" a process, of {processes}" if processes > 1 else ""
+    at, per = recipe.stages[need.stage], f" a process, of {processes}" if processes > 1 else ""
     teachers = f"teachers {in_units(need.teachers, 'B')}, " if need.teachers else ""
     say(
-        f"memory: about {in_units(need.total, 'B')}{each}: weights, gradients and moments {in_units(need.state, 'B')}, "
+        f"memory: about {in_units(need.total, 'B')}{per}: weights, gradients and moments {in_units(need.state, 'B')}, "
         f"{teachers}activations {in_units(need.activations, 'B')} in {precision} "
         f"(stage {need.stage}: {at.batch_size // processes} images of {at.size} px)",
     )
@@ -61,7 +61,7 @@ def report(recipe: Recipe, out: Path | None = None, resume: bool = False) -> Non
     ]
     whole = sum(work * stage.steps for work, stage in zip(steps, recipe.stages, strict=True))
     by_stage = ", ".join(f"{in_units(work, 'FLOP')} (stage {k})" for k, work in enumerate(steps))
-    say(f"arithmetic of a step{each}: {by_stage}; {in_units(whole, 'FLOP')} in all")
+    say(f"arithmetic of a step{per}: {by_stage}; {in_units(whole, 'FLOP')} in all")
     if (count := recipe.distillation.generations) > 1:
         say(f"all that for each of {count} generations, the first one's teacher apart")
     if wrong:

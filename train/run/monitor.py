@@ -157,7 +157,7 @@ class Monitor:
             answers = maps(encoder.look(image), encoder.encode_text(queries)).numpy()
             pixels = np.asarray(image)
             tiles = [_tile(pixels, f"step {step}")]
-            tiles += [_tile(overlay(pixels, each), query) for each, query in zip(answers, queries, strict=True)]
+            tiles += [_tile(overlay(pixels, answer), query) for answer, query in zip(answers, queries, strict=True)]
             tiles += [np.full_like(tiles[0], 255)] * (1 + QUERIES - len(tiles))
             rows.append(np.concatenate(tiles, axis=1))
         if rows:

@@ -44,20 +44,20 @@ def measure(encoder: Encoder, given: Sides, size: int) -> dict[str, float]:
 
 def _recall(encoder: Encoder, pairs: list[tuple[Image.Image, str]], size: int) -> float:
     captions = [caption for _, caption in pairs]
-    found = torch.stack([each.cls for each in encoder.encode_images([image for image, _ in pairs], size)])
-    ranks = rank_both_ways(torch.nn.functional.normalize(found, dim=-1), encoder.encode_text(captions), same(captions))
-    return sum(float((each < 1).mean()) for each in ranks.values()) / len(ranks)
+    cls = torch.stack([features.cls for features in encoder.encode_images([image for image, _ in pairs], size)])
+    ranks = rank_both_ways(torch.nn.functional.normalize(cls, dim=-1), encoder.encode_text(captions), same(captions))
+    return sum(float((rank < 1).mean()) for rank in ranks.values()) / len(ranks)
 
 
 def _usable(pairs: Iterable, most: int) -> list[tuple[Image.Image, str]]:
-    found = []
+    usable = []
     for pair in pairs:
-        if len(found) == most:
+        if len(usable) == most:
             break
         try:
             caption, image = pair.caption("web", random.Random(0)), pair.open()
         except ValueError:
             continue  # training counts and names it
         image.thumbnail((LARGEST, LARGEST))
-        found.append((image, caption))
-    return found
+        usable.append((image, caption))
+    return usable

@@ -118,7 +118,7 @@ def _read(record: Path) -> Recipe:
 def _refuse_others(run: Path, before: Recipe, now: Recipe) -> None:
     """Raises ValueError with every field, nested ones with dots, that is not what it was, and both its values."""
     old, new = (
-        {key: OLD_NAMES.get(value, value) for key, value in leaves(to_dict(each)).items()} for each in (before, now)
+        {key: OLD_NAMES.get(value, value) for key, value in leaves(to_dict(recipe)).items()} for recipe in (before, now)
     )
     changed = [
         key
@@ -129,7 +129,7 @@ def _refuse_others(run: Path, before: Recipe, now: Recipe) -> None:
         and not (key.endswith("digest") and not key.startswith("tuning.") and "" in (old[key], new[key]))
     ]
     if changed:
-        listed = "; ".join(f"{key}: {_told(old, key)} in {run}, {_told(new, key)} given" for key in changed)
+        listed = "; ".join(f"{key}: {_as_text(old, key)} in {run}, {_as_text(new, key)} given" for key in changed)
         remedy = "Leave out what differs"
         if any(key.endswith("digest") for key in changed):  # nobody gives a digest
             remedy = "Put the weights back that it began with"
@@ -143,6 +143,6 @@ def _refuse_others(run: Path, before: Recipe, now: Recipe) -> None:
         raise ValueError(f"{run} was made by another recipe: {listed}. {remedy}, or choose another --out.{more}")
 
 
-def _told(leaves: dict, key: str) -> str:
+def _as_text(leaves: dict, key: str) -> str:
     value = leaves.get(key)
     return "nothing" if value in (None, "") else str(value)

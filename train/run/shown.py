@@ -43,7 +43,7 @@ def shown_images(source: DrawnScenes | CaptionedImages, size: int, seed: int) ->
         return [_scene(seed + number, size) for number in range(IMAGES)]
     if len(getattr(source, "held", ())):  # half of them from those it keeps apart
         half = IMAGES // 2
-        apart = [replace(each, held=True) for each in islice(_usable(source.held), IMAGES - half)]
+        apart = [replace(pair, held=True) for pair in islice(_usable(source.held), IMAGES - half)]
         return [*islice(_usable(source.learned), half), *apart]
     return list(islice(_usable(source.pairs), IMAGES))
 

@@ -152,8 +152,8 @@ def scores(parts: Parts) -> dict[str, float]:
         if not rows:
             continue
         goal = parts.goals(rows)
-        found = tower.embed(parts.student.model.eval(), [ids[row] for row in rows]) @ goal.T
-        right, own = found.argmax(1) == torch.arange(len(rows)), found.diagonal()
+        cosines = tower.embed(parts.student.model.eval(), [ids[row] for row in rows]) @ goal.T
+        right, own = cosines.argmax(1) == torch.arange(len(rows)), cosines.diagonal()
         for name, some in group.items():
             here = [k for k, row in enumerate(rows) if row in some]
             if here:
@@ -169,7 +169,7 @@ def recorded(out: Path, given: dict) -> Settings:
     """
     try:
         kept = json.loads((out / RECORD).read_text("utf-8"))
-        names = {each.name for each in fields(Settings)}
+        names = {field.name for field in fields(Settings)}
         settings = Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()})
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{out} holds no run of `train text` to resume: leave --resume out.") from error

@@ -122,14 +122,14 @@ def scores(model: BertModel, tokenizer: PreTrainedTokenizerBase, nouns: Sequence
     these names were trained with: it says that the dictionary was learned, not that new words would be understood.
     """
     english = embed(model, tokenizer, [noun.name for noun in nouns])
-    found = {"words": 0.0, "features": 0.0}
+    hits = {"words": 0.0, "features": 0.0}
     languages = list(nouns[0].translations)
     for code in languages:
         foreign = embed(model, tokenizer, [noun.translations[code] for noun in nouns])
-        for name in found:
+        for name in hits:
             nearest = (F.normalize(foreign[name], dim=-1) @ F.normalize(english[name], dim=-1).T).argmax(1)
-            found[name] += (nearest == torch.arange(len(nouns))).float().mean().item() / len(languages)
-    return found | {"chance": 1 / len(nouns)}
+            hits[name] += (nearest == torch.arange(len(nouns))).float().mean().item() / len(languages)
+    return hits | {"chance": 1 / len(nouns)}
 
 
 def embed(model: BertModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ def read_names(place: Path) -> list[str]:
 
     Raises ValueError if it cannot be read or holds none.
     """
-    return _each(name for row in _rows(place) for name in _names(row))
+    return _unique(name for row in _rows(place) for name in _names(row))
 
 
 def read_dictionary(places: Sequence[Path], tokens: Callable[[list[str]], list[list[int]]]) -> Dictionary:
@@ -113,8 +113,8 @@ def compose(
     held = set(rng.sample(free, min(HELD_OUT, len(free) // 10)))
     visible = [name for name in visible if name not in held]
     rest = [name for name in dictionary.names[dictionary.visible :] if not barred(name)]
-    asked = {"held_out": _each(ASKED.format(name) for name in sorted(held)), "excluded": _asked(exclude)}
-    emphasised = _each(frame.replace("{}", name) for name in emphasis for frame in _exact_frames(rng))
+    asked = {"held_out": _unique(ASKED.format(name) for name in sorted(held)), "excluded": _asked(exclude)}
+    emphasised = _unique(frame.replace("{}", name) for name in emphasis for frame in _exact_frames(rng))
     taken = {*emphasised, *asked["held_out"], *asked["excluded"]}
     kinds = {kind: round(share * count) for kind, share in SHARES.items()}
     nouns = scenes.nouns()
@@ -151,10 +151,10 @@ def _exact_frames(rng: random.Random) -> list[str]:
 
 
 def _asked(exclude: Sequence[str]) -> list[str]:
-    return _each(ASKED.format(word) for word in exclude)
+    return _unique(ASKED.format(word) for word in exclude)
 
 
-def _each(texts: Iterable[str]) -> list[str]:
+def _unique(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 

@@ -65,7 +65,7 @@ def write_encoder(
 def embed(tower: Tipsv2TextModel, ids: Sequence[Sequence[int]], batch: int = 128) -> Tensor:
     """Tokens of N texts as [N, D], rows of length one; those of equal length go through together."""
     rows = torch.empty(len(ids), tower.config.hidden_size)
-    for some in torch.tensor([len(each) for each in ids]).argsort(stable=True).split(batch):
+    for some in torch.tensor([len(tokens) for tokens in ids]).argsort(stable=True).split(batch):
         padded, mask = pad([ids[k] for k in some], tower.config.pad_token_id)
         pooled = tower(input_ids=padded, attention_mask=mask).pooler_output
         rows[some] = F.normalize(pooled.float(), dim=-1)

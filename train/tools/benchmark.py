@@ -153,7 +153,7 @@ def _prediction_error(recipe: Recipe, shapes, stages: list[Stage], points: list[
     return max(abs(w / rate - seconds) / seconds for w, (_, seconds) in zip(work, points, strict=True))
 
 
-def plot(found: dict, out: Path) -> Path:
+def plot(measurements: dict, out: Path) -> Path:
     """Seconds of a step over tokens supervised and over batch size, with the straight line through the points."""
     from matplotlib.figure import Figure
 
@@ -161,10 +161,10 @@ def plot(found: dict, out: Path) -> Path:
     axes = figure.subplots(1, 2)
     for axis, (key, label) in zip(axes, (("tokens", "patches supervised"), ("batch", "images")), strict=True):
         key = f"seconds_by_{key}"
-        x, y = zip(*found[key]["points"], strict=True)
+        x, y = zip(*measurements[key]["points"], strict=True)
         axis.plot(x, y, "o-", color="#0072B2")
         axis.set(xlabel=f"{label} a step", ylabel="seconds a step", xlim=(0, None), ylim=(0, None))
-        axis.set_title(f"R² = {found[key]['r_squared']:.3f}", fontsize=9)
+        axis.set_title(f"R² = {measurements[key]['r_squared']:.3f}", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     figure.savefig(out, dpi=120)

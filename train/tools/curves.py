@@ -60,8 +60,8 @@ def figure_of(runs: list[Path], chain: bool = False) -> Figure:
     """
     from matplotlib.figure import Figure  # seconds to import, and only drawing needs it
 
-    found = [read(run) for run in runs]
-    known = dict.fromkeys(name for series, _ in found for name in sorted(series))
+    curves = [read(run) for run in runs]
+    known = dict.fromkeys(name for series, _ in curves for name in sorted(series))
     panels = {title: [name] for name in known if (title := term_title(name))}
     if scores := [name for name in known if name.startswith("miou")]:
         panels["miou"] = scores
@@ -73,7 +73,7 @@ def figure_of(runs: list[Path], chain: bool = False) -> Figure:
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
     for axis, (title, names) in zip(axes, panels.items(), strict=False):
         start = 0
-        for (series, count), color in zip(found, _colors(len(runs)), strict=True):
+        for (series, count), color in zip(curves, _colors(len(runs)), strict=True):
             for name in names:
                 if name in series:
                     x, y = series[name]

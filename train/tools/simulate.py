@@ -42,9 +42,9 @@ def check(options: argparse.Namespace) -> list[tuple[int, int]]:
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: at least one process has to read.")
     for name, known in (("machines", MACHINES), ("orders", KINDS)):
-        for each in getattr(options, name).split(","):
-            if each not in known:
-                raise ValueError(f"--{name} {each}: there is none of this name, choose among {', '.join(known)}.")
+        for choice in getattr(options, name).split(","):
+            if choice not in known:
+                raise ValueError(f"--{name} {choice}: there is none of this name, choose among {', '.join(known)}.")
     for pairs in given["pairs"]:
         if pairs < shards:
             raise ValueError(f"--pairs {pairs} --shards {shards}: a shard needs a pair; give at most {pairs} shards.")
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> dict:
         for pairs, processes in runs
         for kind in kinds
     }
-    found = {"orders": {}, "runs": {}}
+    simulated = {"orders": {}, "runs": {}}
     with (
         tempfile.TemporaryDirectory() as scratch,
         tqdm(total=sum(case.work for case in cases.values()), unit="pair", unit_scale=True) as bar,
@@ -106,11 +106,11 @@ def run(options: argparse.Namespace) -> dict:
         tars = write_tars(Path(scratch) / "tars", shards) if "shards" in kinds else None
         for name, case in cases.items():
             bar.set_description(f"{case.pairs:.3g} pairs, {case.processes} processes, {name.split()[2]}")
-            found["orders"][name] = measure(case, Path(scratch), tars, bar)
+            simulated["orders"][name] = measure(case, Path(scratch), tars, bar)
     for pairs, processes in runs:
-        starts = [found["orders"][f"{pairs} {processes} {kind}"]["start"]["seconds"] for kind in kinds]
-        found["runs"][f"{pairs} {processes}"] = on_paper(options, pairs, processes, batch, max(starts))
-    return found
+        starts = [simulated["orders"][f"{pairs} {processes} {kind}"]["start"]["seconds"] for kind in kinds]
+        simulated["runs"][f"{pairs} {processes}"] = on_paper(options, pairs, processes, batch, max(starts))
+    return simulated
 
 
 def on_paper(options: argparse.Namespace, pairs: int, processes: int, batch: int, start: float) -> dict:

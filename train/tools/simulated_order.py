@@ -97,7 +97,7 @@ def measure(case: Case, scratch: Path, tars: Path | None, bar) -> dict:
     alike = sum(_numbers(fresh, step, share).tolist() == resumed[step] for step in sorted(resumed, reverse=True))
     begins = start_alone(case, record, tars, middle, case.half)
     begins["as_shown"] = begins.pop("numbers") == kept[middle, case.half]
-    found = {"epoch": epoch.counts(), "resumed": alike, "sampled": len(resumed), "start": begins}
+    numbers = {"epoch": epoch.counts(), "resumed": alike, "sampled": len(resumed), "start": begins}
     began = time.perf_counter()
     _numbers(_source(case, pairs, record, 0, case.others), case.half, case.batch // case.others)
     others = {"processes": case.others, "seconds": time.perf_counter() - began, "counts": None, "same_step": None}
@@ -109,7 +109,7 @@ def measure(case: Case, scratch: Path, tars: Path | None, bar) -> dict:
     else:
         ours, theirs = (_step_of_table(case, pairs, whole, world) for world in (case.processes, case.others))
         others["same_step"] = ours == theirs
-    return found | {"others": others}
+    return numbers | {"others": others}
 
 
 def start_alone(case: Case, record: Path, tars: Path | None, rank: int, step: int) -> dict:

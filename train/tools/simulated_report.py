@@ -6,19 +6,19 @@ from tipsv2.evaluation import as_text
 from train.run.cost import in_units
 
 
-def report(found: dict) -> str:
+def report(results: dict) -> str:
     """`train.tools.simulate.run`'s dict as text: a table of the orders, then of each run its machines and failures."""
-    blocks = ["The order, as it ran (an epoch shown in full, every pair ticked off):", as_text({"": _orders(found)})]
-    for name, run in found["runs"].items():
+    blocks = ["The order, as it ran (an epoch shown in full, every pair ticked off):", as_text({"": _orders(results)})]
+    for name, run in results["runs"].items():
         pairs, processes = map(int, name.split())
         blocks += [f"{pairs:,} pairs with {processes} processes, computed:", as_text(_summary(run))]
         blocks += [as_text({"machine": _machines(run)}), as_text({"save every": _failures(run)})]
     return "\n\n".join(block.strip("\n") for block in blocks)
 
 
-def _orders(found: dict) -> dict[str, dict[str, str]]:
+def _orders(results: dict) -> dict[str, dict[str, str]]:
     rows = {}
-    for name, order in found["orders"].items():
+    for name, order in results["orders"].items():
         pairs, processes, kind = name.split()
         start, epoch, others = order["start"], order["epoch"], order["others"]
         if others["counts"]:
@@ -56,26 +56,26 @@ def _summary(run: dict) -> dict[str, str]:
 
 def _machines(run: dict) -> dict[str, dict[str, str]]:
     return {
-        f"{each['chips']} x {each['title']}": {
-            "days": f"{each['days']:,.1f}",
-            "dollars": f"{each['dollars']:,.0f}",
-            "days with failures": f"{each['days_with_failures']:,.2f}",
-            "dollars ": f"{each['dollars_with_failures']:,.0f}",
-            "checkpoints": f"{each['saves']:,.0f}",
-            "written": _bytes(each["bytes_written"]),
+        f"{machine['chips']} x {machine['title']}": {
+            "days": f"{machine['days']:,.1f}",
+            "dollars": f"{machine['dollars']:,.0f}",
+            "days with failures": f"{machine['days_with_failures']:,.2f}",
+            "dollars ": f"{machine['dollars_with_failures']:,.0f}",
+            "checkpoints": f"{machine['saves']:,.0f}",
+            "written": _bytes(machine["bytes_written"]),
         }
-        for each in run["machines"].values()
+        for machine in run["machines"].values()
     }
 
 
 def _failures(run: dict) -> dict[str, dict[str, str]]:
     return {
-        f"{each['minutes']:.0f} minutes{' (best)' if name == 'best' else ''}": {
-            "lost a failure, minutes": f"{each['lost_a_failure_minutes']:.0f}",
-            "lost of all time": f"{100 * each['lost_share']:.2f} %",
-            "written a day": _bytes(each["bytes_written_a_day"]),
+        f"{interval['minutes']:.0f} minutes{' (best)' if name == 'best' else ''}": {
+            "lost a failure, minutes": f"{interval['lost_a_failure_minutes']:.0f}",
+            "lost of all time": f"{100 * interval['lost_share']:.2f} %",
+            "written a day": _bytes(interval["bytes_written_a_day"]),
         }
-        for name, each in run["failures"]["by_interval"].items()
+        for name, interval in run["failures"]["by_interval"].items()
     }
 
 

@@ -91,9 +91,9 @@ class KeptBatches(Dataset):
         for name, listed in self.words.lists.items():
             key = f"{name}.names" if name.isdigit() else name
             batch[key] = listed.choose(generator, self.recipe.kept.own)
-        for number, each in enumerate(self.sets):
+        for number, kept_set in enumerate(self.sets):
             rows = self._rows(number, step)
-            arrays = each.kept.arrays
+            arrays = kept_set.kept.arrays
             part = {"hidden": torch.from_numpy(arrays["hidden"][rows])}
             if self.known[number]:
                 part["known"] = torch.from_numpy(arrays["known"][rows]).long()

@@ -58,7 +58,7 @@ class Table:
         key = self._meanings.get(name.casefold()) or self._only_meaning.get(name.casefold())
         if not self.nouns or key not in self.nouns:
             return []
-        narrower = [self.nouns[each].words[0] for each in self._narrower.get(key, ())]
+        narrower = [self.nouns[noun].words[0] for noun in self._narrower.get(key, ())]
         return [*self.nouns[key].words, *(word for word in narrower if not re.search("[A-Z]", word))]
 
     @cached_property
@@ -92,7 +92,7 @@ def read_table(place: Path) -> Table:
                     f"'{place}', class {len(classes)}, has the index {line['index']}: make it again with python -m "
                     "train foundations."
                 )
-            above = {each["key"]: each["name"] for each in line["hypernyms"]}
+            above = {noun["key"]: noun["name"] for noun in line["hypernyms"]}
             words = dict.fromkeys([line["name"], *line["lemmas"]])
         except (KeyError, TypeError) as error:
             raise ValueError(f"'{place}' is no table of classes: line {len(classes) + 1} lacks {error}.") from error
@@ -131,8 +131,8 @@ def read_excluded(place: Path) -> list[str]:
 def said(words: list[str], excluded: list[str], most: int) -> list[str]:
     """`words` in lower case, each once, without those that hold an excluded word; the first stays; `most` in all."""
     forbidden = barring(excluded)
-    each = list(dict.fromkeys(word.lower() for word in words))
-    return [word for k, word in enumerate(each) if k == 0 or not forbidden(word)][:most]
+    lowered = list(dict.fromkeys(word.lower() for word in words))
+    return [word for k, word in enumerate(lowered) if k == 0 or not forbidden(word)][:most]
 
 
 def _lines(place: Path) -> list[str]:

@@ -54,5 +54,5 @@ def open_sets(source: str) -> list[KeptSet]:
 
 def digest_of_sets(sets: list[KeptSet], *more: str) -> str:
     """Tells apart what runs are trained on; rows that were added later do not count."""
-    about = [[each.kept.meta, each.kept.names, each.crops, each.weight] for each in sets]
+    about = [[kept_set.kept.meta, kept_set.kept.names, kept_set.crops, kept_set.weight] for kept_set in sets]
     return hashlib.sha256(json.dumps([about, *more], sort_keys=True).encode()).hexdigest()[:16]

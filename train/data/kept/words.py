@@ -117,7 +117,7 @@ def compose(sets: Sequence[Kept], settings: KeptCrops, captions: bool) -> Words:
     if captions:
         start = len(phrases) * len(FRAMES)
         for k, kept in enumerate(sets):
-            pairs = [_two(each) for each in kept.captions]
+            pairs = [_two(texts) for texts in kept.captions]
             if not any(text for pair in pairs for text in pair):
                 continue
             numbers = [
