@@ -195,7 +195,7 @@ def run_segment(options: argparse.Namespace) -> None:
     if len(classes) > 255:
         raise ValueError(f"labels.png holds at most 255 classes, not {len(classes)}.")
     encoder = _load(options)
-    found = segment(
+    result = segment(
         encoder,
         image,
         classes,
@@ -207,17 +207,17 @@ def run_segment(options: argparse.Namespace) -> None:
         sharp=options.sharp,
         resample=options.resample,
     )
-    painted = paint_labels(np.asarray(image), found.labels, opacity=options.opacity)
+    painted = paint_labels(np.asarray(image), result.labels, opacity=options.opacity)
     out = _folder(options.out)
     _save(painted, out / "overlay.png")
-    labels = Image.fromarray(np.where(found.labels < 0, 255, found.labels).astype(np.uint8))  # 255: background
+    labels = Image.fromarray(np.where(result.labels < 0, 255, result.labels).astype(np.uint8))  # 255: background
     colors = [PALETTE[index % len(PALETTE)] for index in range(255)] + [(0, 0, 0)]
     labels.putpalette([channel for color in colors for channel in color])
     labels.save(out / "labels.png")
-    _save(legend(found.classes, shares=[found.shares[name] for name in found.classes]), out / "legend.png")
-    _write_json(out / "shares.json", {**_settings(options, encoder), "classes": classes, "shares": found.shares})
-    wide = max(len(name) for name in found.shares)
-    for name, share in sorted(found.shares.items(), key=lambda item: -item[1]):
+    _save(legend(result.classes, shares=[result.shares[name] for name in result.classes]), out / "legend.png")
+    _write_json(out / "shares.json", {**_settings(options, encoder), "classes": classes, "shares": result.shares})
+    wide = max(len(name) for name in result.shares)
+    for name, share in sorted(result.shares.items(), key=lambda item: -item[1]):
         print(f"{name:<{wide}}  {100 * share:5.1f} %")
     print(f"written to {out}")
 

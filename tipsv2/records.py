@@ -26,18 +26,18 @@ LIBRARIES = ("torch", "transformers", "numpy", "pillow")
 
 def versions() -> dict[str, str]:
     """Python, the libraries whose numbers enter a score, and this project's commit ("" outside a git checkout)."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = ""
+            versions[name] = ""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):  # no git here
-        return found | {"commit": ""}
-    return found | {"commit": done.stdout.strip() if done.returncode == 0 else ""}
+        return versions | {"commit": ""}
+    return versions | {"commit": done.stdout.strip() if done.returncode == 0 else ""}
 
 
 def write_record(path: Path, numbers: Mapping, encoders: Sequence[Mapping]) -> None:

@@ -123,8 +123,8 @@ def compare_maps(
     masks = checked_masks(masks, len(queries), maps.shape[2:])
     if names[0] == names[1]:  # two runs' folders, or two layers of one encoder
         names = (f"{names[0]} (A)", f"{names[1]} (B)")
-    scaled = np.stack([standardise(each, scale) for each in maps])
-    z = np.stack([standardise(each, "z") for each in maps]).astype(np.float64)
+    scaled = np.stack([standardise(values, scale) for values in maps])
+    z = np.stack([standardise(values, "z") for values in maps]).astype(np.float64)
     scores_a, scores_b = (
         _scores(grid, side, sd, queries, masks, tolerance) for grid, side, sd in zip(grids, maps, z, strict=True)
     )

@@ -76,7 +76,7 @@ class Dpt:
         self.heads = heads  # of HEADS
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
-        self.nbytes = sum(each.nbytes for each in model.parameters())
+        self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
         self.digest = digest_of(model)
         self.patch_size: int = model.config.backbone_config.patch_size
         self.classes: tuple[str, ...] = _class_names(model.config.id2label) if "segmentation" in heads else ()

@@ -34,7 +34,7 @@ LEAST_SHARE = 0.005  # of the pixels, for a class to be in the legend
 
 def panels(
     image: np.ndarray,
-    found: DptResult,
+    result: DptResult,
     colormap: str = "turbo",
     opacity: float = 0.6,
     near: float | None = None,
@@ -42,7 +42,7 @@ def panels(
 ) -> dict[str, np.ndarray]:
     """A picture for the image and for each thing that was predicted, uint8 [h, w, 3], each with its scale or legend.
 
-    image: uint8 [H, W, 3], the one that `found` is about.   opacity: of the labels' colours over the image.
+    image: uint8 [H, W, 3], the one that `result` is about.   opacity: of the labels' colours over the image.
     near, far: metres at the ends of the depth's colours, by default its own least and greatest.
     Keys: "image", "depth" (with its bar in metres), "normals" (x, y, z as red, green, blue) and "labels" (with the
     classes of at least half a percent of the pixels), where the checkpoint has them.
@@ -56,20 +56,20 @@ def panels(
         return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
 
     made = {"image": shown(image)}
-    if found.depth is not None:
-        low = float(found.depth.min()) if near is None else near
-        high = float(found.depth.max()) if far is None else far
+    if result.depth is not None:
+        low = float(result.depth.min()) if near is None else near
+        high = float(result.depth.max()) if far is None else far
         if high < low or (high == low and (near, far) != (None, None)):
             raise ValueError(f"The colours of depth cannot go from {low:.2f} m to {high:.2f} m: give near below far.")
         bar = color_bar(low, high, size[1], colormap, unit="m")
-        made["depth"] = beside([shown(colorize(found.depth, colormap, low, high)), bar])
-    if found.normals is not None:
-        made["normals"] = shown(paint_normals(found.normals))
-    if found.labels is not None:
-        colors = label_colors(found.labels, WIDE_PALETTE)
-        shares = {name: share for name, share in found.shares().items() if share >= LEAST_SHARE}
-        own = [colors[found.classes.index(name)] for name in shares]
-        painted = shown(paint_labels(image, found.labels, colors, opacity))
+        made["depth"] = beside([shown(colorize(result.depth, colormap, low, high)), bar])
+    if result.normals is not None:
+        made["normals"] = shown(paint_normals(result.normals))
+    if result.labels is not None:
+        colors = label_colors(result.labels, WIDE_PALETTE)
+        shares = {name: share for name, share in result.shares().items() if share >= LEAST_SHARE}
+        own = [colors[result.classes.index(name)] for name in shares]
+        painted = shown(paint_labels(image, result.labels, colors, opacity))
         made["labels"] = beside([painted, legend(list(shares), own, list(shares.values()))])
     return made
 

@@ -83,8 +83,8 @@ def patch_maps(
     if features.windows is None:
         cosines = similarity(grid, text)
         return cosines if temperature is None else compete(cosines, temperature)
-    cosines = torch.stack([similarity(each, text) for each in grid])
-    return cosines if temperature is None else torch.stack([compete(each, temperature) for each in cosines])
+    cosines = torch.stack([similarity(window, text) for window in grid])
+    return cosines if temperature is None else torch.stack([compete(window, temperature) for window in cosines])
 
 
 def maps(

@@ -77,8 +77,8 @@ def layer_scores(
     [L, N], nan for queries without a mask beside some with one.
     """
     table, measure = [], "sharpness"
-    for found in layers.values():
-        pixels = maps(found, text, features).numpy()
+    for layer in layers.values():
+        pixels = maps(layer, text, features).numpy()
         checked = checked_masks(masks, len(text), pixels.shape[1:])
         if any(mask is not None for mask in checked):
             measure = "auroc"

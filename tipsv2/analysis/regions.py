@@ -68,8 +68,8 @@ def find_regions(
             for pixels, count in zip(values.shape, patches.shape, strict=True)
         )
         scores = np.asarray(patches)[rows[:, None], columns]
-    large = [each for each in regionprops(labels, scores) if each.area >= smallest * values.size]
-    large.sort(key=lambda each: -each.area)
+    large = [part for part in regionprops(labels, scores) if part.area >= smallest * values.size]
+    large.sort(key=lambda part: -part.area)
     parts = []
     for region in large:
         top, left, bottom, right = region.bbox

@@ -298,14 +298,14 @@ def segment(
             (side // encoder.patch_size for side in size) if size else pick_features(seen, features).shape[:2]
         )
         segments = superpixels(open_image(image), (rows, columns), encoder.patch_size)
-    found = label(seen, text, features, owners, len(names), threshold, there, segments)
-    labels, scores = found.labels.numpy(), found.scores.numpy()
+    labelled = label(seen, text, features, owners, len(names), threshold, there, segments)
+    labels, scores = labelled.labels.numpy(), labelled.scores.numpy()
     shares, means = (
         dict(zip(names, column.tolist(), strict=True)) for column in class_shares(labels, scores, len(names))
     )
     if background is not None:
         shares[BACKGROUND_NAME] = float((labels == BACKGROUND).mean())
-    peaks = dict(zip(names, found.peaks.double().tolist(), strict=True))
+    peaks = dict(zip(names, labelled.peaks.double().tolist(), strict=True))
     by_name = None if verdicts is None else dict(zip(names, verdicts, strict=True))
     return Segmentation(labels, names, shares, scores, means, peaks, by_name)
 

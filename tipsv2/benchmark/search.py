@@ -123,7 +123,7 @@ def ask(folder: str, turns: int, quick: bool, progress: bool) -> dict:
     from tipsv2.collections.store import open_table
 
     before = psutil.Process().memory_info().rss
-    found: list[np.ndarray] = []
+    neighbours: list[np.ndarray] = []
     seconds: list[float] = []
     worked: list[float] = []
     read: list[float] = []
@@ -141,7 +141,7 @@ def ask(folder: str, turns: int, quick: bool, progress: bool) -> dict:
             bar.update()
             bar.set_description("asking")
             for query in queries:  # once before it is timed, so that all of it is in memory
-                found.append(nearest.find(query, TOP)[0])
+                neighbours.append(nearest.find(query, TOP)[0])
                 bar.update()
             for query in queries:
                 if quick:
@@ -153,7 +153,7 @@ def ask(folder: str, turns: int, quick: bool, progress: bool) -> dict:
 
         held = resident(search)
     took = {"opened": opened, "seconds": seconds, "worked": worked, "read": read}
-    return took | {"found": found, "bytes": before + held, "before": before}
+    return took | {"found": neighbours, "bytes": before + held, "before": before}
 
 
 def copy(folder: str, progress: bool) -> float:
@@ -189,8 +189,8 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def report(found: Mapping) -> str:
+def report(measured: Mapping) -> str:
     """`measure`'s dict as text."""
     from tipsv2.evaluation import as_text
 
-    return as_text({**found, "pictures": {name: dict(row) for name, row in found["pictures"].items()}})
+    return as_text({**measured, "pictures": {name: dict(row) for name, row in measured["pictures"].items()}})

@@ -158,7 +158,7 @@ def _compare(folder: Folder, state: Mapping, captions: bool) -> list[str]:
     """Notes on data that may have been replaced since the folder was made. Raises ValueError where they were."""
     before, data = folder.manifest.get("data_state", {}), folder.manifest["settings"]["data"]
     if not captions:
-        before, state = ({k: v for k, v in each.items() if k != "captions"} for each in (before, state))
+        before, state = ({k: v for k, v in recorded.items() if k != "captions"} for recorded in (before, state))
     if others := replaced(before, state):
         raise ValueError(
             f"'{folder.path}' holds embeddings of {data} as it was, and its {' and '.join(others)} are others now: "

@@ -60,7 +60,7 @@ class Pieces:
         """What is known of the part that a row is in."""
         part = self._parts.pop((shard, row // self._size), None) or Part()
         embedded = {image["row"] for image in part.images}
-        part.unreadable = [each for each in part.unreadable if each["what"] == "image" or each["row"] in embedded]
+        part.unreadable = [fault for fault in part.unreadable if fault["what"] == "image" or fault["row"] in embedded]
         return part
 
     def add(self, rows: Part) -> None:

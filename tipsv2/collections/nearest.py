@@ -72,8 +72,8 @@ class Nearest:
         """
         query = np.asarray(query, np.float32)
         best, scores = np.empty(0, np.int64), np.empty(0, np.float32)
-        for rows, found in self._candidates(query, top) if self.quick else self._every(query):
-            best, scores = np.concatenate([best, rows]), np.concatenate([scores, found])
+        for rows, cosines in self._candidates(query, top) if self.quick else self._every(query):
+            best, scores = np.concatenate([best, rows]), np.concatenate([scores, cosines])
             keep = np.lexsort((best, -scores))[:top]
             best, scores = best[keep], scores[keep]
         return best, scores
@@ -82,8 +82,8 @@ class Nearest:
         """All rows with their cosines, in pieces."""
         for start, chunk in zip(self._starts, self._full, strict=False):
             for first in range(0, len(chunk), PIECE):
-                found = chunk[first : first + PIECE] @ query
-                yield np.arange(start + first, start + first + len(found)), found
+                cosines = chunk[first : first + PIECE] @ query
+                yield np.arange(start + first, start + first + len(cosines)), cosines
 
     def _candidates(self, query: np.ndarray, top: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The rows that may be among the best of their piece or of those before it, with their cosines."""
@@ -108,12 +108,12 @@ class Nearest:
 
     def _exact(self, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Cosines of some rows, in float64 so that equal rows are equal."""
-        found, which = np.empty(len(rows), np.float32), np.searchsorted(self._starts, rows, side="right") - 1
+        cosines, which = np.empty(len(rows), np.float32), np.searchsorted(self._starts, rows, side="right") - 1
         for first in range(0, len(rows), PIECE):
             for chunk in np.unique(which[first : first + PIECE]):
                 mine = first + np.flatnonzero(which[first : first + PIECE] == chunk)
-                found[mine] = self._full[chunk][rows[mine] - self._starts[chunk]].astype(np.float64) @ query
-        return found
+                cosines[mine] = self._full[chunk][rows[mine] - self._starts[chunk]].astype(np.float64) @ query
+        return cosines
 
     def _open(self, place: Path, state: str, progress: bool) -> Any:
         """Codes [N, D'] int8 and scales [N] bfloat16 as torch has them, from the disk as needed, and the length of the

@@ -280,7 +280,7 @@ def _address(name: str, value: str) -> str | None:
         return f"hf://datasets/{name}/{value.lstrip('/')}"
     if is_web(value):
         return value
-    return value if last.startswith("hf://") and all(each.startswith(("zip://", "tar://")) for each in packed) else None
+    return value if last.startswith("hf://") and all(part.startswith(("zip://", "tar://")) for part in packed) else None
 
 
 def _joined(pair: Pair, more: Sequence[Pair]) -> Pair:
@@ -289,9 +289,9 @@ def _joined(pair: Pair, more: Sequence[Pair]) -> Pair:
         return pair
     together = (pair, *more)
     captions = {
-        role: tuple(dict.fromkeys(text for each in together for text in each.captions.get(role, ()))) for role in ROLES
+        role: tuple(dict.fromkeys(text for twin in together for text in twin.captions.get(role, ()))) for role in ROLES
     }
-    mask = next((each.mask for each in together if each.mask is not None), None)
+    mask = next((twin.mask for twin in together if twin.mask is not None), None)
     return replace(pair, captions={role: texts for role, texts in captions.items() if texts}, mask=mask)
 
 

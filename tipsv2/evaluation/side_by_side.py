@@ -198,16 +198,16 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...], where: str, ins
             raise ValueError(f"--{name} belongs to {where}: {instead}.")
 
 
-def _numbers(found: Comparison) -> dict:
+def _numbers(comparison: Comparison) -> dict:
     """What is printed, for JSON."""
     rows: list[dict[str, Any]] = [
         {"query": query, "agreement": agreement, "A": asdict(a), "B": asdict(b)}
-        for query, agreement, a, b in zip(found.queries, found.agreement, *found.scores, strict=True)
+        for query, agreement, a, b in zip(comparison.queries, comparison.agreement, *comparison.scores, strict=True)
     ]
     for row in rows:
         del row["A"]["query"], row["B"]["query"]
-    models = dict(zip("AB", found.names, strict=True))
-    return {"models": models, "scale": found.scale, "queries": rows, "sentence": found.sentence}
+    models = dict(zip("AB", comparison.names, strict=True))
+    return {"models": models, "scale": comparison.scale, "queries": rows, "sentence": comparison.sentence}
 
 
 def _caption(score: MapScore) -> list[str]:

@@ -69,11 +69,11 @@ def _survey(pictures: tuple[Picture, ...], legend: Legend, changed: tuple) -> tu
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         _check_sizes(list(pool.map(_sizes, pictures)), pictures)
         seen = list(pool.map(partial(_look, legend), pictures))
-    pixels = sum(each.pixels for each in seen)
-    named = sum(each.named for each in seen)
+    pixels = sum(counts.pixels for counts in seen)
+    named = sum(counts.named for counts in seen)
     nameless: Counter[int] = Counter()
-    for each in seen:
-        nameless.update(each.nameless)
+    for counts in seen:
+        nameless.update(counts.nameless)
     notes = _judge(nameless, pixels, seen, pictures, legend) if nameless else ()
     if not named:
         raise ValueError(

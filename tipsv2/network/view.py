@@ -167,17 +167,17 @@ def _features(
     outputs: dict[str, list[torch.Tensor]], size: tuple[int, int], windows: Windows, apart: bool, patch_size: int
 ) -> ImageFeatures:
     """One image's windows, put together or kept apart."""
-    found = dict.fromkeys(OUTPUTS)
+    features = dict.fromkeys(OUTPUTS)
     for name, rows in outputs.items():
         if len(rows) == 1 and (not apart or rows[0].ndim == 1):
-            (found[name],) = rows
+            (features[name],) = rows
         elif rows[0].ndim == 1:
-            found[name] = torch.stack(rows).mean(dim=0)
+            features[name] = torch.stack(rows).mean(dim=0)
         elif apart:
-            found[name] = torch.stack(rows)
+            features[name] = torch.stack(rows)
         else:
             cells = [(top // patch_size, left // patch_size) for top, left in windows.corners]
             grid = (windows.size[0] // patch_size, windows.size[1] // patch_size)
             directions = F.normalize(torch.stack(rows), dim=-1).permute(0, 3, 1, 2)
-            found[name] = stitch(directions, cells, grid).permute(1, 2, 0).contiguous()
-    return ImageFeatures(**found, size=size, windows=windows if apart else None)
+            features[name] = stitch(directions, cells, grid).permute(1, 2, 0).contiguous()
+    return ImageFeatures(**features, size=size, windows=windows if apart else None)

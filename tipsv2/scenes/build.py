@@ -36,7 +36,7 @@ def rasters(npm: Path, style: str, codes: list[str]) -> list[Image.Image]:
     """RGBA drawings of the codes in one style, in order; ValueError naming the code that the style lacks."""
     if style == "fluent":
         files = {plain_code(path.stem): path for path in (npm / "@lobehub/fluent-emoji-3d/assets").glob("*.webp")}
-        return [Image.open(_found(files, code, style)).convert("RGBA") for code in codes]
+        return [Image.open(_drawing_of(files, code, style)).convert("RGBA") for code in codes]
     import resvg_py
 
     folder = npm / "@iconify-json" / ("fluent-emoji-flat" if style == "flat" else style)
@@ -45,7 +45,7 @@ def rasters(npm: Path, style: str, codes: list[str]) -> list[Image.Image]:
     side = icons.get("height", 16)
     images = []
     for code in codes:
-        body = icons["icons"][_found(names, code, style)]["body"]
+        body = icons["icons"][_drawing_of(names, code, style)]["body"]
         svg = (
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'viewBox="0 0 {side} {side}">{body}</svg>'
@@ -118,7 +118,7 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _found(table: dict, code: str, style: str) -> Any:
+def _drawing_of(table: dict, code: str, style: str) -> Any:
     if code not in table:
         raise ValueError(f"vocabulary.py: the style {style} has no drawing {code}, take another code or noun")
     return table[code]

@@ -94,8 +94,8 @@ def encode(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Images -> for each its patches [h, w, D] and its CLS 1 [D], float32 on the CPU."""
     layer = layer_of(features, encoder.num_layers)
-    found = look(encoder, images, View(resolution), layer)
-    return [(f.values if features == "values" else f.patches, f.cls) for f in found]
+    seen = look(encoder, images, View(resolution), layer)
+    return [(f.values if features == "values" else f.patches, f.cls) for f in seen]
 
 
 def inputs(patches: torch.Tensor, cls: torch.Tensor | None) -> torch.Tensor:

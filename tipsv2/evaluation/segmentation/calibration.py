@@ -152,7 +152,7 @@ def figures(halves: Sequence[tuple[Calibration, Measured]]) -> dict[str, float |
         numbers[f"{name}_precision"] = _rounded((said & right).sum() / said.sum()) if said.any() else None
         numbers[f"{name}_precision_half"] = _rounded(hits / (hits + misses)) if said.any() else None
         numbers[f"{name}_recall"] = _rounded(hits)
-    return numbers | {k: _rounded(np.nanmean(each)) if np.isfinite(each).any() else None for k, each in areas.items()}
+    return numbers | {k: _rounded(np.nanmean(area)) if np.isfinite(area).any() else None for k, area in areas.items()}
 
 
 def _rounded(value: float | np.floating) -> float:

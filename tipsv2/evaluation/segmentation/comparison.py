@@ -91,19 +91,19 @@ def table(a: Measured, b: Measured, names: Sequence[str]) -> dict:
         scores = {"A": one.miou(), "B": other.miou(), "difference": other.miou() - one.miou(), "low": low, "high": high}
         rows[f"{kinds}, {key_a[1]}"] = {name: round(float(value), 4) for name, value in scores.items()}
     classes = [class_table(measured.main.sum(), measured.split.classes) for measured in (a, b)]
-    each_class = {}
+    per_class = {}
     for name in a.split.classes:
         first, second = (rows_of[name]["iou"] for rows_of in classes)
         if first is not None and second is not None:
-            each_class[name] = {"A": first, "B": second, "difference": round(second - first, 4)}
-    order = sorted(each_class, key=lambda name: -each_class[name]["difference"])
+            per_class[name] = {"A": first, "B": second, "difference": round(second - first, 4)}
+    order = sorted(per_class, key=lambda name: -per_class[name]["difference"])
     return {
         "models": dict(zip("AB", names, strict=True)),
         "images": len(a.main.names),
         "resolution": {"A": a.view.resolution, "B": b.view.resolution},
         "miou": rows,
         **figures(a, b),
-        "per_class": {name: each_class[name] for name in order},
+        "per_class": {name: per_class[name] for name in order},
     }
 
 

@@ -71,9 +71,9 @@ def loss(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(outputs, truth.long(), ignore_index=-1)
 
 
-def score(truth: np.ndarray, found: np.ndarray, split: Split) -> dict[str, np.ndarray]:
+def score(truth: np.ndarray, predicted: np.ndarray, split: Split) -> dict[str, np.ndarray]:
     """The image's confusion table, packed, and "pixels" that were judged."""
-    table = confusion_matrix(truth, found, len(split.classes))
+    table = confusion_matrix(truth, predicted, len(split.classes))
     return {"pixels": table.sum(), "table": pack(table)}
 
 

@@ -59,7 +59,7 @@ class Words:
         return cls(rows, np.array(others + [background] * len(words)), background)
 
     @property
-    def told(self) -> float | list[str]:
+    def rule(self) -> float | list[str]:
         """The rule, as a record shows it."""
         words = [row for row, owner in zip(self.rows, self.owners, strict=True) if owner == self.background]
         return words if self.threshold is None else self.threshold

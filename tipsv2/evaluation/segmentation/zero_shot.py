@@ -133,7 +133,7 @@ def evaluate(
             numbers |= {
                 "unlabelled": None if split.unlabelled is None else round(split.unlabelled, 4)
             } | measured.scores()
-        numbers |= {"background": measured.words.told} if split.background is not None else {}
+        numbers |= {"background": measured.words.rule} if split.background is not None else {}
     if out or not is_scenes(data):
         numbers |= main.numbers(split.classes) | {"fingerprint": measured.fingerprint}
     if out:
@@ -295,8 +295,8 @@ def _tables(
             for kind in kinds:
                 for among in candidates:
                     present = np.unique(truth[truth >= 0]) if among == "present" else None
-                    found = guess(features, kind, text, words, truth.shape, present)
-                    tables[kind, among] = confusion_matrix(truth, found, num_classes)
+                    predicted = guess(features, kind, text, words, truth.shape, present)
+                    tables[kind, among] = confusion_matrix(truth, predicted, num_classes)
             yield sample.name, tables, features, truth
 
 

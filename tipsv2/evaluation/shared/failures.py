@@ -32,7 +32,7 @@ class Query:
 
     image: Any
     text: str
-    found: Sequence[tuple[Any, str]]
+    answers: Sequence[tuple[Any, str]]
 
 
 def write_queries(path: Path, rows: Sequence[Query]) -> None:
@@ -40,10 +40,10 @@ def write_queries(path: Path, rows: Sequence[Query]) -> None:
     path.unlink(missing_ok=True)  # an earlier run's
     if not rows:
         return
-    columns = 1 + max(len(row.found) for row in rows)
+    columns = 1 + max(len(row.answers) for row in rows)
     figure, canvas = _figure(columns * PANEL, len(rows) * (PANEL + 0.4))
     for panels, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        shown = [(row.image, row.text), *row.found]
+        shown = [(row.image, row.text), *row.answers]
         for panel in panels[len(shown) :]:
             panel.set_axis_off()
         for k, (panel, (image, text)) in enumerate(zip(panels, shown, strict=False)):

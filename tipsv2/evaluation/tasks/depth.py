@@ -127,17 +127,17 @@ def guess(outputs: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     return to_pixels(expected_depth(probing.enlarge(outputs[None])), size)[0].cpu().numpy()
 
 
-def score(truth: np.ndarray, found: np.ndarray, split: Split | None = None) -> dict[str, np.ndarray]:
+def score(truth: np.ndarray, predicted: np.ndarray, split: Split | None = None) -> dict[str, np.ndarray]:
     """Metres [H, W] both -> "pixels" that were judged, and METRICS over these; nan where there are none."""
     keep = judged(truth)
-    truth, found = truth[keep].astype(np.float64), found[keep].astype(np.float64)
+    truth, predicted = truth[keep].astype(np.float64), predicted[keep].astype(np.float64)
     if not truth.size:
         return {"pixels": np.array(0), **dict.fromkeys(METRICS, np.array(np.nan))}
-    ratio = np.maximum(truth / found, found / truth)
+    ratio = np.maximum(truth / predicted, predicted / truth)
     return {
         "pixels": np.array(truth.size),
-        "rmse": np.sqrt(np.mean((truth - found) ** 2)),
-        "abs_rel": np.mean(np.abs(truth - found) / truth),
+        "rmse": np.sqrt(np.mean((truth - predicted) ** 2)),
+        "abs_rel": np.mean(np.abs(truth - predicted) / truth),
         "delta1": np.mean(ratio < 1.25),
     }
 
@@ -156,12 +156,17 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
     return float(weights @ values / len(values))
 
 
-def paint(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> list[np.ndarray]:
+def paint(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> list[np.ndarray]:
     """The image, the true and the found depth in one scale, and that scale; black where nothing is judged."""
     keep = judged(truth)
     low, high = float(truth[keep].min()), float(truth[keep].max())
     true = colorize(truth, "turbo", low, high) * keep[..., None]
-    return [image, true, colorize(found, "turbo", low, high), color_bar(low, high, min(len(image), 480), "turbo", "m")]
+    return [
+        image,
+        true,
+        colorize(predicted, "turbo", low, high),
+        color_bar(low, high, min(len(image), 480), "turbo", "m"),
+    ]
 
 
 TASK = Task(

@@ -90,12 +90,12 @@ def evaluate(
         given = (partial, resolution, shape, progress)
         memory = embed_images(encoder, [c.sample for c in candidates], *given, desc="index", tokens=(cls,))[cls]
         rows = embed_images(encoder, [q.sample for q in asked], *given, desc="queries", tokens=(cls,))[cls]
-    rankings, each, shown = {}, {}, []
+    rankings, scores, shown = {}, {}, []
     for domain, own in zip(chosen, rows.split([len(items) for items in by_domain.values()]), strict=True):
         among = [k for k, item in enumerate(candidates) if item.domain == domain or not separate]
         offered, items = [candidates[k] for k in among], by_domain[domain]
         rankings[domain], chance = _rank(own, memory[torch.tensor(among)], items, offered)
-        each[domain] = {
+        scores[domain] = {
             "queries": len(items), "candidates": sum(item.domain == domain for item in offered),
             "r1": float((rankings[domain].first < 1).mean()), "map": float(rankings[domain].precision.mean()),
             "chance": chance,
@@ -107,14 +107,14 @@ def evaluate(
     if out is not None:
         depths = np.array([depth for depth, _ in shown])
         write_queries(out / "worst_queries.png", [shown[k][1] for k in worst(depths)])
-    means = {key: float(np.mean([row[key] for row in each.values()])) for key in ("r1", "map", "chance")}
+    means = {key: float(np.mean([row[key] for row in scores.values()])) for key in ("r1", "map", "chance")}
     low_high = _interval([ranking.first < 1 for ranking in rankings.values()])
     return {
         "task": "instances", "data": data, "model": encoder.info.name, "resolution": resolution, "shape": shape,
         "features": cls, "index": "separate" if separate else "merged", "queries": len(asked),
         "candidates": len(candidates), "r1": round(means["r1"], 4), "map": round(means["map"], 4),
         "chance": {"r1": round(means["chance"], 4)}, "interval": {"r1": low_high} if low_high else {},
-        "domains": {domain: {key: round(value, 4) for key, value in row.items()} for domain, row in each.items()},
+        "domains": {domain: {key: round(value, 4) for key, value in row.items()} for domain, row in scores.items()},
         "fingerprint": fingerprint((item.sample.name for item in (*asked, *candidates)), test.classes),
         "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip

@@ -86,18 +86,18 @@ def guess(outputs: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     return F.normalize(to_pixels(outputs, size), dim=0).permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def angles(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+def angles(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Degrees float64 [N] between unit vectors [H, W, 3], where the truth is known."""
     keep = np.isfinite(truth).all(axis=-1)
-    cosine = (truth[keep].astype(np.float64) * found[keep]).sum(axis=-1)
+    cosine = (truth[keep].astype(np.float64) * predicted[keep]).sum(axis=-1)
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
 
-def score(truth: np.ndarray, found: np.ndarray, split: Split | None = None) -> dict[str, np.ndarray]:
+def score(truth: np.ndarray, predicted: np.ndarray, split: Split | None = None) -> dict[str, np.ndarray]:
     """Of the angles of an image: how many ("pixels"), their sum and sum of squares, how many are under UNDER, and how
     many lie in each tenth of a degree (to 180).
     """
-    errors = angles(truth, found)
+    errors = angles(truth, predicted)
     return {
         "pixels": np.array(errors.size),
         "sum": errors.sum(),
@@ -147,7 +147,7 @@ TASK = Task(
     pictures=partial(
         extremes,
         badness=lambda one: float(one["squares"] / one["pixels"]),
-        paint=lambda image, truth, found: [image, paint_normals(truth), paint_normals(found)],
+        paint=lambda image, truth, predicted: [image, paint_normals(truth), paint_normals(predicted)],
     ),
     version=2,  # NAVI's over larger distances, the DPT heads' in the truth's axes
 )
