@@ -17,5 +17,5 @@ overlays, scores = client.predict(image=image, queries=["a banana", "a gear"], a
 for overlay, score in zip(overlays, scores, strict=True):
     print(f"{score['query']}: peak {score['peak']:.3f}, mean {score['mean']:.3f}, {overlay['image']}")
 
-painted, labels, found = client.predict(image=image, classes="banana, gear, road, brick", api_name="/segmentation")
-print(json.dumps(found, indent=1)[:400])
+painted, labels, numbers = client.predict(image=image, classes="banana, gear, road, brick", api_name="/segmentation")
+print(json.dumps(numbers, indent=1)[:400])

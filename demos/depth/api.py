@@ -149,15 +149,15 @@ def _python(info: ModelInfo, pictures, ends, resolution: int, colormap: str, opa
         "",
         load(info, "dpt", "load_dpt"),
         f"image = open_image({literal(IMAGE)})",
-        f"found = {call('dpt.predict', 'image', resolution=resolution)}",
+        f"scene = {call('dpt.predict', 'image', resolution=resolution)}",
         "",
     ]
     span = {} if ends is None else dict(low=ends[0], high=ends[1])
     made = {
-        "depth": call("colorize", "found.depth", literal(colormap), **span),
-        "normals": "paint_normals(found.normals)",
+        "depth": call("colorize", "scene.depth", literal(colormap), **span),
+        "normals": "paint_normals(scene.normals)",
         "classes": call(
-            "paint_labels", "np.asarray(image)", "found.labels", "label_colors(found.labels, WIDE_PALETTE)",
+            "paint_labels", "np.asarray(image)", "scene.labels", "label_colors(scene.labels, WIDE_PALETTE)",
             opacity=opacity,
         ),
     }  # fmt: skip

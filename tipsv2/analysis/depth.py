@@ -6,8 +6,8 @@ bins from 1 mm to 10 m, learnt with the normals on NYU Depth v2, that is indoors
 Sizes: B images, h x w patches, K classes, H x W pixels; the heads answer on a grid of 8h x 8w.
 
     from tipsv2.analysis.depth import load_dpt
-    found = load_dpt("tipsv2-b14-dpt").predict("room.jpg")
-    found.depth, found.normals, found.labels, found.shares()
+    room = load_dpt("tipsv2-b14-dpt").predict("room.jpg")
+    room.depth, room.normals, room.labels, room.shares()
 """
 
 from __future__ import annotations

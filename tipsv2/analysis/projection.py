@@ -4,8 +4,8 @@ A leaf: torch tensors or numpy arrays in, numpy arrays out; the same grid and se
 Sizes: h x w patches, D embedding width, K components, N words.
 
     from tipsv2.analysis.projection import components_as_rgb, pca, project
-    basis = pca([found.patches])                                         # one basis for any number of grids
-    colors, = components_as_rgb([project(found.patches, basis)])         # [h, w, 3] in [0, 1]
+    basis = pca([features.patches])                                      # one basis for any number of grids
+    colors, = components_as_rgb([project(features.patches, basis)])      # [h, w, 3] in [0, 1]
 
 Which basis makes colours comparable:
 one model, several images     `pca` of all their grids together

@@ -4,8 +4,8 @@ A leaf: numpy arrays in and out; scikit-image finds parts and outlines.
 Sizes: H x W pixels, N parts.
 
     from tipsv2.analysis.regions import at_share, find_regions
-    found = find_regions(maps[0], at_share(maps[0], 0.6))      # maps of tipsv2.analysis.heatmap.heatmap
-    found.share, [part.box for part in found.parts]
+    region = find_regions(maps[0], at_share(maps[0], 0.6))     # maps of tipsv2.analysis.heatmap.heatmap
+    region.share, [part.box for part in region.parts]
 """
 
 from __future__ import annotations

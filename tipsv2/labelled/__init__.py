@@ -1,8 +1,8 @@
 """Anybody's labelled pictures as one thing: folders of pictures and label maps, COCO panoptic JSON, coloured PNGs.
 
-    found = open_labelled("folder:/data/street")      # see `tipsv2.labelled.place` for what lies where
-    found.classes                                     # ("sky", "building", ...)
-    found.read(found.pictures[0].labels)              # int64 [H, W], a class's place, -1 unlabelled
+    data = open_labelled("folder:/data/street")       # see `tipsv2.labelled.place` for what lies where
+    data.classes                                      # ("sky", "building", ...)
+    data.read(data.pictures[0].labels)                # int64 [H, W], a class's place, -1 unlabelled
 
 The one reader of such data, for evaluation (`tipsv2.evaluation.layouts.folder`) and for training
 (`tipsv2.collections.sources`). Opening looks at everything that can be wrong before anything long starts, see

@@ -1,6 +1,6 @@
 """The order, the shares and the resume of a run as its own code makes them, over pairs that have no pictures.
 
-found = measure(Case(pairs=116_000_000, shards=11_600, processes=512, batch=8192), Path("scratch"), tars, tqdm_bar)
+numbers = measure(Case(pairs=116_000_000, shards=11_600, processes=512, batch=8192), Path("scratch"), tars, tqdm_bar)
 
 The real part: train.data.samples.CaptionedImages with its orders and its record of the data. An epoch is shown in full,
 process after process, and every pair is ticked off.

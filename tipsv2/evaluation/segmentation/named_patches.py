@@ -1,7 +1,7 @@
 """How well a picture's patches know the names of what they show, and whether a name says "not here": of own pictures.
 
     shares = patch_shares(labels, present, (h, w))           # which part of each patch is of each name
-    found = patch_scores(maps[present], shares)              # cosines [P, h, w] -> peak inside, AUROC
+    scores = patch_scores(maps[present], shares)             # cosines [P, h, w] -> peak inside, AUROC
     presence(peaks, there)                                   # AUROC of the highest cosine, by picture and by name
 
 No threshold enters, so encoders whose cosines have different ranges can be compared. A name's patches are those it

@@ -1,6 +1,6 @@
 """A data set's label maps against its truth: confusion tables image by image, and what follows from them.
 
-    tables = Tables(["a.jpg"], [pack(confusion_matrix(truth, found, 150))], 150)
+    tables = Tables(["a.jpg"], [pack(confusion_matrix(truth, labels, 150))], 150)
     tables.miou(), tables.interval(), tables.of_images()
 
 mIoU is that of the sum of all images' tables (TIPSv2's notebook), classes in neither truth nor guess left out.

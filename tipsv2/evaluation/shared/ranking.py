@@ -1,7 +1,7 @@
 """Who comes first among many: queries against candidates by cosine, a slab of the table at a time.
 
-    found = rank(queries, candidates, answers)        # [Q, D], [N, D], the numbers of each query's right candidates
-    (found.first < 1).mean(), found.precision.mean()  # recall at 1, mean average precision
+    ranks = rank(queries, candidates, answers)        # [Q, D], [N, D], the numbers of each query's right candidates
+    (ranks.first < 1).mean(), ranks.precision.mean()  # recall at 1, mean average precision
 
 The whole table of UnED's GLDv2 would be 7 GB, of iNaturalist's 140.
 """
