@@ -151,7 +151,7 @@ def test_a_run_of_others_is_as_if_it_were_not_there(near, ann, bob, runs):
     with (runs / "secret" / "app" / "log.txt").open("a") as log:
         log.write("trained on ann's own pictures\n")
     own, others = watched(ann), watched(bob)
-    assert "own pictures" in own["told"] and own["runs"]["choices"] == [["secret", "secret"]]
+    assert "own pictures" in own["text"] and own["runs"]["choices"] == [["secret", "secret"]]
     assert "No run yet" in others["head"] and others["runs"]["choices"] == []
     for handler, label in [
         *((name, "Run") for name in ("watch", "stop", "resume", "delete", "compared", "asked")),
@@ -175,7 +175,7 @@ def test_a_run_of_others_is_as_if_it_were_not_there(near, ann, bob, runs):
     bob.call("start", FORM | {"Name": "secret"})
     assert bob.said == ["There is a run 'secret' already: choose another name."]
     for visitor in (ann, near):
-        assert "stopped after step 1" in watched(visitor, "secret")["told"]
+        assert "stopped after step 1" in watched(visitor, "secret")["text"]
     ann.call("delete", {"Run": "secret"})
     assert not ann.said and not (runs / "secret").exists()
 

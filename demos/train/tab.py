@@ -24,7 +24,7 @@ TITLE = "Train"
 SECONDS = 1.5  # between two looks at a run that is going on
 SCENES = 4  # images whose heatmaps a run keeps at most (train/run/shown.py)
 PARTS = (
-    "runs", "head", "curves", "film", "scene", "stop", "resume", "delete", "open", "ask", "told", "timer", "seen",
+    "runs", "head", "curves", "film", "scene", "stop", "resume", "delete", "open", "ask", "text", "timer", "seen",
     "key",
 )  # fmt: skip
 
@@ -85,7 +85,7 @@ class TrainHandlers:
                 ask=gr.update(visible=look.state == "done"),
             )
         if seen.get("state") != state or seen.get("log") != log:
-            parts["told"] = (train_views.command(look.command) if look.command else "") + train_views.log(look)
+            parts["text"] = (train_views.command(look.command) if look.command else "") + train_views.log(look)
         parts |= dict(timer=gr.Timer(active=look.going and visible))
         parts |= dict(seen=dict(stamp=stamp, film=film, state=state, log=log))
         return tuple(parts.values())
@@ -93,7 +93,7 @@ class TrainHandlers:
     def _nothing(self, key) -> tuple:
         parts = dict.fromkeys(PARTS, gr.update(visible=False))
         parts |= dict(runs=gr.update(choices=[], value=None, visible=False), timer=gr.Timer(active=False), seen=None)
-        parts |= dict(head=views.empty(*train_views.NO_RUN), curves="", film="", told="", key=key)
+        parts |= dict(head=views.empty(*train_views.NO_RUN), curves="", film="", text="", key=key)
         return tuple(parts.values())
 
     @toasted
