@@ -38,6 +38,14 @@ def carried(chosen: object) -> list[str]:
     words = chosen if isinstance(chosen, list) else []
     return [word for word in words if isinstance(word, str) and len(word) <= MAX_TEXT][:MOST_WORDS]
 
+# Asks the server only once the chips of the opened tab are on the page: to what is given before, gradio 6.31 comes back
+# with every later change of the page, and each time says that they are other chips.
+MOUNTED = """async (...inputs) => {
+  const shown = () => [...document.querySelectorAll(".tips-queries input")].some((input) => input.offsetParent);
+  for (let waited = 0; !shown() && waited < 20_000; waited += 50) await new Promise((go) => setTimeout(go, 50));
+  return inputs;
+}"""
+
 
 @dataclass(frozen=True)
 class Taker:
@@ -108,7 +116,8 @@ class Workspace:
             inputs, outputs = [*inputs, words], [*outputs, words]
 
         def bind(select: Callable) -> None:
-            select(take, inputs, outputs, **QUIET)  # queued: only then does the page hear of changed States
+            # Queued: only then does the page hear of changed States.
+            select(take, inputs, outputs, js=None if words is None else MOUNTED, **QUIET)
             event = drawn_for.change
             for step in [draw] if isinstance(draw, dict) else draw:
                 event = event(**step).then
