@@ -190,35 +190,32 @@ def test_of_a_run_at_its_end_one_checkpoint_keeps_its_moments(train, tmp_path):
     assert max(sizes[:4]) < 1.05 * model < 3 * model < sizes[4]
 
 
-def worker(rank, folder, source):
+def worker(rank, run, source, sharding):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # accelerate asks for them; files bring us together
     torch.set_num_threads(1)
     monitor.SCENES = shown.IMAGES = 1
-    for sharding in ("none", "full"):
-        run = folder / sharding
-        recall.measure = scripted(run)
-        torch.distributed.init_process_group("gloo", init_method=f"file://{run}.meet", rank=rank, world_size=2)
-        fields = [*FIELDS, f"data.source={source}", "patience=1", f"sharding={sharding}", "milestones=0"]
-        chosen = override(recipes.get("smoke"), fields)
-        torch.manual_seed(0)
-        objective, taken = Objective(chosen, build(chosen, 400)), []
-        after_step = objective.after_step
-        objective.after_step = lambda step, taken=taken, after=after_step: taken.append(step) or after(step)
-        fit(chosen, objective, train_tokenizer(["picture number"] * 40, 400), run, show=False)
-        (folder / f"{sharding}-{rank}.json").write_text(json.dumps(taken))
+    recall.measure = scripted(run)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{run}.meet", rank=rank, world_size=2)
+    fields = [*FIELDS, f"data.source={source}", "patience=1", f"sharding={sharding}", "milestones=0"]
+    chosen = override(recipes.get("smoke"), fields)
+    torch.manual_seed(0)
+    objective, taken = Objective(chosen, build(chosen, 400)), []
+    after_step = objective.after_step
+    objective.after_step = lambda step: taken.append(step) or after_step(step)
+    fit(chosen, objective, train_tokenizer(["picture number"] * 40, 400), run, show=False)
+    run.with_name(f"taken-{rank}.json").write_text(json.dumps(taken))
 
 
 @pytest.mark.slow
 @pytest.mark.processes
-def test_all_processes_end_when_the_first_one_says_so(tmp_path):
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_all_processes_end_when_the_first_one_says_so(sharding, tmp_path):
     """It alone measures. The best sample is the one before the last, which in a sharded run lies in parts."""
-    mp.spawn(worker, (tmp_path, photos.folder(tmp_path / "photos", 20)), nprocs=2)
-    for sharding in ("none", "full"):
-        steps = [json.loads((tmp_path / f"{sharding}-{rank}.json").read_text()) for rank in (0, 1)]
-        assert steps == [[0, 1, 2]] * 2
-        assert lines(tmp_path / sharding)[-1] == {"step": 3, "best_step": 2}
-        assert same(tmp_path / sharding, 2)
+    mp.spawn(worker, (tmp_path / "run", photos.folder(tmp_path / "photos", 20), sharding), nprocs=2)
+    steps = [json.loads((tmp_path / f"taken-{rank}.json").read_text()) for rank in (0, 1)]
+    assert steps == [[0, 1, 2]] * 2
+    assert lines(tmp_path / "run")[-1] == {"step": 3, "best_step": 2} and same(tmp_path / "run", 2)
 
 
 # The tab Train
