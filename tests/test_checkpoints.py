@@ -100,6 +100,10 @@ def test_the_slider_names_the_encoder_of_a_step(run, tmp_path):
     assert "value" not in steps.track("dog@40") and not steps.track(studio.first)["visible"]
     assert [steps.slide(step, "dog@40") for step in (40, 60.1, 100)] == ["dog@40", "dog@80", "dog"]
     assert steps.slide(3, studio.first) == gr.skip()
+    log = run / "metrics.jsonl"
+    log.write_text('{"step": 90, "loss": 1.0}\n{"step": 90, "best_step": 40}\n')  # ended early: its model is step 40's
+    assert steps.of("dog") == {40: "dog", 80: "dog@80"} and steps.track("dog")["value"] == 40
+    log.unlink()
     with pytest.raises(ModelError, match="not on offer"):
         studio.encoder("dog@41")
     picture = tmp_path / "noise.png"

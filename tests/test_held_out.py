@@ -132,4 +132,4 @@ def test_a_run_that_remembers_says_so(tmp_path):
 
 def test_own_pictures_are_split_by_themselves_and_scenes_are_not():
     plan = RunRequest("a")
-    assert apart(plan) == [] and apart(replace(plan, data="zip")) == [f"data.held_out={HELD_OUT}"]
+    assert apart(plan) == [] and apart(replace(plan, data="zip")) == [f"data.held_out={HELD_OUT}", "patience=2"]

@@ -133,7 +133,7 @@ def test_what_is_not_given_is_in_the_record(stop):
     same = ["tuning.base=opentips-nano", "stages.*.steps=20", "stages.0.size=0", "stages.0.learning_rate=0"]
     assert recorded(folder, "finetune", same, "finetune") == recipe
     assert recorded(folder, "finetune", ["tuning.base=opentips-nano"]).tuning.base == "opentips-nano"  # its name now
-    anew = ["workers=7", "trackers=", "save_every=9", "milestones=1", "sample_every=8"]
+    anew = ["workers=7", "trackers=", "save_every=9", "milestones=1", "sample_every=8", "patience=3"]
     assert recorded(folder, "finetune", anew) == override(recipe, anew)
 
 

@@ -23,28 +23,31 @@ class Steps:
         self.studio = studio
 
     def of(self, model: str | None) -> dict[int, str]:
-        """Step -> name of the encoder there, of the run that a side's model belongs to; the last one is the run's
-        model itself. Empty where there is nothing to slide over.
+        """Step -> name of the encoder there, in order, of the run that a side's model belongs to; at the last step is
+        the run's model itself, or at its best one. Empty where there is nothing to slide over.
         """
         run = (model or "").partition("@")[0]
         checkpoints = {step: f"{run}@{step}" for step in self.studio.offer.checkpoints(run)}
         if not checkpoints:
             return {}
-        last = max(total_steps(Path(self.studio.info(run).location).parent), *checkpoints)
-        return checkpoints | {last: run}
+        folder = Path(self.studio.info(run).location).parent
+        own = best_step(folder) or max(total_steps(folder), *checkpoints)
+        return dict(sorted((checkpoints | {own: run}).items()))
 
     def track(self, model: str | None) -> dict:
-        """Side B has another model -> the slider: shown for a run with checkpoints, at the end of it."""
+        """Side B has another model -> the slider: shown for a run with checkpoints, where its model is."""
         try:
-            steps = list(self.of(model))
+            names = self.of(model)
         except ModelError:  # deleted a moment ago
-            steps = []
+            names = {}
+        steps = list(names)
         if len(steps) < 2:
             return gr.update(visible=False)
         if "@" in model:
             return gr.update(visible=True)  # the slider itself has put it there
+        own = next(step for step, name in names.items() if name == model)
         stride = math.gcd(*(step - steps[0] for step in steps))
-        return gr.update(visible=True, minimum=steps[0], maximum=steps[-1], step=stride, value=steps[-1])
+        return gr.update(visible=True, minimum=steps[0], maximum=steps[-1], step=stride, value=own)
 
     @toasted
     def slide(self, step: float, model: str | None) -> str | dict:
@@ -55,6 +58,14 @@ class Steps:
         name = steps[min(steps, key=lambda offered: abs(offered - step))]
         self.studio.encoder(name)
         return name
+
+
+def best_step(run: Path) -> int:
+    """The step that the model of a run with patience is of; 0 of any other, whose model is that of its last step."""
+    try:
+        return int(json.loads((run / "metrics.jsonl").read_text("utf-8").splitlines()[-1]).get("best_step", 0))
+    except (OSError, ValueError, IndexError, AttributeError, TypeError):
+        return 0
 
 
 def total_steps(run: Path) -> int:

@@ -33,6 +33,7 @@ SIZES = (0, 56, 112, 168, 224, 336, 448)  # pixels; 0: the recipe's or the base'
 SAMPLES = 5  # how often the fixed queries are asked in the course of a run
 CHECKPOINTS = 10  # how often its state is saved: the steps that Compare's slider has
 HELD_OUT = 0.15  # of own pictures, which the run measures itself by
+PATIENCE = 2  # samples without a better measure that end it
 PATCH = 14
 TERMS = ("contrastive", "grounding")
 
@@ -165,8 +166,8 @@ def learned(pairs: int) -> int:
 
 
 def apart(plan: RunRequest) -> list[str]:
-    """Own pictures are measured by some that the run does not learn from."""
-    return [f"data.held_out={HELD_OUT}"] if plan.data != "scenes" else []
+    """Own pictures are measured by some that the run does not learn from; it ends once these are found no better."""
+    return [f"data.held_out={HELD_OUT}", f"patience={PATIENCE}"] if plan.data != "scenes" else []
 
 
 def known_as(info: ModelInfo) -> str:

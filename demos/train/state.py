@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from train.recipe import settings
-from train.recipe.metrics import current
+from train.recipe.metrics import BEST, current, left
 from train.recipe.settings import Recipe
 
 APP = "app"  # what the tab keeps beside a run, in the run's own folder; train.run.loop lets it be there
@@ -113,16 +113,18 @@ def look(runs: Path, name: str) -> Look:
     asked = (folder / APP / "asked").exists()
     step = max((line["step"] for line in lines), default=0)
     steps = recipe.steps if recipe else 0
+    best = lines[-1].get(BEST) if lines else None
+    held = {line["step"]: line["recall_held_out"] for line in lines if "recall_held_out" in line}
     if going(folder) or (not command and _fresh(folder)):
         state, note = "running" if lines else "starting", "" if command else "Started from a terminal: stop it there."
         if asked:
             state, note = "stopping", "Saving its state, then it stops."
-        elif steps and step >= steps:
+        elif steps and (step >= steps or best):
             note = "Writing the encoder."
         elif not lines:
             note = "Getting ready: the base, the data, the first batch."
-    elif (folder / "model" / "config.json").is_file() and step >= steps:
-        state, note = "done", ""
+    elif (folder / "model" / "config.json").is_file() and (step >= steps or best):
+        state, note = "done", left(best, step, steps, held) if best in held else ""
     elif asked or "stopped after step" in log[-400:] or "interrupted at once" in log[-400:]:
         state, note = "stopped", "Stopped; resume goes on exactly there." if step else "Stopped before its first step."
     else:
@@ -229,7 +231,14 @@ def _last_words(log: str) -> str:
     last = log.rpartition("\n")[2]
     if "Traceback (most recent call last)" in log:
         return f"It crashed: {last[:300]}"
-    usual = ("parameters in the encoder", "training on ", "patch-text mIoU", ", the last: loss", "could not be used")
+    usual = (
+        "parameters in the encoder",
+        "training on ",
+        "patch-text mIoU",
+        ", the last: loss",
+        "could not be used",
+        "encoder is that of step",
+    )
     if not last or any(words in last for words in usual):
         return "It ended without a word, as it does when memory runs out: try a smaller batch or a lower resolution."
     return last[:600]

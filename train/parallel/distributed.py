@@ -48,6 +48,11 @@ def mean(values: Tensor) -> Tensor:
     return total(values) / world()
 
 
+def in_any(here: bool, device: torch.device | None = None) -> bool:
+    """Whether it is so in any process. Waits for all of them, so that all find what the first one wrote."""
+    return bool(total(torch.tensor(float(here), device=device)))
+
+
 def is_part(value: Tensor) -> TypeGuard[DTensor]:
     """Whether `value` is a DTensor: of what it says it is, this process holds a part (see
     train/parallel/sharding.py).

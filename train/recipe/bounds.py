@@ -35,12 +35,15 @@ def _rules(recipe: Recipe) -> Iterator[Rule]:
     yield "tower.table", tower.table, tower.table >= PATCH and tower.table % PATCH == 0, _multiple()
     for field in ("accumulate", "save_every"):
         yield field, getattr(recipe, field), getattr(recipe, field) >= 1, "a whole number from 1"
-    for field in ("warmup", "workers", "milestones", "sample_every", "seed"):
+    for field in ("warmup", "workers", "milestones", "sample_every", "patience", "seed"):
         yield field, getattr(recipe, field), getattr(recipe, field) >= 0, "a whole number from 0"
     yield "save_minutes", recipe.save_minutes, recipe.save_minutes >= 0, "0 or more"
     on_kept = is_kept(recipe.data.source)
     if on_kept:
         yield "sample_every", recipe.sample_every, recipe.sample_every == 0, "0 on kept crops, which are no images"
+    measures = recipe.data.held_out > 0 and recipe.sample_every > 0 and recipe.data.source != "scenes"
+    unmeasured = "0 unless data.held_out keeps pairs apart and sample_every says when they are looked at"
+    yield "patience", recipe.patience, measures or not recipe.patience, unmeasured
     if recipe.data.source == "scenes":
         measured = held_out(recipe.seed * SEED_STRIDE, recipe.images)
         yield "seed", recipe.seed, not measured, f"its scenes would be those of {measured}, kept for measuring"

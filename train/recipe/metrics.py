@@ -1,5 +1,6 @@
 """Names of the numbers in metrics.jsonl: `loss/<term>/<part>` is in the loss, `measured/<term>/<part>` beside it, and
-`loss` the whole. Whoever draws them asks here which they are, so that nobody lists the terms.
+`loss` the whole. Whoever draws them asks here which they are, so that nobody lists the terms. The last line of a run
+with patience says of which step its model is, as `best_step`.
 
 term_title("loss/grounding/values")  # 'grounding values', and None for what is no term of the loss
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 LOSS = "loss/"
+BEST = "best_step"
 OF_BEFORE = (  # how names began until the end of 2026, and how they begin now; the first that fits
     ("contrastive_", "loss/contrastive/"),
     ("grounding_", "loss/grounding/"),
@@ -40,6 +42,25 @@ def current(line: Mapping[str, float]) -> dict[str, float]:
 def term_title(name: str) -> str | None:
     """How a chart calls a part of the loss; None for any other number."""
     return name.removeprefix(LOSS).replace("/", " ").replace("_", " ") if name.startswith(LOSS) else None
+
+
+def left(best: int, last: int, steps: int, held: Mapping[int, float]) -> str:
+    """Which step's encoder a run with patience leaves, and why. last: the step after which it ended, of `steps`.
+    held: step -> recall of pairs kept apart, from 0 to 1.
+    """
+    then = f"{100 * held[best]:.0f} %"
+    if last < steps:
+        told = (
+            f"The run ended after step {last:,} of {steps:,}, since pairs kept apart were found no better any more: "
+            f"its encoder is that of step {best:,}, where {then} of them were found at once"
+        )
+    else:
+        told = f"The encoder is that of step {best:,}, where most pairs kept apart were found at once, {then}"
+    if best != last and last in held:
+        told += f", and after step {last:,} {100 * held[last]:.0f} %"
+    if held.get(0, 0.0) > held[best]:
+        told += f". Before the first step it was {100 * held[0]:.0f} %"
+    return f"{told}."
 
 
 def _current_name(name: str) -> str:

@@ -163,6 +163,7 @@ class Recipe:
     save_minutes: float = 0.0  # beside save_every: a step that ends so long after the last save saves, too; 0: none
     milestones: int = 10  # encoders of earlier steps that stay in the run, beside its two newest checkpoints
     sample_every: int = 1000  # steps between heatmaps and mIoU, see `train.run.monitor.due`; 0 for neither
+    patience: int = 0  # samples without better recall of pairs kept apart that end a run; 0: none do, however many
 
     def all_terms(self) -> list[Term]:
         """Every term that a recipe can have, whatever its weight."""

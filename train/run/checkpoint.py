@@ -1,7 +1,8 @@
 """Checkpoints for exact resume (safetensors + JSON, nothing pickled) and the model folder plain transformers opens.
 
 A checkpoint is a folder written beside its place and renamed, so that one is either whole or not there. The newest
-two of a run can be resumed; of older ones a few keep their encoder alone, which the explorer shows through time. With
+two of a run can be resumed, of one at its end the newest; of older ones a few keep their encoder alone, which the
+explorer shows through time. With
 sharding=full every process writes its own parts (train/run/sharded_checkpoint.py).
 """
 
@@ -39,12 +40,14 @@ def save(
     main: bool = True,
     milestones: int = 0,
     scaler: torch.amp.GradScaler | None = None,
+    best: int | None = None,
 ) -> Path | None:
     """Write checkpoints/step-<step>: the state of objective, optimiser, random numbers and fp16's loss scaling after
     `step` steps.
 
     `objective.fixed` names what is left out: parts of a fine-tuned base that stay as they are.
-    Of checkpoints before the last two, `milestones` stay, spread over the steps, as encoders without the rest.
+    Of checkpoints before the last two, `milestones` stay, spread over the steps, as encoders without the rest,
+    and that of step `best`.
     Of a divided objective (sharding=full) every process calls this and writes its parts, and the one with `main` the
     rest; otherwise only that one does anything.
     """
@@ -63,7 +66,7 @@ def save(
             (folder / RESUMABLE).write_text(json.dumps(about) + "\n")
     if not main:
         return None
-    _thin(place.parent, milestones)
+    thin(run, milestones, best)
     return place
 
 
@@ -90,20 +93,33 @@ def _no_room(place: Path, error: Exception) -> OSError:
     )
 
 
-def _thin(folder: Path, milestones: int) -> None:
-    """Take from older checkpoints what only resuming needs, and drop those whose neighbours are nearest."""
-    places = sorted(folder.glob("step-*"))
-    for place in places[:-KEEP] if milestones else []:
+def steps(run: Path) -> list[int]:
+    """Those that a run has a checkpoint of, whole or its encoder alone, in order."""
+    return [_step(place) for place in sorted(run.glob("checkpoints/step-*"))]
+
+
+def _step(place: Path) -> int:
+    return int(place.name[5:])
+
+
+def thin(run: Path, milestones: int, best: int | None = None, whole: int = KEEP) -> None:
+    """Take from checkpoints older than the newest `whole` what only resuming needs, and drop of them all but
+    `milestones`, those whose neighbours are nearest; never that of step `best`.
+    """
+    places = sorted(run.glob("checkpoints/step-*"))
+    for place in [place for place in places[:-whole] if milestones or _step(place) == best]:
         (place / RESUMABLE).unlink(missing_ok=True)  # first: a half of a checkpoint must not look like one
         try:
             _keep_encoder(place)
         except (OSError, SafetensorError):  # no room for it: what matters, the newest, is written
             shutil.rmtree(place)
             places.remove(place)
-    while len(places) > KEEP + milestones:
-        steps = [0, *(int(place.name[5:]) for place in places)]
-        spans = [steps[k + 2] - steps[k] for k in range(len(places) - KEEP)]
-        shutil.rmtree(places.pop(spans.index(min(spans))))
+    while len(places) > whole + milestones:
+        ends = [0, *map(_step, places)]
+        spans = {k: ends[k + 2] - ends[k] for k in range(len(places) - whole) if ends[k + 1] != best}
+        if not spans:
+            break
+        shutil.rmtree(places.pop(min(spans, key=lambda k: spans[k])))
 
 
 def _keep_encoder(place: Path) -> None:
@@ -218,7 +234,8 @@ def _load_parts(place: Path, files: dict, objective: nn.Module, optimizer: torch
 
 def _damaged(place: Path, error: Exception | str) -> ValueError:
     return ValueError(
-        f"{place} is damaged ({error}): delete that folder, and --resume goes on from the checkpoint before it."
+        f"{place} is damaged ({error}): delete that folder, and --resume goes on from the whole checkpoint before it, "
+        "or from the start where there is none."
     )
 
 

@@ -18,6 +18,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from transformers import AutoTokenizer
 
+from tipsv2.checkpoints.weights import turn_back
 from tipsv2.files import whole_folder
 from train.data.batches import BatchStream, open_batches
 from train.data.samples import NAMED
@@ -25,7 +26,7 @@ from train.network.tuning import write_adapter
 from train.parallel import distributed
 from train.parallel.signals import StopFlag, Stopped
 from train.recipe.settings import Recipe, choose
-from train.run import checkpoint, recall
+from train.run import checkpoint, early, recall
 from train.run.monitor import MONITOR_SEED, Monitor, due
 from train.run.resume import claimed
 from train.run.shown import shown_images
@@ -100,11 +101,8 @@ def _fit(
         goes_on = f" from step {done} on" if done else ""
         numbers = "fp32" if precision == "no" else precision
         print(f"training on {accelerator.device} in {numbers}{goes_on}; {batches.extent()}", file=sys.stderr)
-
-    def save(step: int) -> None:
-        if main or shards:
-            checkpoint.save(run, step, inner, optimizer.optimizer, main, recipe.milestones, accelerator.scaler)
-        accelerator.wait_for_everyone()
+        if recipe.patience and sides is None:
+            print("no pairs are kept apart, so patience ends nothing: the run takes all its steps", file=sys.stderr)
 
     def clip(norm: float) -> torch.Tensor:
         return shards.clip(norm) if shards else accelerator.clip_grad_norm_(inner.parameters(), norm)
@@ -119,18 +117,26 @@ def _fit(
 
     with Monitor(run, recipe, done, shown, show, main, sides) as monitor, stop, arriving:
 
-        def sample(step: int) -> None:
+        def save(step: int) -> None:
+            if main or shards:
+                more = (recipe.milestones, accelerator.scaler, early.best(monitor.held) if recipe.patience else None)
+                checkpoint.save(run, step, inner, optimizer.optimizer, main, *more)
+            accelerator.wait_for_everyone()
+
+        def sample(step: int) -> bool:
+            """Whether the run ends with it, which the first process knows and all others hear."""
             encoder = shards.encoder() if shards else inner.model  # with shards the work of all processes
             if main and not monitor.sampled(step):
                 size = recipe.stage_at(max(0, step - 1)).size
                 accelerator.log(monitor.sample(step, encoder, tokenizer, size), step=step)
+            return recipe.patience > 0 and distributed.in_any(monitor.over(), accelerator.device)
 
         before = monitor.last.get("unreadable", (0, 0))[1]
         unreadable, problems = 0, Counter()  # a mended, resumed run is judged anew
         objective.train()
-        if due(recipe, done):
-            sample(done)
-        for step in range(done, recipe.steps):
+        ended = done
+        over = due(recipe, done) and sample(done)
+        for step in () if over else range(done, recipe.steps):
             stage = recipe.stage_at(step)
             started = time.perf_counter()
             arrived = next(arriving)
@@ -156,7 +162,10 @@ def _fit(
             line = monitor.step(step + 1, values | {"data_wait": waited}, stage.batch_size, seconds)
             accelerator.log(line, step=step + 1)
             last = step + 1 == recipe.steps
-            if asked or last or too_many_unreadable or any(late) or (step + 1) % recipe.save_every == 0:
+            ended = step + 1
+            sampled = due(recipe, step + 1)
+            kept = recipe.patience > 0 and sampled  # its weights may be those that the run leaves
+            if asked or last or kept or too_many_unreadable or any(late) or (step + 1) % recipe.save_every == 0:
                 save(step + 1)
                 minutes.restart()
             if too_many_unreadable:
@@ -165,13 +174,21 @@ def _fit(
                     f"data.unreadable={recipe.data.unreadable} allows. {' '.join(list(problems)[:NAMED])} "
                     "`train check` counts and names them. Mend them where they are, then go on with --resume."
                 )
-            if due(recipe, step + 1):
-                sample(step + 1)
+            if sampled and sample(step + 1):
+                break
             if asked and not last:
                 raise Stopped(step + 1, stop.asked)
         monitor.end(problems)
+        best = None
+        if main:
+            checkpoint.thin(run, recipe.milestones, early.best(monitor.held) if recipe.patience else None, whole=1)
+            best = early.best(monitor.held, checkpoint.steps(run)) if recipe.patience else None
+            if best is not None:
+                monitor.leaves(best, ended)
     encoder = shards.encoder() if shards else inner.model
     if main:
+        if best not in (None, ended):
+            turn_back(encoder, run / "checkpoints" / f"step-{best:07d}" / checkpoint.WEIGHTS)
         with inner.finished():
             checkpoint.export(run / "model", encoder, tokenizer, recipe.stages[-1].size)
             if recipe.tuning.base and recipe.tuning.part == "lora":

@@ -26,8 +26,9 @@ from tipsv2.files import whole_file
 from tipsv2.network.encoder import Encoder
 from tipsv2.scenes import LARGEST, draw
 from train.data.samples import NAMED
+from train.recipe.metrics import BEST, left
 from train.recipe.settings import PATCH, Recipe
-from train.run import recall
+from train.run import early, recall
 from train.run.shown import QUERIES, Shown
 
 MONITOR_SEED = 3 * 10**12  # scenes of neither training nor the evaluation splits
@@ -49,7 +50,8 @@ def due(recipe: Recipe, step: int) -> bool:
 class Monitor:
     """Open for one run; use as a context manager. `step` logs, `sample` measures alignment on a small fixed set.
 
-    last: name -> (step, value) of what was logged last, before a resume too; empty in every process but the first.
+    last: name -> (step, value) of what was logged last, before a resume too; empty in every process but the first, as
+    is held: step -> recall among pairs kept apart, as metrics.jsonl has it.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Monitor:
         self.run, self.recipe, self.shown, self.main = run, recipe, shown, main
         self.path = run / "metrics.jsonl" if main else Path(os.devnull)
         self.last: dict[str, tuple[int, float]] = {}
+        self.held: dict[int, float] = {}
         for line in _kept_lines(self.path, done) if main else ():
             self._note(line)
         show, steps = show and main, recipe.steps
@@ -124,6 +127,19 @@ class Monitor:
             self._say(f"step {step}: R@1 among {len(self.sides.held)} pairs: learned from {learned}, kept apart {held}")
         return numbers
 
+    def over(self) -> bool:
+        """Whether the run ends here, since pairs kept apart are found no better; False in every process but the first.
+
+        With patience only.
+        """
+        return early.over(self.held, self.recipe.patience)
+
+    def leaves(self, best: int, step: int) -> None:
+        """Log and say that the model of a run that ends after `step` is that of step `best`."""
+        if self.last.get(BEST, (-1, 0))[0] != step:
+            self._write({"step": step, BEST: best})
+        self._say(left(best, step, self.recipe.steps, self.held))
+
     def end(self, problems: Counter[str]) -> None:
         """Say what came out: the last loss, and which images could not be used.
 
@@ -131,7 +147,8 @@ class Monitor:
         is counted every time it was tried, so only where all of these were heard it is known how many images it was.
         """
         if "loss" in self.last:
-            self._say(f"step {self.recipe.steps}, the last: loss {self.last['loss'][1]:.3f}")
+            step, loss = self.last["loss"]
+            self._say(f"step {step}, the last: loss {loss:.3f}")
         missed = self.last.get("unreadable", (0, 0))[1]
         if not missed:
             return
@@ -178,11 +195,14 @@ class Monitor:
 
     def _note(self, line: dict) -> None:
         self.last |= {name: (line["step"], value) for name, value in line.items()}
+        if recall.HELD_OUT in line:
+            self.held[line["step"]] = line[recall.HELD_OUT]
 
     def _write(self, line: dict) -> None:
+        line = {k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}
         if self.main:
-            self._note(line)
-        self.file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
+            self._note(line)  # rounded: what is decided by it is decided alike after a resume
+        self.file.write(json.dumps(line) + "\n")
         self.file.flush()
 
 

@@ -21,7 +21,7 @@ from train.run import further
 from train.run.hold import LOCK, held
 
 # steps do not depend on them
-KEEPING = ("trackers", "workers", "save_every", "save_minutes", "milestones", "sample_every")
+KEEPING = ("trackers", "workers", "save_every", "save_minutes", "milestones", "sample_every", "patience")
 KEEPING += ("distillation.generations",)
 
 

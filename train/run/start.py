@@ -27,7 +27,7 @@ from train.network.tokenizer import train_tokenizer
 from train.network.towers import build
 from train.network.tuning import open_base
 from train.objectives import Objective
-from train.parallel.distributed import rank, total, world
+from train.parallel.distributed import in_any, rank, world
 from train.parallel.signals import SignalWatch, Stopped
 from train.recipe.bounds import check
 from train.recipe.kept_settings import is_kept
@@ -86,7 +86,8 @@ def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> int:
                 if stopped := _train(student, folder, out, resume, show):
                     return stopped
                 stopped = watch.number()
-                if _any(stopped > 0) and number < count:
+                device = PartialState().device if world() > 1 else None
+                if in_any(stopped > 0, device) and number < count:
                     goes_on = command_line(recipe.command, out)
                     say(f"stopped after generation {number}; go on with: {goes_on}", show)
                     return stopped or signal.SIGTERM
@@ -94,12 +95,6 @@ def _chain(recipe: Recipe, out: Path, resume: bool, show: bool) -> int:
     if world() > 1:
         torch.distributed.destroy_process_group()
     return 0
-
-
-def _any(here: bool) -> bool:
-    """Whether it is so in any process. Waits for all of them, so that all find what the first one wrote."""
-    device = PartialState().device if world() > 1 else None
-    return bool(total(torch.tensor(float(here), device=device)))
 
 
 @dataclass(frozen=True)
