@@ -120,44 +120,27 @@ class Int8Linear(nn.Module):
 @torch.no_grad()
 def quantise(model: Tipsv2Model) -> None:
     """Let the linear layers of both towers, float32 on the CPU and in evaluation mode, multiply 8-bit integers, in
-    place; it can no longer be trained or saved. Norms, softmax, activations and the patch embedding stay float32.
+    place; it can no longer be trained or saved. Norms, softmax, activations, the patch embedding and the first vision
+    block stay float32: in that block the norms make one channel a hundred times as large as others.
 
     Raises RuntimeError where this torch or its oneDNN cannot.
     """
     _try_int8()
-    for layer in model.vision_model.encoder.layer:
-        _even_out(layer)
-        _drop_scales(layer)
-    for layer in (*model.vision_model.encoder.layer, *model.text_model.encoder.layers):
+    first, *others = model.vision_model.encoder.layer
+    if _can_pack(torch.float32):
+        _pack(first)
+    for layer in (*others, *model.text_model.encoder.layers):
         for module in layer.modules():
             for name, child in module.named_children():
                 if isinstance(child, nn.Linear):
                     setattr(module, name, Int8Linear(child))
+    for layer in (first, *others):
+        _drop_scales(layer)
 
 
 def multiplies_int8(model: Tipsv2Model) -> bool:
     """Has `quantise` been here?"""
-    return any(isinstance(module, Int8Linear) for module in model.vision_model.encoder.layer[-1].modules())
-
-
-def _even_out(layer: nn.Module) -> None:
-    """Divide a vision block's norms by factors per channel, and multiply the weights that read them: the same function,
-    but channels that a norm makes large no longer take the steps of all others (SmoothQuant, arXiv 2211.10438, its
-    alpha 0.5). A channel's size is taken from the norm's gain and bias, so that no pictures are needed.
-    """
-    attention, mlp = layer.attention, layer.mlp
-    first = [mlp.fc1] if hasattr(mlp, "fc1") else [mlp.gate_proj, mlp.up_proj]
-    for norm, readers in (
-        (layer.norm1, [attention.q_proj, attention.k_proj, attention.v_proj]),
-        (layer.norm2, first),
-    ):
-        weights = torch.stack([reader.weight.abs().amax(0) for reader in readers]).amax(0)
-        size = 3 * norm.weight.abs() + norm.bias.abs()
-        factors = (size / weights.clamp_min(1e-6)).sqrt().clamp(1e-3, 1e3)
-        norm.weight /= factors
-        norm.bias /= factors
-        for reader in readers:
-            reader.weight *= factors
+    return any(isinstance(module, Int8Linear) for module in model.text_model.encoder.modules())
 
 
 @torch.no_grad()
