@@ -15,7 +15,9 @@ from tipsv2.analysis.segmentation import label
 from tipsv2.checkpoints.catalogue import ModelError
 from tipsv2.network import cpu
 from tipsv2.network.encoder import load
+from tipsv2.records import identity
 from tipsv2.scenes import draw
+from tipsv2.sharing.export import export
 
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
 
@@ -112,10 +114,8 @@ def by_integers(linear: nn.Linear, x: torch.Tensor, token_steps: int) -> np.ndar
 
 @pytest.fixture
 def eight_bits():
-    try:
-        cpu._try_int8()
-    except RuntimeError as error:
-        pytest.skip(str(error))
+    if "onednn" not in torch.backends.quantized.supported_engines:
+        pytest.skip("this torch has no 8-bit products")
 
 
 def test_int8_linear_is_that_of_integers(eight_bits):
@@ -141,13 +141,16 @@ def test_int8_linear_does_not_overflow(eight_bits):
     torch.testing.assert_close(cpu.Int8Linear(linear)(torch.zeros(2, 64)), torch.zeros(2, 8))
 
 
-def test_int8_on_pictures(eight_bits):
+def test_int8_on_pictures(eight_bits, tmp_path):
     """What docs/performance.md states of opentips-s14, on a photograph and a drawn scene."""
     exact, fast = (load("opentips-s14", "cpu", dtype) for dtype in ("float32", "int8"))
     assert fast.precision == "int8" and "int8" in repr(fast) and fast.dtype == torch.float32
     assert not any(isinstance(module, cpu.Int8Linear) for module in fast.model.vision_model.encoder.layer[0].modules())
     assert not any(isinstance(module, nn.Linear) for block in fast.model.vision_model.encoder.layer
                    for module in block.modules())  # fmt: skip
+    assert identity(fast)["dtype"] == "int8"  # an evaluation begun in float32 does not go on with it
+    with pytest.raises(ModelError, match="fast=False"):
+        export(fast, tmp_path / "out")
     names = ["cat", "grass", "sky", "car", "house", "ground"]
     rows, whole = (encoder.encode_text(names) for encoder in (fast, exact))
     assert F.cosine_similarity(rows, whole, dim=-1).min() > 0.999
