@@ -262,7 +262,7 @@ def test_a_run_that_cannot_be_opened_leads_nowhere(tab, tmp_path):
     for name, told in (("stopped", "is not done"), ("deleted", "There is no run")):
         for open_it in (tab.compared, tab.asked):
             with pytest.warns(UserWarning, match=told):
-                assert open_it(NEAR, name, None) is None  # names of before would be opened instead
+                assert open_it(NEAR, name, 0, None)[0] is None  # names of before would be opened instead
 
 
 def test_a_zip_that_fails_leaves_no_run(jobs, tmp_path):

@@ -53,7 +53,7 @@ class Nearest:
         self.table = open_table(folder)
         self._full = list(chunks(self.table, vectors))
         self._starts = np.cumsum([0, *map(len, self._full)])
-        self.quick = len(self) >= QUICK_FROM if quick is None else quick
+        self.quick = (len(self) >= QUICK_FROM if quick is None else quick) and _multiplies_bytes()
         if self.quick:
             place = Path(folder) / "quick" / vectors
             try:
@@ -151,6 +151,13 @@ class Nearest:
             about = {"state": state, "rows": len(self), "width": wide, "error": error}
             (part / "about.json").write_text(json.dumps(about) + "\n")
         return about
+
+
+def _multiplies_bytes() -> bool:
+    """Has this torch the product in eight bits? Its name is not a public one."""
+    import torch
+
+    return hasattr(torch, "_weight_int8pack_mm")
 
 
 def _likely(near: torch.Tensor, top: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Accelerators by name: how fast they multiply and what they cost to rent, for the days and the money of a run.
 
 Rates are the makers' for dense bfloat16. Prices are list prices on demand of the year that is named, in dollars an hour
-and chip; they fall, and nobody who rents 512 pays them: `python -m train simulate --price` takes yours.
+and chip; they fall, nobody who rents 512 pays them, and they were not looked up again: `python -m train simulate
+--price` takes yours.
 """
 
 from __future__ import annotations
