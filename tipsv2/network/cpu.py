@@ -92,6 +92,8 @@ class Int8Linear(nn.Module):
     which 8 by 8 bits would overflow: tokens have 7 bits there.
     """
 
+    bias: torch.Tensor
+
     def __init__(self, linear: nn.Linear):
         """Raises RuntimeError where this torch has no oneDNN for 8-bit integers."""
         super().__init__()
