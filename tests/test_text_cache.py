@@ -47,15 +47,15 @@ def test_other_texts_templates_types_and_weights_are_others(folder, tiny_folder,
     from tipsv2.checkpoints.catalogue import find
 
     keys = [
-        text_cache.key_of(info, torch.float32, frames, ["dog", "cat"]),
-        text_cache.key_of(info, torch.float32, frames, ["cat", "dog"]),
-        text_cache.key_of(info, torch.float32, frames, ["dog cat"]),
-        text_cache.key_of(info, torch.float32, ("a {}",), ["dog", "cat"]),
-        text_cache.key_of(info, torch.bfloat16, frames, ["dog", "cat"]),
-        text_cache.key_of(find(other), torch.float32, frames, ["dog", "cat"]),
+        text_cache.key_of(info, "float32", frames, ["dog", "cat"]),
+        text_cache.key_of(info, "float32", frames, ["cat", "dog"]),
+        text_cache.key_of(info, "float32", frames, ["dog cat"]),
+        text_cache.key_of(info, "float32", ("a {}",), ["dog", "cat"]),
+        text_cache.key_of(info, "bfloat16", frames, ["dog", "cat"]),
+        text_cache.key_of(find(other), "float32", frames, ["dog", "cat"]),
     ]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == text_cache.key_of(info, torch.float32, frames, ["dog", "cat"])
+    assert keys[0] == text_cache.key_of(info, "float32", frames, ["dog", "cat"])
 
 
 def test_weights_written_over_are_others(folder, tiny_folder, tmp_path):
@@ -65,9 +65,9 @@ def test_weights_written_over_are_others(folder, tiny_folder, tmp_path):
 
     run = tmp_path / "run"
     shutil.copytree(tiny_folder, run)
-    before = text_cache.key_of(find(run), torch.float32, ("{}",), ["dog"])
+    before = text_cache.key_of(find(run), "float32", ("{}",), ["dog"])
     os.utime(run / "model.safetensors", ns=(1, 1))
-    assert text_cache.key_of(find(run), torch.float32, ("{}",), ["dog"]) != before
+    assert text_cache.key_of(find(run), "float32", ("{}",), ["dog"]) != before
 
 
 def test_a_damaged_file_is_made_anew(folder, tiny_folder):

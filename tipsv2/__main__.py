@@ -227,7 +227,9 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
         "--model", default="auto", help="auto, opentips-nano, google/tipsv2-b14, a folder, ... (default: auto)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+    parser.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16, float16, on a CPU int8 (default: auto)"
+    )
 
 
 def _add_picture(parser: argparse.ArgumentParser, templates: str) -> None:

@@ -60,7 +60,7 @@ def identity(encoder: Encoder | Dpt) -> dict[str, str]:
     return {
         "name": encoder.info.name,
         "location": str(encoder.info.location),
-        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "dtype": encoder.precision,
         "device": encoder.device.type,
         "weights": encoder.digest,
     }

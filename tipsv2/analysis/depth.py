@@ -76,6 +76,7 @@ class Dpt:
         self.heads = heads  # of HEADS
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
+        self.precision = str(self.dtype).removeprefix("torch.")
         self.nbytes = sum(parameter.nbytes for parameter in model.parameters())
         self.digest = digest_of(model)
         self.patch_size: int = model.config.backbone_config.patch_size
@@ -83,7 +84,7 @@ class Dpt:
 
     def __repr__(self) -> str:
         heads = " + ".join(self.heads)
-        return f"Dpt({self.info.name}: {heads}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
+        return f"Dpt({self.info.name}: {heads}, {self.device}, {self.precision})"
 
     def predict(self, image: ImageSource, resolution: int | None = None) -> DptResult:
         """image: anything `tipsv2.images.open_image` takes.   resolution: short side in pixels that the network sees,

@@ -55,7 +55,9 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--models", default=f"{RANDOM},opentips-nano", help=f"names, folders or {RANDOM} (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+    parser.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16, float16, on a CPU int8 (default: auto)"
+    )
     parser.add_argument("--turns", type=int, default=5, help="measurements of each (default: %(default)s)")
     parser.add_argument(
         "--search", type=int, metavar="N", help="measure a search in so many made embeddings, and nothing else"
@@ -109,7 +111,7 @@ def speeds(ours: Encoder, plain: Straightforward, text: torch.Tensor, turns: int
     """What both take for the same, and how well they agree. text: unit rows [C, D] that label maps are of."""
     import torch
 
-    rows: dict = {"device": str(ours.device), "dtype": str(ours.dtype).removeprefix("torch."),
+    rows: dict = {"device": str(ours.device), "dtype": ours.precision,
                    "threads": torch.get_num_threads()}  # fmt: skip
     encoded = {}
     for size in SIZES:
@@ -149,7 +151,7 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
     from tipsv2.checkpoints.bundled import MODELS_FOLDER, NANO
     from tipsv2.checkpoints.catalogue import HUB, fetch, find
     from tipsv2.checkpoints.weights import read_model, read_tokenizer
-    from tipsv2.network.encoder import Encoder, for_inference, load, pick_device, pick_dtype
+    from tipsv2.network.encoder import INT8, Encoder, for_inference, load, pick_device, pick_dtype
     from tipsv2.network.view import window_sizes
 
     if name == RANDOM:
@@ -157,7 +159,7 @@ def open_both(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Enc
         torch.manual_seed(0)
         model = random_model().to(where, pick_dtype(dtype, where))
         ours = Encoder(HUB["tipsv2-b14"], model, read_tokenizer(MODELS_FOLDER / NANO, 32000))
-        for_inference(model)
+        for_inference(model, int8=dtype == INT8)
         torch.manual_seed(0)
         plain = random_model()
     else:

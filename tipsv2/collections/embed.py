@@ -103,7 +103,7 @@ def embed(
         "shards": collection.shards,
         "fingerprint": collection.fingerprint(),
         "weights": encoder.digest,
-        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "dtype": encoder.precision,
         "resolution": resolution,
         "patches": patches,
         "captions": captions,

@@ -29,7 +29,9 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--model", default="auto", help="auto, opentips-nano, google/tipsv2-b14, a folder, ... (default: auto)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+    parser.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16, float16, on a CPU int8 (default: auto)"
+    )
     parser.add_argument("--limit", type=int, default=MOST, help="pictures of each data set (default: %(default)s)")
     parser.add_argument(
         "--resolution", type=int, help="short side in pixels that the network sees (default: as trained)"

@@ -103,7 +103,9 @@ def add_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--scale", choices=tuple(UNITS), help="on which maps are subtracted (default: z)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+    parser.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16, float16, on a CPU int8 (default: auto)"
+    )
     data = parser.add_argument_group("on a data set instead of a picture, by zero-shot segmentation")
     data.add_argument("--data", help="scenes:val, scenes:style, a folder, or LAYOUT:FOLDER, as in evaluate")
     data.add_argument("--protocol", choices=("whole", "slide"), help="(default: whole)")

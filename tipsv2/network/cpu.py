@@ -5,14 +5,17 @@ GELU or ReLU is applied while the product is still in registers (oneDNN, through
 itself uses).
 Torch's attention kernel for CPUs multiplies bfloat16 well only where there are AMX tiles; elsewhere two plain products
 and a softmax, a few rows at a time, take a third of its time and never hold an N x N matrix.
+By request the linear layers multiply 8-bit integers, which is faster and no longer exact; all else stays float32.
 
     encoder = tipsv2.load("tipsv2-b14")      # does it by itself; on other devices and for training nothing changes
+    encoder = tipsv2.load("tipsv2-b14", dtype="int8")
     python -m tipsv2 benchmark               # what it brings
 """
 
 from __future__ import annotations
 
 import logging
+import warnings
 
 import torch
 from torch import nn
@@ -22,6 +25,7 @@ from transformers.activations import GELUActivation
 BLOCKS = "tipsv2_blocks"  # the attention's name among transformers' implementations
 SCORES = 4_000_000  # of attention that are held at once: 8 MB in bfloat16, which stays in a CPU's cache
 ROWS = 1024  # tokens that the packed weights are laid out for; others work as well
+STEPS = 127  # of a weight of eight bits, to either side
 POST = {GELUActivation: ("gelu", "none"), nn.ReLU: ("relu", "")}  # "none": exact, by erf
 
 
@@ -80,6 +84,67 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, post, [], algorithm)
 
 
+class Int8Linear(nn.Module):
+    """A linear layer in inference that multiplies 8-bit integers; its input and output are float32.
+
+    Weights have a step per output channel. Each token is divided by its largest entry, so that none sets the steps of
+    others, before torch's dynamic quantisation takes it. Where the CPU has no VNNI, products are added in 16 bits,
+    which 8 by 8 bits would overflow: tokens have 7 bits there.
+    """
+
+    bias: torch.Tensor
+
+    def __init__(self, linear: nn.Linear):
+        """Raises RuntimeError where this torch has no oneDNN for 8-bit integers."""
+        super().__init__()
+        weight = linear.weight.detach().float()
+        steps = (weight.abs().amax(1) / STEPS).clamp_min(torch.finfo(torch.float32).tiny).double()
+        zeros = torch.zeros(len(weight), dtype=torch.long)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a future torch may drop it, and `_try_int8` will say so
+            whole = torch.quantize_per_channel(weight, steps, zeros, 0, torch.qint8)
+        bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float()
+        self.register_buffer("bias", bias)
+        before = torch.backends.quantized.engine
+        try:
+            torch.backends.quantized.engine = "onednn"  # faster than fbgemm also without VNNI
+            self._weight = torch.ops.quantized.linear_prepack(whole, None)
+        finally:
+            torch.backends.quantized.engine = before
+        self._seven_bits = not _multiplies_bytes()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        largest = x.abs().amax(-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny)
+        product = torch.ops.quantized.linear_dynamic(x / largest, self._weight, self._seven_bits)
+        return torch.addcmul(self.bias, product, largest, out=product)
+
+
+@torch.no_grad()
+def quantise(model: Tipsv2Model) -> None:
+    """Let the linear layers of both towers, float32 on the CPU and in evaluation mode, multiply 8-bit integers, in
+    place; it can no longer be trained or saved. Norms, softmax, activations, the patch embedding and the first vision
+    block stay float32: in that block the norms make one channel a hundred times as large as others.
+
+    Raises RuntimeError where this torch or its oneDNN cannot.
+    """
+    _try_int8()
+    first, *others = model.vision_model.encoder.layer
+    if _can_pack(torch.float32):
+        _pack(first)
+    for layer in (*others, *model.text_model.encoder.layers):
+        for module in layer.modules():
+            for name, child in module.named_children():
+                if isinstance(child, nn.Linear):
+                    setattr(module, name, Int8Linear(child))
+    for layer in (first, *others):
+        _drop_scales(layer)
+
+
+def multiplies_int8(model: Tipsv2Model) -> bool:
+    """Has `quantise` been here?"""
+    return any(isinstance(module, Int8Linear) for module in model.text_model.encoder.modules())
+
+
 @torch.no_grad()
 def speed_up(model: Tipsv2Model) -> bool:
     """Pack the towers of a model in evaluation mode on the CPU, in place; it can no longer be trained or saved.
@@ -92,12 +157,16 @@ def speed_up(model: Tipsv2Model) -> bool:
         model.set_attn_implementation({"vision_config": BLOCKS})
     for layer in model.vision_model.encoder.layer:
         _pack(layer)
-        for name in ("layer_scale1", "layer_scale2"):
-            if bool((getattr(layer, name).lambda1 == 1).all()):  # the released and our own: there is none to apply
-                setattr(layer, name, nn.Identity())
+        _drop_scales(layer)
     for layer in model.text_model.encoder.layers:
         _pack(layer)
     return True
+
+
+def _drop_scales(layer: nn.Module) -> None:
+    for name in ("layer_scale1", "layer_scale2"):
+        if bool((getattr(layer, name).lambda1 == 1).all()):  # the released and our own: there is none to apply
+            setattr(layer, name, nn.Identity())
 
 
 def _pack(block: nn.Module) -> None:
@@ -115,6 +184,24 @@ def _multiplies_tiles() -> bool:
     """Has this CPU AMX? torch's own attention is fast there."""
     capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16")) or bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+
+
+def _multiplies_bytes() -> bool:
+    """Has this CPU VNNI? It adds products of bytes in 32 bits."""
+    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_vnni")) or bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
+
+
+def _try_int8() -> None:
+    """Raises RuntimeError where torch's operators for 8-bit integers are missing or compute something else."""
+    try:
+        linear = nn.Linear(32, 16)
+        x = torch.linspace(-1, 1, 64).view(2, 32)
+        near = torch.allclose(Int8Linear(linear)(x), linear(x), atol=0.05)
+    except (AttributeError, NotImplementedError) as error:
+        raise RuntimeError(f"torch {torch.__version__} has no 8-bit products: {error}") from error
+    if not near:
+        raise RuntimeError("8-bit products are wrong on this processor")
 
 
 def _can_pack(dtype: torch.dtype) -> bool:

@@ -36,7 +36,7 @@ from tipsv2.checkpoints.catalogue import (
 from tipsv2.checkpoints.weights import digest_of, read_model, read_tokenizer, turn_back
 from tipsv2.images import ImageSource, open_image
 from tipsv2.network import text_cache
-from tipsv2.network.cpu import speed_up
+from tipsv2.network.cpu import multiplies_int8, quantise, speed_up
 from tipsv2.network.dense import OUTPUTS, ExactPixels, layer_features, vision_features
 from tipsv2.network.view import BATCH_SIZE, ImageFeatures, View, crops_of, look
 from tipsv2.prompts import TEMPLATES
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Tipsv2Model
 
 TEXT_CACHE_SIZE = 4096  # texts; 12 MB at width 768
+INT8 = "int8"  # a precision of linear layers, not a type of the network: everything else is float32
 TEXT_BATCH = 128  # prompts that go through together
 
 
@@ -67,7 +68,12 @@ class Encoder:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"Encoder({self.info.name}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
+        return f"Encoder({self.info.name}, {self.device}, {self.precision})"
+
+    @property
+    def precision(self) -> str:
+        """ "int8" where the linear layers multiply integers, else the name of `dtype`, such as "float32"."""
+        return INT8 if multiplies_int8(self.model) else str(self.dtype).removeprefix("torch.")
 
     def look(self, image: ImageSource, view: View | None = None, layer: int | None = None) -> ImageFeatures:
         """What the network makes of an image; ask it with `tipsv2.analysis.heatmap.maps` and
@@ -163,7 +169,7 @@ class Encoder:
                     vectors[text] = row
         missing = [text for text in dict.fromkeys(texts) if text not in vectors]
         if missing:
-            key = text_cache.key_of(self.info, self.dtype, frames, missing) if keep else ""
+            key = text_cache.key_of(self.info, self.precision, frames, missing) if keep else ""
             rows = text_cache.read(key) if key else None
             if rows is None:
                 prompts = [frame.replace("{}", text) for text in missing for frame in frames]
@@ -217,6 +223,8 @@ def load(
 
     name: as in `tipsv2.checkpoints.catalogue.find`.   device: "auto" (cuda, else mps, else cpu) or a torch device.
     dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware multiplies it itself, else float32.
+        "int8", on a CPU and never taken by itself: linear layers multiply 8-bit integers, which docs/performance.md
+        weighs; all else is float32.
     progress: show a bar while downloading.
     fast: make the network ready for inference, see `for_inference`; False keeps it as
         transformers has it, to be converted or exported.
@@ -238,17 +246,30 @@ def _load(info: ModelInfo, device: str, dtype: str | torch.dtype, progress: bool
     folder = fetch(info, progress)
     info = _with_sizes(info, folder)
     where = pick_device(device)
-    model = read_model(folder, pick_dtype(dtype, where))
+    kind = pick_dtype(dtype, where)
+    if dtype == INT8 and not fast:
+        raise ModelError("int8 is for inference only: take the dtype float32 to convert, export or train a model.")
+    model = read_model(folder, kind)
     if info.source == "checkpoint":
         turn_back(model, Path(info.location) / CHECKPOINT)
     encoder = Encoder(info, model.to(where).eval(), read_tokenizer(folder, model.config.text_config.vocab_size))
     if fast:
-        for_inference(model)
+        for_inference(model, int8=dtype == INT8)
     return encoder
 
 
-def for_inference(model: Tipsv2Model) -> None:
-    """Make a model in evaluation mode, where it is, fast and exact, in place; it can no longer be trained or saved."""
+def for_inference(model: Tipsv2Model, int8: bool = False) -> None:
+    """Make a model in evaluation mode, where it is, fast and exact, in place; it can no longer be trained or saved.
+
+    int8: with 8-bit products in the linear layers of a float32 model on the CPU instead; ModelError where there are
+    none.
+    """
+    if int8:
+        try:
+            quantise(model)
+        except RuntimeError as error:
+            raise ModelError(f"int8 cannot be used here: {error}. Take the dtype auto.") from error
+        return
     speed_up(model)
     if model.vision_model.dtype != torch.float32:
         embeddings = model.vision_model.embeddings
@@ -284,7 +305,9 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
     if dtype == "auto":
         return torch.bfloat16 if native_bf16(device) else torch.float32
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype == INT8 and device.type != "cpu":
+        raise ModelError(f"int8 is for the CPU, not for {device}: take the device cpu, or another dtype such as auto.")
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, INT8: torch.float32}
     if dtype not in names:
         raise ModelError(f"Unknown dtype '{dtype}': use auto, {', '.join(names)}.")
     return names[dtype]

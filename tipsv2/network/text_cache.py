@@ -1,7 +1,7 @@
 """Text embeddings of class lists on the disk: 150 classes in nine templates are read once, not once a process.
 
 A file holds the rows of one list; its name depends on the model's files (place, size and time, as make looks at them),
-the number type, the templates and the texts. The folder is TIPSV2_CACHE, or tipsv2 in the user's cache; the oldest
+the precision, the templates and the texts. The folder is TIPSV2_CACHE, or tipsv2 in the user's cache; the oldest
 files go first. Where it cannot be written nothing is kept, and nothing else happens.
 """
 
@@ -14,8 +14,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from tipsv2.checkpoints.catalogue import ModelInfo, cached_folder
 from tipsv2.files import whole_file
@@ -33,7 +31,7 @@ def folder() -> Path:
     return Path(os.environ.get("TIPSV2_CACHE") or Path(base) / "tipsv2") / "text"
 
 
-def key_of(info: ModelInfo, dtype: torch.dtype, templates: Sequence[str], texts: Sequence[str]) -> str:
+def key_of(info: ModelInfo, precision: str, templates: Sequence[str], texts: Sequence[str]) -> str:
     """A name for the rows of these texts from this model; "" where the model has no files to tell it by."""
     place = cached_folder(info) if info.source == "hub" else Path(info.location)
     if place is None or not place.is_dir():
@@ -44,7 +42,7 @@ def key_of(info: ModelInfo, dtype: torch.dtype, templates: Sequence[str], texts:
         places = [place]
     files = sorted(file for folder in places for file in folder.iterdir() if file.suffix in (".safetensors", ".json"))
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    parts = [FORMAT, stamps, str(dtype), list(templates), list(texts)]
+    parts = [FORMAT, stamps, precision, list(templates), list(texts)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -51,7 +51,7 @@ def export(
     out = Path(os.path.abspath(out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OSError(f"'{out}' exists already: give the name of a new folder.")
-    if any(key.endswith(".packed") for key in encoder.model.state_dict()):
+    if encoder.precision == "int8" or any(key.endswith(".packed") for key in encoder.model.state_dict()):
         raise ModelError("The encoder is laid out for this machine's CPU: load it with fast=False to export it.")
     patch = encoder.patch_size
     if size is not None and (min(size) < patch or size[0] % patch or size[1] % patch):
