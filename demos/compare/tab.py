@@ -287,14 +287,16 @@ def tab(page: Page) -> None:
     model_b.change(steps.track, model_b, step, queue=False, **quiet)
     all_again(step.input(steps.slide, [step, model_b], model_b, **busy))
     gr.on([component.input for component in (features_a, features_b, resolution)], **drawn).then(**painted)
-    gr.on([queries.change, templates.input, scale.input], **drawn)
+    gr.on([templates.input, scale.input], **drawn)
+    asked = controls.other_chips(queries)
+    asked.then(**drawn)
     opacity.input(None, opacity, None, js="(v) => document.body.style.setProperty('--tips-pair', v)")
 
     @toasted
     def draw_mask(event: gr.EventData, image: str | None):
         return compare_mask.take(getattr(event, "png", None), image, drawn=True), ""
 
-    queries.change(compare_mask.choices, [queries, masked], masked, **quiet)
+    asked.then(compare_mask.choices, [queries, masked], masked, trigger_mode="multiple", **quiet)
     masked.change(compare_mask.begin, [image, masked], [drawing, upload, mask], **quiet).then(**drawn)
     image.change(compare_mask.canvas, [image, masked], drawing, **quiet)
     drawing.input(draw_mask, image, [mask, layers], **quiet).then(**drawn)
@@ -302,8 +304,9 @@ def tab(page: Page) -> None:
 
     asking = dict(api_visibility="private", show_progress="full", show_progress_on=layers, **MODEL_WORK)
     run.click(handlers.layers, [*sides, *words], layers, **asking)
-    stale = [image, model_a, features_a, model_b, features_b, resolution, queries, templates, masked]
+    stale = [image, model_a, features_a, model_b, features_b, resolution, templates, masked]
     gr.on([component.change for component in stale], lambda: "", None, layers, queue=False, **quiet)
+    asked.then(lambda: "", None, layers, queue=False, trigger_mode="multiple", **quiet)
 
     outputs = [pick_a, model_a, pick_b, model_b, features_b, field, image, strip]
     page.workspace.share(

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import html
 import io
+import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -178,6 +179,9 @@ def accept_upload(upload: dict | None, request: gr.Request = None) -> tuple[str 
     return path, path
 
 
+_LISTENERS = itertools.count()
+
+
 def chips(label: str, info: str, words: Sequence[str] = ()) -> gr.Dropdown:
     """A field of free words, each a chip; it opens with `words`.
 
@@ -188,6 +192,23 @@ def chips(label: str, info: str, words: Sequence[str] = ()) -> gr.Dropdown:
     field = gr.Dropdown(**options, label=label, info=info, elem_classes="tips-queries")
     field.api_info = lambda: {"type": "array", "items": {"type": "string"}}  # else clients read "one of no choices"
     return field
+
+
+def other_chips(field: gr.Dropdown):
+    """The event that a field of `chips` has others than before; what it leads to follows with `then`.
+
+    Its own `change` comes again with every answer that reaches the page once the server has given the chips (gradio
+    6.31, see `chips`), so that a listener which asks the server would never come to rest.
+    """
+    listener = f"chips-{field._id}-{next(_LISTENERS)}"
+    script = f"""(chips) => {{
+  const heard = (window.tipsChips ??= {{}}), now = JSON.stringify(chips);
+  if (heard["{listener}"] === now) return new Promise(() => {{}});  // nothing follows
+  heard["{listener}"] = now;
+  return [];
+}}"""
+    how = dict(queue=False, show_progress="hidden", api_visibility="private", trigger_mode="multiple")
+    return field.change(None, field, None, js=script, **how)
 
 
 def api_image() -> gr.File:

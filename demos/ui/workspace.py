@@ -18,7 +18,7 @@ from gradio.events import Dependency
 
 from demos.backend import belongings
 from demos.export.files import slug
-from demos.ui.controls import MAX_TEXT
+from demos.ui.controls import MAX_TEXT, other_chips
 from demos.ui.examples import Example, every_example
 from demos.ui.links import MOST_WORDS
 
@@ -37,14 +37,6 @@ def carried(chosen: object) -> list[str]:
     """The words of a field, as far as they are words: a client may send anything, and the page keeps it."""
     words = chosen if isinstance(chosen, list) else []
     return [word for word in words if isinstance(word, str) and len(word) <= MAX_TEXT][:MOST_WORDS]
-
-# Asks the server only once the chips of the opened tab are on the page: to what is given before, gradio 6.31 comes back
-# with every later change of the page, and each time says that they are other chips.
-MOUNTED = """async (...inputs) => {
-  const shown = () => [...document.querySelectorAll(".tips-queries input")].some((input) => input.offsetParent);
-  for (let waited = 0; !shown() && waited < 20_000; waited += 50) await new Promise((go) => setTimeout(go, 50));
-  return inputs;
-}"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,7 @@ class Workspace:
         for event in given:
             self.moments.append(event.then(lambda path: path or "", image, self.picture, **QUIET))
         if words is not None:
-            self.moments.append(words.change(carried, words, self.words, queue=False, **QUIET))
+            self.moments.append(other_chips(words).then(carried, words, self.words, queue=False, **QUIET))
 
         def take(picture: str | None, wanted: list[str] | None, held: str | None, count: int, *asked) -> list[Any]:
             new = picture is not None and picture != (held or "")
@@ -116,8 +108,7 @@ class Workspace:
             inputs, outputs = [*inputs, words], [*outputs, words]
 
         def bind(select: Callable) -> None:
-            # Queued: only then does the page hear of changed States.
-            select(take, inputs, outputs, js=None if words is None else MOUNTED, **QUIET)
+            select(take, inputs, outputs, **QUIET)  # queued: only then does the page hear of changed States
             event = drawn_for.change
             for step in [draw] if isinstance(draw, dict) else draw:
                 event = event(**step).then
