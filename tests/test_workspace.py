@@ -51,6 +51,18 @@ def test_only_words_are_carried_from_tab_to_tab():
     assert len(carried(["a dog"] * 10_000)) == MOST_WORDS
 
 
+def comes_to_rest(page) -> bool:
+    """Whether the page asks the server nothing for three seconds, some time in the next minutes."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for _ in range(60):
+        before = len(asked)
+        page.wait_for_timeout(3000)
+        if len(asked) == before:
+            return True
+    return False
+
+
 def test_one_upload_and_its_words_are_in_every_tab(visit, tmp_path):
     """Upload, two queries, segment, inside, compare, depth: one upload, where it took one in each tab."""
     expect = pytest.importorskip("playwright.sync_api").expect
@@ -77,6 +89,7 @@ def test_one_upload_and_its_words_are_in_every_tab(visit, tmp_path):
         page.wait_for_function("""() => [...document.querySelectorAll('.tips-image .image-frame img')]
             .some(i => i.offsetParent && i.naturalWidth === 90)""")
         assert shown() == [90, 60], tab
+        assert comes_to_rest(page), tab
         if tab == "Segment":
             expect(page.locator(".tips-output:visible .stage")).to_be_visible()
             expect(page.get_by_label("Classes")).to_have_value("a dog, grass")
