@@ -415,3 +415,11 @@ class TestInABrowser:
             image=handle_file(picture), queries=WORDS, api_name="/compare"
         )
         assert [each["query"] for each in told["scores"]] == WORDS and "tiny" in sentence
+
+
+def test_an_encoder_that_does_not_know_the_kind_of_picture_is_not_called_sharper(studio, picture, mask):
+    """Without a mask nothing speaks for it; what the maps look like is no answer."""
+    page, _ = draw(studio, picture, sides=OTHER)
+    assert "Nothing here says which side is right" in page and "sharper" not in page
+    masked, _ = draw(studio, picture, sides=OTHER, mask=mask, masked="dog")
+    assert "Nothing here says" not in masked and "AUROC" in masked

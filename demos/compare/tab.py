@@ -40,6 +40,7 @@ from demos.ui.verdicts import never_seen
 TITLE = "Compare"
 COLORS, SIGNED = "viridis", "RdBu_r"
 RESOLUTIONS = (112, 168, 224, 336, 448, 672, 896)
+UNDECIDED = "Nothing here says which side is right: no mask was given (the two sides' maps correlate {:.2f})."
 NO_QUERY = ("What should both look for?", "Type a few words and press Enter.")
 
 
@@ -98,10 +99,11 @@ class Compares:
             )
         ]
         bars = views.color_bar(COLORS), views.color_bar(SIGNED)
-        drawn = compare_views.pairs(
-            both.seen[0].image, comparison.names, comparison.sentence, cards, scale, spans, bars
-        )
         unseen = never_seen([self.studio.info(model_a), self.studio.info(model_b)], image)
+        sentence = comparison.sentence
+        if unseen and all(truth is None for truth in masks):
+            sentence = UNDECIDED.format(float(np.mean(comparison.agreement)))
+        drawn = compare_views.pairs(both.seen[0].image, comparison.names, sentence, cards, scale, spans, bars)
         return chips.not_asked(refused) + unseen + drawn, sights(both)
 
     @toasted
