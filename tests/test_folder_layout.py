@@ -18,6 +18,7 @@ class Levels:
     """Reads the class of a patch from its grey level in `labelled_folders.picture`; its final features say the next."""
 
     patch_size, num_layers, device, dtype = 14, 2, torch.device("cpu"), torch.float32
+    precision = "float32"
     info, digest = SimpleNamespace(name="levels", location="nowhere", resolution=28), "0"
     words = {"sky": 0, "grass": 1, "dog": 2, "hound": 2, "turf": 0}
 

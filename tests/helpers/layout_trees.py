@@ -34,6 +34,7 @@ class Colours:
 
     patch_size = 14
     dtype, device = torch.float32, torch.device("cpu")
+    precision = "float32"
     info, digest = SimpleNamespace(name="colours", location="nowhere", resolution=28), "0"
 
     def __init__(self):

@@ -62,6 +62,7 @@ class Wishful:
         split = all_layouts()[layout].open("segmentation", root, "val")
         self.classes = split.classes
         self.patch_size, self.num_layers, self.device, self.dtype = 16, 2, torch.device("cpu"), torch.float32
+        self.precision = "float32"
         self.info, self.digest = SimpleNamespace(name="wishful", location="nowhere", resolution=16), "0"
         self.seen = 0
 
