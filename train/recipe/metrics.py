@@ -50,17 +50,17 @@ def left(best: int, last: int, steps: int, held: Mapping[int, float]) -> str:
     """
     then = f"{100 * held[best]:.0f} %"
     if last < steps:
-        told = (
+        message = (
             f"The run ended after step {last:,} of {steps:,}, since pairs kept apart were found no better any more: "
             f"its encoder is that of step {best:,}, where {then} of them were found at once"
         )
     else:
-        told = f"The encoder is that of step {best:,}, where most pairs kept apart were found at once, {then}"
+        message = f"The encoder is that of step {best:,}, where most pairs kept apart were found at once, {then}"
     if best != last and last in held:
-        told += f", and after step {last:,} {100 * held[last]:.0f} %"
+        message += f", and after step {last:,} {100 * held[last]:.0f} %"
     if held.get(0, 0.0) > held[best]:
-        told += f". Before the first step it was {100 * held[0]:.0f} %"
-    return f"{told}."
+        message += f". Before the first step it was {100 * held[0]:.0f} %"
+    return f"{message}."
 
 
 def _current_name(name: str) -> str:
