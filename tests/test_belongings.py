@@ -61,6 +61,18 @@ def test_what_two_visitors_made_lies_apart_and_goes_with_each(folder):
     assert files(folder) == []
 
 
+def test_a_file_that_came_again_stays_for_the_question_in_the_queue(folder):
+    path = uploaded(folder)
+    belongings.received([path], "1.2.3.4")
+    belongings.claim("first", path)
+    belongings.received([path], "1.2.3.4")  # the same content from a second session, which has not been served yet
+    belongings.clear("first")
+    assert belongings.own(str(path), "second", "1.2.3.4") == path.resolve()
+    belongings.claim("second", path)
+    belongings.clear("second")
+    assert not path.exists()
+
+
 def test_only_uploads_can_be_claimed(folder, tmp_path):
     mine = tmp_path / "own.png"
     Image.new("RGB", (4, 4)).save(mine)
@@ -82,7 +94,7 @@ def test_a_wrong_claim_costs_nothing_outside_and_no_neighbour(folder, tmp_path):
     elsewhere.parent.mkdir()
     elsewhere.touch()
     (upload.parent / "neighbour").touch()
-    belongings._claims["a"] = {elsewhere, upload}
+    belongings._claims["a"] = dict.fromkeys((elsewhere, upload), 0.0)
     belongings.clear("a")
     assert elsewhere.exists() and (upload.parent / "neighbour").exists() and not upload.exists()
 

@@ -34,7 +34,7 @@ RESERVE = 1_000_000_000  # bytes of the disk that stay free
 KEEP_MADE = 200_000_000  # bytes of pictures made for one page or program; they are fetched as soon as they are there
 NOT_YOURS = "This file is none of yours on this server: upload it again."  # whatever is wrong with a path
 
-_claims: dict[str, set[Path]] = {}  # visitor -> uploads
+_claims: dict[str, dict[Path, float]] = {}  # visitor -> uploads, each with when it was claimed last
 _made: dict[str, dict[Path, int]] = {}  # visitor -> pictures made for them, with their bytes, the oldest first
 _received: dict[Path, tuple[float, set[str]]] = {}  # upload -> (when, the addresses it came from)
 _places: dict[str, str] = {}  # visitor -> address
@@ -141,7 +141,7 @@ def claim(who: str, path: str | Path) -> None:
     path = Path(path).resolve()
     if path.parent.parent == uploads():
         with _lock:
-            _claims.setdefault(who, set()).add(path)
+            _claims.setdefault(who, {})[path] = time.monotonic()
 
 
 def made(who: str, paths: Iterable[str | Path]) -> None:
@@ -152,25 +152,28 @@ def made(who: str, paths: Iterable[str | Path]) -> None:
         for place in places:
             own.pop(place, None)
             own[place] = _size(place)
-            _claims.setdefault(who, set()).add(place)
+            _claims.setdefault(who, {})[place] = time.monotonic()
         while len(own) > len(places) and sum(own.values()) > KEEP_MADE:
             oldest = next(iter(own))
             del own[oldest]
-            _claims[who].discard(oldest)
+            _claims[who].pop(oldest, None)
             if not any(oldest in claims for claims in _claims.values()):
                 discard(oldest)
 
 
 def clear(who: str) -> None:
-    """Delete a visitor's files, but for uploads that somebody else has given, too."""
+    """Delete a visitor's files, but for uploads that somebody else has given, too: one that came again after the
+    visitor's last use of it belongs to a question still in the queue, and is left to that visitor or to `sweep`.
+    """
     shutil.rmtree(_room(who), ignore_errors=True)
     with _lock:
         _places.pop(who, None)
         _made.pop(who, None)
-        mine = _claims.pop(who, set())
-        for path in mine.difference(*_claims.values()):
-            _received.pop(path, None)
-            discard(path)
+        mine = _claims.pop(who, {})
+        for path in mine.keys() - set().union(*_claims.values()):
+            if _received.get(path, (0, ()))[0] <= mine[path]:
+                _received.pop(path, None)
+                discard(path)
 
 
 def _size(path: Path) -> int:
