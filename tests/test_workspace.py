@@ -3,6 +3,7 @@
 python -m pytest tests/test_workspace.py
 """
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -42,7 +43,9 @@ def test_an_encoder_that_never_saw_a_photograph_says_so(tmp_path):
     )
     assert not never_seen([nano], kept[DRAWINGS]) and not never_seen([s14, unknown], kept[PHOTOGRAPHS])
     Image.new("RGB", (30, 20)).save(tmp_path / "own.png")
-    assert "if this is a photograph" in never_seen([nano], controls.keep(tmp_path / "own.png", "somebody"))
+    own = controls.keep(tmp_path / "own.png", "somebody")
+    assert "if this is a photograph" in never_seen([nano], own) and "<button" in never_seen([nano], own)
+    assert "<button" not in never_seen([nano], own, offer=False)
 
 
 def test_only_words_are_carried_from_tab_to_tab():
@@ -61,6 +64,27 @@ def comes_to_rest(page) -> bool:
         if len(asked) == before:
             return True
     return False
+
+
+def test_one_click_asks_the_encoder_that_knows_photographs(visit, tmp_path):
+    expect = pytest.importorskip("playwright.sync_api").expect
+    Image.new("RGB", (90, 60), "olive").save(tmp_path / "own.png")
+    page = visit()
+    menu, names = page.get_by_label("Encoder"), page.locator(".tips-maps:visible figcaption b")
+    expect(names.first).to_be_visible()
+    page.locator(".tips-image:visible input[type=file]").set_input_files(tmp_path / "own.png")
+    menu.click()
+    page.get_by_role("option", name="OpenTIPS nano").click()
+    unseen = page.locator(".tips-unseen:visible")
+    expect(unseen).to_contain_text("opentips-nano has seen drawings only: if this is a photograph")
+    page.get_by_role("tab", name="Segment", exact=True).click()
+    unseen.get_by_role("button").click()
+    expect(menu).to_have_value(re.compile("S/14"))
+    expect(unseen).to_have_count(0)
+    page.get_by_role("tab", name="Ask", exact=True).click()
+    expect(names.first).to_be_visible()
+    expect(unseen).to_have_count(0)
+    assert comes_to_rest(page)
 
 
 def test_one_upload_and_its_words_are_in_every_tab(visit, tmp_path):

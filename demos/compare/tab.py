@@ -99,7 +99,7 @@ class Compares:
             )
         ]
         bars = views.color_bar(COLORS), views.color_bar(SIGNED)
-        unseen = never_seen([self.studio.info(model_a), self.studio.info(model_b)], image)
+        unseen = never_seen([self.studio.info(model_a), self.studio.info(model_b)], image, offer=False)
         sentence = comparison.sentence
         if unseen and all(truth is None for truth in masks):
             sentence = UNDECIDED.format(float(np.mean(comparison.agreement)))

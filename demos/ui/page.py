@@ -36,6 +36,7 @@ from demos.ui.controls import MODEL_WORK, WEB, visitor
 from demos.ui.loading import FETCHING, Loading, loading_html
 from demos.ui.reopening import AGAIN, Reopening
 from demos.ui.workspace import Workspace
+from tipsv2.checkpoints.bundled import S14
 from tipsv2.checkpoints.catalogue import ModelInfo
 
 SWEEP = (3600, 6 * 3600)  # every hour, files older than six that did not go with a visitor are deleted
@@ -45,6 +46,12 @@ ORIGINS = {
     "official demo": "https://huggingface.co/spaces/google/TIPSv2",
     "model cards": "https://huggingface.co/google/tipsv2-b14",
 }
+PHOTOGRAPHS = "tips-photographs"  # the hidden button behind those of `demos.ui.verdicts.never_seen`
+PASS_ON = f"""
+document.addEventListener("click", (event) => {{
+  if (event.target.closest(".tips-unseen button")) document.getElementById("{PHOTOGRAPHS}").click();
+}});
+"""
 # "multiple": a choice made while the one before it is still downloading is not dropped, which is gradio's default.
 QUIET = dict(show_progress="hidden", api_visibility="private", trigger_mode="multiple")
 
@@ -138,13 +145,14 @@ def build(
     options = dict(title="TIPSv2 explorer", analytics_enabled=False, delete_cache=SWEEP, fill_width=True)
     with Guarded(**options, apart=not settings.public) as blocks:
         with gr.Row(elem_classes="tips-top", equal_height=True):
-            gr.HTML(header(), apply_default_css=False, js_on_load=AGAIN)
+            gr.HTML(header(), apply_default_css=False, js_on_load=AGAIN + PASS_ON)
             choice = picker(studio, "Encoder", elem_classes="tips-model")
         with gr.Row(elem_classes="tips-who"):
             line = gr.HTML(loading_html(studio), apply_default_css=False, js_on_load=None, elem_classes="tips-line")
             small = dict(size="sm", min_width=80, scale=0, elem_classes="tips-cancel")
             cancel = gr.Button("Cancel", visible=False, **small)
             copied = gr.Button("Copy link", **small)
+            photographs = gr.Button(S14, visible="hidden", elem_id=PHOTOGRAPHS)
         page = Page(studio, gr.State(None), choice, settings, line, cancel, pickers=[choice], heads=heads, tabs=tabs)
         cancel.click(page.loading.cancel, None, None, queue=False, **QUIET)
         _endpoints(page)  # before anything listens to the page's own `load`, which would have taken that name
@@ -171,6 +179,7 @@ def build(
         picked = choice.select(lambda name: loading_html(studio, name), choice, line, queue=False, **QUIET)
         answer(page.reopening.bind(page, blocks, shown, copied).then)
         answer(picked.then)
+        answer(photographs.click(lambda: (S14, loading_html(studio, S14)), None, [choice, line], **QUIET).then)
         for event, tab, names in page.handed:
             _hand_over(page, shown, event, tab, names, answer)
         _keep_menus(page, blocks)
