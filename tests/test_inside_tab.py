@@ -156,7 +156,9 @@ def test_every_layer_is_computed_once_and_is_what_the_encoder_says(tab, picture,
             np.testing.assert_allclose(told(page)["norm"], grid.norm(dim=-1).ravel(), rtol=2e-3, atol=0.06)
             pictures.add(page)
     assert calls == [[1, 2]] and len(pictures) == 6
-    assert draw(tab, picture, view="norms", layer=3) == draw(tab, picture, view="norms", layer=0)
+    last = draw(tab, picture, view="norms", layer=3)
+    assert draw(tab, picture, view="norms", layer=0) == last
+    assert draw(tab, picture, view="norms", layer=12) == last  # the slider still stands where a deeper encoder had it
     draw(tab, picture, layer=1, who="b")
     assert len(calls) == 2  # nobody is shown what somebody else's image became
 
@@ -234,7 +236,7 @@ def test_a_word_that_cannot_be_asked_spoils_no_other(tab, picture, maps):
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        (dict(layer=9), "no layer 9"),
+        (dict(layer=-1), "no layer -1"),
         (dict(view="clusters", k=999), "at most 20"),
         (dict(red=12), "three components"),
         (dict(features="nothing"), "Unknown features"),

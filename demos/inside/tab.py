@@ -78,6 +78,8 @@ class InsideHandlers:
         if image is None:
             return views.empty(*controls.NO_IMAGE), ""
         who = visitor(request)
+        # A picture may come in before the slider has its new range: beyond the last layer it means the last.
+        layer = min(int(layer or 0), self.studio.encoder(model).num_layers)
         seen, grid, layer = self.patches(image, layer, model, features, resolution, who)
         shape = tuple(grid.shape[:2])
         note = controls.resolution_note(shape, seen.resolution, int(resolution), self.studio.info(model).resolution)
