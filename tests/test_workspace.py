@@ -15,6 +15,7 @@ from demos.ui import controls
 from demos.ui.examples import every_example
 from demos.ui.verdicts import never_seen
 from demos.ui.workspace import MOST_WORDS, carried, example_of
+from tipsv2.checkpoints import bundled
 from tipsv2.checkpoints.bundled import DRAWINGS, PHOTOGRAPHS
 from tipsv2.checkpoints.catalogue import find
 
@@ -35,7 +36,7 @@ def test_a_kept_example_is_known_again_and_an_own_picture_is_none(tmp_path):
     assert belongings.room("somebody") in belongings.uploads().rglob("*")
 
 
-def test_an_encoder_that_never_saw_a_photograph_says_so(tmp_path):
+def test_an_encoder_that_never_saw_a_photograph_says_so(tmp_path, monkeypatch):
     nano, s14, unknown = find("opentips-nano"), find("opentips-s14"), replace(find("opentips-nano"), knows=())
     kept = {example.kind: controls.keep(example.path) for example in every_example()}
     assert "opentips-nano has seen drawings only: what it shows here is no answer." in never_seen(
@@ -46,6 +47,8 @@ def test_an_encoder_that_never_saw_a_photograph_says_so(tmp_path):
     own = controls.keep(tmp_path / "own.png", "somebody")
     assert "if this is a photograph" in never_seen([nano], own) and "<button" in never_seen([nano], own)
     assert "<button" not in never_seen([nano], own, offer=False)
+    monkeypatch.setattr(bundled, "MODELS_FOLDER", tmp_path)  # a copy of the project without the large encoder
+    assert "seen drawings only" in never_seen([nano], own) and "<button" not in never_seen([nano], own)
 
 
 def test_only_words_are_carried_from_tab_to_tab():

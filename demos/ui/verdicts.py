@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from demos.ui.workspace import example_of
+from tipsv2.checkpoints import bundled
 from tipsv2.checkpoints.bundled import PHOTOGRAPHS, S14
 
 if TYPE_CHECKING:
@@ -58,14 +59,15 @@ def verdict_numbers(verdict: Verdict) -> dict:
 def never_seen(infos: Iterable[ModelInfo], image: str | None, offer: bool = True) -> str:
     """A line over a result where an encoder has never seen a photograph, and this is one or may be one; else "".
     image: the path of a kept picture; what an own one shows nobody knows.   offer: with a button for the bundled
-    encoder that has seen photographs, which `demos.ui.page` listens to.
+    encoder that has seen photographs, if it is there; `demos.ui.page` listens to it.
     """
     example = example_of(image)
     if example is not None and example.kind != PHOTOGRAPHS:
         return ""
     text = "what it shows here is no answer" if example else "if this is a photograph, what it shows is no answer"
     names = dict.fromkeys(info.name for info in infos if info.knows and PHOTOGRAPHS not in info.knows)
-    button = f'<button type="button">Ask {S14}, which knows photographs</button>' if offer else ""
+    button = f'<button type="button">Ask {S14}, which knows photographs</button>'
+    button = button if offer and S14 in bundled.names() else ""
     return "".join(
         f'<p class="tips-unseen" role="note"><span>{escape(name)} has seen drawings only: {text}.</span>{button}</p>'
         for name in names
