@@ -66,8 +66,9 @@ def never_seen(infos: Iterable[ModelInfo], image: str | None, offer: bool = True
         return ""
     text = "what it shows here is no answer" if example else "if this is a photograph, what it shows is no answer"
     names = dict.fromkeys(info.name for info in infos if info.knows and PHOTOGRAPHS not in info.knows)
-    button = f'<button type="button">Ask {S14}, which knows photographs</button>'
-    button = button if offer and S14 in bundled.names() else ""
+    button = ""
+    if offer and S14 in bundled.names():
+        button = f'<button type="button">Ask {S14}, which knows photographs</button>'
     return "".join(
         f'<p class="tips-unseen" role="note"><span>{escape(name)} has seen drawings only: {text}.</span>{button}</p>'
         for name in names
