@@ -4,12 +4,14 @@ python -m pytest tests/test_collections.py
 """
 
 import codecs
+import gzip
 import io
 import json
 import re
 import subprocess
 import tarfile
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import datasets
@@ -253,6 +255,36 @@ def test_a_broken_character_is_refused_and_not_taken_for_another_encoding(tmp_pa
     file.write_bytes(codecs.BOM_UTF16_LE + b"a\0\0\xd8b\0")
     with pytest.raises(ValueError, match="begins as UTF-16 and does not go on"):
         open_pairs(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "advice"),
+    [
+        ("table.csv", None, "it is a spreadsheet .* save it as CSV"),
+        ("table.tsv", bytes.fromhex("d0cf11e0a1b11ae1"), "it is an old spreadsheet .* save it as CSV"),
+        ("table.csv", gzip.compress(b"image,caption"), "it is packed with gzip: unpack it"),
+        ("table.jsonl", b"PAR1", "it is parquet: name it .parquet"),
+    ],
+    ids=["spreadsheet", "old_spreadsheet", "gzip", "parquet"],
+)
+def test_a_file_that_was_renamed_to_a_table_is_refused_as_what_it_is(tmp_path, name, start, advice):
+    file = tmp_path / name
+    if start is None:
+        with zipfile.ZipFile(file, "w") as book:
+            book.writestr("xl/workbook.xml", "<workbook/>")
+    else:
+        file.write_bytes(start)
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}: {advice}"):
+        open_pairs(file)
+
+
+def test_a_row_whose_image_cell_is_empty_is_named_by_its_number(tmp_path):
+    pictures(tmp_path, ["000.png"])
+    (tmp_path / "table.csv").write_text("image,caption\n000.png,a cat\n,an orphan\n")
+    pairs = open_pairs(tmp_path / "table.csv")
+    assert [pair.name for pair in pairs] == ["000.png", "row 2"]
+    with pytest.raises(ImageError, match=r"^row 2: it has no image\.$"):
+        pairs[1].open()
 
 
 def test_sidecars_and_tars_in_other_encodings(tmp_path):

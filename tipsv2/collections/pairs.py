@@ -206,7 +206,7 @@ class Pairs:
         if "__key__" in row:  # a tar's
             file = f"{row['__key__']}.{column}" if column in row else row["__key__"]
             name = " in ".join(filter(None, [file, Path(str(row.get("__url__", ""))).name]))
-        elif isinstance(row.get(column), str):
+        elif isinstance(row.get(column), str) and row[column].strip():  # an empty cell names nothing
             name = row[column]
         elif isinstance(row.get(column), dict) and row[column].get("path"):
             name = row[column]["path"]

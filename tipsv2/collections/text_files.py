@@ -22,6 +22,12 @@ BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_
 NAMES = {"utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "cp1252": "Windows-1252"}
 UTF8_CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 LONGEST_LIST = 100_000  # characters of a cell
+NO_TEXT = {  # how files begin that are often renamed to a table, and what to do with them
+    b"PK\x03\x04": "it is a spreadsheet (.xlsx, .ods) or another zip: save it as CSV where it was written",
+    b"\xd0\xcf\x11\xe0": "it is an old spreadsheet (.xls): save it as CSV where it was written",
+    b"\x1f\x8b": "it is packed with gzip: unpack it",
+    b"PAR1": "it is parquet: name it .parquet",
+}
 
 
 def decode(data: bytes) -> str:
@@ -30,13 +36,20 @@ def decode(data: bytes) -> str:
 
 
 def file_encoding(path: Path) -> str:
-    """As `encoding_of` for a file, which is read once. Raises ValueError, one sentence, and OSError."""
+    """As `encoding_of` for a file. Raises ValueError, one sentence, and OSError.
+
+    A file that only its name makes a table, as a spreadsheet that was renamed, is refused as what it is.
+    """
 
     def chunks() -> Iterator[bytes]:
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
+    head = next(chunks(), b"")
+    for start, advice in NO_TEXT.items():
+        if head.startswith(start):
+            raise ValueError(f"{path}: {advice}.")
     try:
         return encoding_of(chunks)
     except ValueError as error:
