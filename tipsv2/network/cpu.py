@@ -1,8 +1,9 @@
 """What makes a loaded encoder fast on a CPU, with the numbers it had before: packed weights and attention in blocks.
 
-A linear layer of torch lays its weights out anew for the CPU's matrix units at every call; here that is done once, and
-GELU or ReLU is applied while the product is still in registers (oneDNN, through the operators that torch.compile
-itself uses).
+A bfloat16 linear layer of torch lays its weights out anew for the CPU's matrix units at every call; here that is done
+once, and GELU or ReLU is applied while the product is still in registers (oneDNN, through the operators that
+torch.compile itself uses). Float32 is left to torch, which multiplies it by MKL: as fast, and without what oneDNN
+keeps (see `padded_rows`).
 Torch's attention kernel for CPUs multiplies bfloat16 well only where there are AMX tiles; elsewhere two plain products
 and a softmax, a few rows at a time, take a third of its time and never hold an N x N matrix.
 By request the linear layers multiply 8-bit integers, which is faster and no longer exact; all else stays float32.
@@ -25,6 +26,7 @@ from transformers.activations import GELUActivation
 BLOCKS = "tipsv2_blocks"  # the attention's name among transformers' implementations
 SCORES = 4_000_000  # of attention that are held at once: 8 MB in bfloat16, which stays in a CPU's cache
 ROWS = 1024  # tokens that the packed weights are laid out for; others work as well
+ROW_STEP = 16  # and an eighth of a power of two where that is more: the numbers of tokens that are multiplied
 STEPS = 127  # of a weight of eight bits, to either side
 POST = {GELUActivation: ("gelu", "none"), nn.ReLU: ("relu", "")}  # "none": exact, by erf
 
@@ -81,7 +83,19 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         post, algorithm = self._post
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, post, [], algorithm)
+        rows = x.reshape(-1, x.shape[-1])
+        padded = nn.functional.pad(rows, (0, 0, 0, padded_rows(len(rows)) - len(rows)))
+        product = torch.ops.mkldnn._linear_pointwise(padded, self.packed, self.bias, post, [], algorithm)
+        return product[: len(rows)].view(*x.shape[:-1], product.shape[-1])
+
+
+def padded_rows(rows: int) -> int:
+    """The next number of rows above `rows` that oneDNN is asked for: eight in every octave from 128 on, at most an
+    eighth more. It makes kernels for each number of rows, 0.6 MB for a layer, and keeps them until the process ends
+    (not in its cache, which can be bounded): as many as there are shapes of pictures and lengths of texts.
+    """
+    step = max(ROW_STEP, 1 << max(0, rows - 1).bit_length() >> 4)
+    return -(-rows // step) * step
 
 
 class Int8Linear(nn.Module):
@@ -129,8 +143,6 @@ def quantise(model: Tipsv2Model) -> None:
     """
     _try_int8()
     first, *others = model.vision_model.encoder.layer
-    if _can_pack(torch.float32):
-        _pack(first)
     for layer in (*others, *model.text_model.encoder.layers):
         for module in layer.modules():
             for name, child in module.named_children():
@@ -149,16 +161,17 @@ def multiplies_int8(model: Tipsv2Model) -> bool:
 def speed_up(model: Tipsv2Model) -> bool:
     """Pack the towers of a model in evaluation mode on the CPU, in place; it can no longer be trained or saved.
 
-    Returns False, and leaves it as it is, where this torch or its oneDNN cannot.
+    Returns whether weights were packed: those of float32 never are, nor any where this torch or its oneDNN cannot.
     """
-    if model.device.type != "cpu" or not _can_pack(model.vision_model.dtype):
+    if model.device.type != "cpu":
+        return False
+    for layer in model.vision_model.encoder.layer:
+        _drop_scales(layer)
+    if model.vision_model.dtype == torch.float32 or not _can_pack(model.vision_model.dtype):
         return False
     if model.vision_model.dtype == torch.bfloat16 and not _multiplies_tiles():
         model.set_attn_implementation({"vision_config": BLOCKS})
-    for layer in model.vision_model.encoder.layer:
-        _pack(layer)
-        _drop_scales(layer)
-    for layer in model.text_model.encoder.layers:
+    for layer in (*model.vision_model.encoder.layer, *model.text_model.encoder.layers):
         _pack(layer)
     return True
 
