@@ -13,10 +13,10 @@ from PIL import Image
 from demos.backend import belongings
 from demos.ui import controls
 from demos.ui.examples import every_example
-from demos.ui.verdicts import never_seen
+from demos.ui.verdicts import unfamiliar
 from demos.ui.workspace import MOST_WORDS, carried, example_of
 from tipsv2.checkpoints import bundled
-from tipsv2.checkpoints.bundled import DRAWINGS, PHOTOGRAPHS
+from tipsv2.checkpoints.bundled import PHOTOGRAPHS
 from tipsv2.checkpoints.catalogue import find
 
 TABS = ["ask", "segment", "inside", "compare", "depth"]
@@ -37,18 +37,14 @@ def test_a_kept_example_is_known_again_and_an_own_picture_is_none(tmp_path):
 
 
 def test_an_encoder_that_never_saw_a_photograph_says_so(tmp_path, monkeypatch):
-    nano, s14, unknown = find("opentips-nano"), find("opentips-s14"), replace(find("opentips-nano"), knows=())
-    kept = {example.kind: controls.keep(example.path) for example in every_example()}
-    assert "opentips-nano has seen drawings only: what it shows here is no answer." in never_seen(
-        [nano, s14], kept[PHOTOGRAPHS]
-    )
-    assert not never_seen([nano], kept[DRAWINGS]) and not never_seen([s14, unknown], kept[PHOTOGRAPHS])
-    Image.new("RGB", (30, 20)).save(tmp_path / "own.png")
-    own = controls.keep(tmp_path / "own.png", "somebody")
-    assert "if this is a photograph" in never_seen([nano], own) and "<button" in never_seen([nano], own)
-    assert "<button" not in never_seen([nano], own, offer=False)
+    nano, unnamed = find("opentips-nano"), replace(find("opentips-nano"), knows=(), name="<mine>")
+    line = unfamiliar([nano, nano])
+    assert line.count("opentips-nano has seen drawings only, and this looks like none of them") == 1
+    assert "what it shows here is no answer" in line and "<button" in line and not unfamiliar([])
+    assert "&lt;mine&gt; has seen other pictures only" in unfamiliar([unnamed])
+    assert "<button" not in unfamiliar([nano], offer=False)
     monkeypatch.setattr(bundled, "MODELS_FOLDER", tmp_path)  # a copy of the project without the large encoder
-    assert "seen drawings only" in never_seen([nano], own) and "<button" not in never_seen([nano], own)
+    assert "seen drawings only" in unfamiliar([nano]) and "<button" not in unfamiliar([nano])
 
 
 def test_only_words_are_carried_from_tab_to_tab():
@@ -71,7 +67,9 @@ def comes_to_rest(page) -> bool:
 
 def test_one_click_asks_the_encoder_that_knows_photographs(visit, tmp_path):
     expect = pytest.importorskip("playwright.sync_api").expect
-    Image.new("RGB", (90, 60), "olive").save(tmp_path / "own.png")
+    photograph = next(example.path for example in every_example() if example.kind == PHOTOGRAPHS)
+    with Image.open(photograph) as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "own.png")
     page = visit()
     menu, names = page.get_by_label("Encoder"), page.locator(".tips-maps:visible figcaption b")
     expect(names.first).to_be_visible()
@@ -79,8 +77,12 @@ def test_one_click_asks_the_encoder_that_knows_photographs(visit, tmp_path):
     menu.click()
     page.get_by_role("option", name="OpenTIPS nano").click()
     unseen = page.locator(".tips-unseen:visible")
-    expect(unseen).to_contain_text("opentips-nano has seen drawings only: if this is a photograph")
+    expect(unseen).to_contain_text("opentips-nano has seen drawings only, and this looks like none of them")
+    answers = page.locator(".tips-verdict:visible")
+    expect(answers.first).to_have_text("unknown")
+    assert {*answers.all_text_contents()} == {"unknown"}
     page.get_by_role("tab", name="Segment", exact=True).click()
+    expect(page.get_by_text("is here is unknown").locator("visible=true")).to_be_visible()
     unseen.get_by_role("button").click()
     expect(menu).to_have_value(re.compile("S/14"))
     expect(unseen).to_have_count(0)

@@ -46,9 +46,10 @@ class Endpoints:
         request: gr.Request = None,
     ) -> tuple[list, list[dict]]:
         """Where in the image is each phrase, and is it there at all? Returns one overlay per query (PNG) and, per
-        query, peak and mean score, the scores of all patches, and the verdict "here", "perhaps" or "not here" with what
-        it rests on: likelihood (null of an encoder without calibration), lead over its rival, the nearest other word,
-        and the part of other words whose peak it beats.
+        query, peak and mean score, the scores of all patches, and the verdict "here", "perhaps", "not here" or, on a
+        kind of picture that the encoder has never seen, "unknown", with what it rests on: likelihood (null of an
+        encoder without calibration), lead over its rival, the nearest other word, and the part of other words whose
+        peak it beats.
 
         image: the picture. queries: up to twelve phrases. model: an encoder on offer. mode: "cosine" (each query alone)
         or "competing" (softmax over the queries). temperature: of the softmax of "competing". features: "values",

@@ -35,7 +35,7 @@ from demos.ui.chips import not_asked
 from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.export_row import export_row
 from demos.ui.page import Page
-from demos.ui.verdicts import because, never_seen
+from demos.ui.verdicts import because, unfamiliar
 
 TITLE = "Ask"
 NO_QUERY = ("What are you looking for?", "Type a few words and press Enter, or click a patch of the image.")
@@ -69,7 +69,7 @@ class Heatmaps:
         if not cards:
             return refusals + views.empty(*(NO_QUERY if question.by == "phrases" else NO_SENTENCE)), note
         bar = views.color_bar(question.colormap)
-        unseen = never_seen([self.studio.info(question.model)], question.image)
+        unseen = "" if answer.familiar else unfamiliar([self.studio.info(question.model)])
         return refusals + unseen + heatmap_views.maps(answer.seen.image, cards, bar, near, answer.absolute), note
 
     def note(self, question: Question, answer: Answer) -> str:
@@ -90,7 +90,7 @@ class Heatmaps:
         return note
 
     def _cards(self, question: Question, answer: Answer) -> list[Card]:
-        from tipsv2.analysis.verdict import NOT_HERE
+        from tipsv2.analysis.verdict import NOT_HERE, UNKNOWN
 
         if not answer.names:
             return []
@@ -107,7 +107,7 @@ class Heatmaps:
                 region=region(question, grid, size) if question.cut else None,
                 verdict=verdict,
                 because=because(verdict, answer.calibration),
-                absent=verdict.answer == NOT_HERE and question.scale == "absolute",
+                absent=verdict.answer in (NOT_HERE, UNKNOWN) and question.scale == "absolute",
             )
             for name, grid, picture, low, high, verdict in zip(
                 answer.names, answer.maps, pictures, lows, highs, answer.verdicts, strict=True

@@ -71,6 +71,7 @@ class Answer:
     verdicts: list[Verdict]  # N
     calibration: Calibration | None
     absolute: tuple[float, float]
+    familiar: bool  # the picture is of a kind that the encoder knows, as far as anybody has fitted that
 
     @property
     def grid(self) -> torch.Tensor:
@@ -104,7 +105,7 @@ class HeatmapService:
     def answer(self, question: Question, who: str) -> Answer:
         """Raises ValueError with a sentence about what cannot be asked."""
         from tipsv2.analysis.heatmap import patch_maps, pick_features
-        from tipsv2.analysis.verdict import calibration_of, color_range, judge
+        from tipsv2.analysis.verdict import calibration_of, color_range, is_familiar, judge
 
         if question.scale not in SCALES:
             raise ValueError(f"A colour scale is {', '.join(SCALES)}, not '{str(question.scale)[:80]}'.")
@@ -115,7 +116,10 @@ class HeatmapService:
         grid = pick_features(features, kind)
         absolute = color_range(encoder, grid, calibrated=layer_number(question.features) is None)
         maps = patch_maps(features, text, kind, question.temperature if question.mode == "competing" else None)
-        return Answer(seen, features, kind, names, maps[: len(names)], verdicts, calibration_of(encoder.info), absolute)
+        familiar = is_familiar(encoder, seen.features.values)
+        return Answer(
+            seen, features, kind, names, maps[: len(names)], verdicts, calibration_of(encoder.info), absolute, familiar
+        )
 
     def texts(self, question: Question) -> tuple[list[str], torch.Tensor]:
         """-> (N names, unit rows of them and then of the distractors [N + ..., D])."""

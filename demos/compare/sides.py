@@ -16,6 +16,7 @@ from tipsv2.checkpoints.catalogue import is_cached
 
 if TYPE_CHECKING:
     from tipsv2.analysis.alignment import Comparison
+    from tipsv2.checkpoints.catalogue import ModelInfo
     from tipsv2.network.encoder import Encoder
 
 MAX_QUERIES = 8
@@ -44,6 +45,14 @@ class Both:
     def size(self) -> tuple[int, int]:
         """(H, W) in pixels at which the image is drawn and everything is measured."""
         return views.display_size(*self.seen[0].image.size)
+
+    @property
+    def unfamiliar(self) -> list[ModelInfo]:
+        """Of the encoders those that have never seen a picture of this kind, as far as anybody has fitted that."""
+        from tipsv2.analysis.verdict import is_familiar
+
+        pairs = zip(self.encoders, self.seen, strict=True)
+        return [encoder.info for encoder, seen in pairs if not is_familiar(encoder, seen.features.values)]
 
 
 def look(studio: Studio, who: str, image, models: Sequence, features: Sequence[str], resolution: float) -> Both:

@@ -35,7 +35,7 @@ from demos.ui.examples import Example
 from demos.ui.export_row import export_row
 from demos.ui.loading import Loading
 from demos.ui.page import Page
-from demos.ui.verdicts import never_seen
+from demos.ui.verdicts import unfamiliar
 
 TITLE = "Compare"
 COLORS, SIGNED = "viridis", "RdBu_r"
@@ -99,7 +99,7 @@ class Compares:
             )
         ]
         bars = views.color_bar(COLORS), views.color_bar(SIGNED)
-        unseen = never_seen([self.studio.info(model_a), self.studio.info(model_b)], image, offer=False)
+        unseen = unfamiliar(both.unfamiliar, offer=False)
         sentence = comparison.sentence
         if unseen and all(truth is None for truth in masks):
             sentence = UNDECIDED.format(float(np.mean(comparison.agreement)))

@@ -47,8 +47,8 @@ class Endpoints:
     ) -> tuple[np.ndarray, np.ndarray, dict]:
         """Which class does every pixel resemble most? Returns the painted image (PNG), the label map (PNG; grey value 0
         is background, i is the i-th class) and the numbers: share of the image, mean cosine and highest cosine of each
-        class, the verdict "here", "perhaps" or "not here" with what it rests on (see /heatmap), and IoU and mIoU if a
-        true mask is given.
+        class, the verdict "here", "perhaps", "not here" or "unknown" with what it rests on (see /heatmap), and IoU and
+        mIoU if a true mask is given.
 
         image: the picture. classes: up to 200 names separated by commas, each of one word or several ("gear|cog").
         model: an encoder on offer. templates: "none", "tips9" or "clip80". features: "values" or "final". layer: 1 to

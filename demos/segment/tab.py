@@ -31,7 +31,7 @@ from demos.ui.controls import MODEL_WORK, toasted, visitor
 from demos.ui.examples import Example
 from demos.ui.export_row import export_row
 from demos.ui.page import Page
-from demos.ui.verdicts import badge, because, never_seen
+from demos.ui.verdicts import badge, because, unfamiliar
 
 TITLE = "Segment"
 NO_CLASS = ("Which classes?", "Write names separated by commas and press Enter, or take a list.")
@@ -77,7 +77,8 @@ class Segmentations:
         reasons = [because(verdict, regions.calibration) for verdict in regions.verdicts]
         said = [badge(*pair) for pair in zip(regions.verdicts, reasons, strict=True)]
         drawn = segments(regions.seen.image, regions.labels, regions.colors, table, len(regions.names), judged, said)
-        return alas + never_seen([self.studio.info(model)], image) + drawn, self._note(regions, model), truth_note
+        unseen = "" if regions.familiar else unfamiliar([self.studio.info(model)])
+        return alas + unseen + drawn, self._note(regions, model), truth_note
 
     def _note(self, regions, model: str | None) -> str:
         from tipsv2.network.view import count_windows

@@ -60,6 +60,13 @@ class Regions:
         return self.question.names
 
     @property
+    def familiar(self) -> bool:
+        """The picture is of a kind that the encoder knows, as far as anybody has fitted that."""
+        from tipsv2.analysis.verdict import UNKNOWN
+
+        return all(verdict.answer != UNKNOWN for verdict in self.verdicts)
+
+    @property
     def background(self) -> float:
         return float((self.labels < 0).mean())
 

@@ -46,7 +46,7 @@ ORIGINS = {
     "official demo": "https://huggingface.co/spaces/google/TIPSv2",
     "model cards": "https://huggingface.co/google/tipsv2-b14",
 }
-PHOTOGRAPHS = "tips-photographs"  # the hidden button behind those of `demos.ui.verdicts.never_seen`
+PHOTOGRAPHS = "tips-photographs"  # the hidden button behind those of `demos.ui.verdicts.unfamiliar`
 PASS_ON = f"""
 document.addEventListener("click", (event) => {{
   if (event.target.closest(".tips-unseen button")) document.getElementById("{PHOTOGRAPHS}").click();

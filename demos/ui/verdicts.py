@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
-from demos.ui.workspace import example_of
 from tipsv2.checkpoints import bundled
-from tipsv2.checkpoints.bundled import PHOTOGRAPHS, S14
+from tipsv2.checkpoints.bundled import S14
 
 if TYPE_CHECKING:
     from tipsv2.analysis.verdict import Calibration, Verdict
@@ -29,6 +28,10 @@ def badge(verdict: Verdict, reason: str) -> str:
 
 def because(verdict: Verdict, calibration: Calibration | None) -> str:
     """What a verdict rests on, in a few sentences."""
+    from tipsv2.analysis.verdict import UNKNOWN
+
+    if verdict.answer == UNKNOWN:
+        return "The encoder has never seen a picture of this kind: what it finds here says nothing."
     text = (
         f"Its highest cosine, {verdict.peak:.{DIGITS}f}, is above that of {100 * verdict.beats:.0f} % of other words "
     )
@@ -56,20 +59,17 @@ def verdict_numbers(verdict: Verdict) -> dict:
     }
 
 
-def never_seen(infos: Iterable[ModelInfo], image: str | None, offer: bool = True) -> str:
-    """A line over a result where an encoder has never seen a photograph, and this is one or may be one; else "".
-    image: the path of a kept picture; what an own one shows nobody knows.   offer: with a button for the bundled
-    encoder that has seen photographs, if it is there; `demos.ui.page` listens to it.
+def unfamiliar(infos: Iterable[ModelInfo], offer: bool = True) -> str:
+    """A line over a result for encoders that have never seen a picture of this kind; "" for none.
+    offer: with a button for the bundled encoder that has seen photographs, if it is there; `demos.ui.page` listens to
+    it.
     """
-    example = example_of(image)
-    if example is not None and example.kind != PHOTOGRAPHS:
-        return ""
-    text = "what it shows here is no answer" if example else "if this is a photograph, what it shows is no answer"
-    names = dict.fromkeys(info.name for info in infos if info.knows and PHOTOGRAPHS not in info.knows)
     button = ""
     if offer and S14 in bundled.names():
         button = f'<button type="button">Ask {S14}, which knows photographs</button>'
-    return "".join(
-        f'<p class="tips-unseen" role="note"><span>{escape(name)} has seen drawings only: {text}.</span>{button}</p>'
-        for name in names
-    )
+    lines = []
+    for info in {info.name: info for info in infos}.values():
+        seen = f"has seen {' and '.join(info.knows)} only" if info.knows else "has seen other pictures only"
+        text = f"{escape(info.name)} {seen}, and this looks like none of them: what it shows here is no answer."
+        lines.append(f'<p class="tips-unseen" role="note"><span>{text}</span>{button}</p>')
+    return "".join(lines)

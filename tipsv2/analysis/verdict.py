@@ -6,7 +6,8 @@ The brightest patch of a map is bright whatever the picture shows, so a map's ow
          where another word is nearer. Words that mean nearly the query (cosine of the texts above SAME) do not count.
 A logistic regression of the two, fitted on label maps by `python -m tipsv2 calibrate` and kept beside the weights as
 verdict.json, gives the odds that it is there. If half of what is asked is there, 19 of 20 "here" are right and nine of
-ten "not here"; what lies between is "perhaps". An encoder without that file is judged by ranks alone.
+ten "not here"; what lies between is "perhaps". An encoder without that file is judged by ranks alone. On a picture of
+a kind that the encoder has never seen (`tipsv2.analysis.familiar`) the answer is "unknown", whatever the odds.
 No further pass through the vision tower; the vocabulary is read once and kept (`tipsv2.network.text_cache`).
 Sizes: N queries, V words, h x w patches, D embedding width.
 
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from tipsv2.analysis.familiar import Familiar
 from tipsv2.analysis.heatmap import similarity
 from tipsv2.analysis.words import vocabulary
 from tipsv2.checkpoints.model_files import ModelError, read_json
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from tipsv2.network.encoder import Encoder
 
 FILE = "verdict.json"  # in a model folder
-HERE, PERHAPS, NOT_HERE = "here", "perhaps", "not here"
-ANSWERS = (HERE, PERHAPS, NOT_HERE)
+HERE, PERHAPS, NOT_HERE, UNKNOWN = "here", "perhaps", "not here", "unknown"
+ANSWERS = (HERE, PERHAPS, NOT_HERE, UNKNOWN)
 SAME = 0.65  # cosine of two texts above which one is no rival of the other: synonyms, and the query itself
 CLEAR = 0.5  # of the words: what an uncalibrated encoder must beat on the picture not to be "not here"
 
@@ -53,6 +55,7 @@ class Calibration:
     floor: cosine with a class's nine templates above which four of five patches lie that show it.
     low, high: cosines of the first and the last colour of a map: the median peak of what is absent, and what one in ten
     of those there reaches.   fitted_on: pictures, one text a data set.   figures: of other pictures than these.
+    familiar: of which pictures all this is true; None: of any.
     """
 
     peak: float
@@ -65,6 +68,7 @@ class Calibration:
     high: float
     fitted_on: tuple[str, ...] = ()
     figures: dict | None = None
+    familiar: Familiar | None = None
 
     def likelihood(self, peak: float, lead: float) -> float:
         """In [0, 1]: how likely it is there, where half of what is asked is."""
@@ -75,10 +79,17 @@ class Calibration:
             return HERE
         return NOT_HERE if self.not_here is not None and likelihood <= self.not_here else PERHAPS
 
+    def knows(self, patches: torch.Tensor) -> bool:
+        """Is a picture with these value features [h, w, D] of a kind that the encoder knows?"""
+        return self.familiar is None or self.familiar.holds(patches)
+
     def save(self, folder: Path) -> Path:
         """Write it into a model folder -> the file."""
         path = folder / FILE
-        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = asdict(self)
+        if self.familiar is None:
+            del content["familiar"]
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
 
@@ -104,6 +115,14 @@ def calibration_of(info: ModelInfo) -> Calibration | None:
     return _read(path, path.stat().st_mtime_ns) if path is not None and path.is_file() else None
 
 
+def is_familiar(encoder: Encoder, patches: torch.Tensor) -> bool:
+    """Is a picture of a kind that the encoder knows? patches: [h, w, D], its value features. True where nobody has
+    fitted what it knows. Raises ModelError for a damaged calibration.
+    """
+    calibration = calibration_of(encoder.info)
+    return calibration is None or calibration.knows(patches)
+
+
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, written: int) -> Calibration:
     """written: when, so that a file that was fitted anew is read anew."""
@@ -114,13 +133,14 @@ def _read(path: Path, written: int) -> Calibration:
         if not all(math.isfinite(value) for value in numbers.values()) or numbers["low"] >= numbers["high"]:
             raise ValueError("not finite, or low is not below high")
         fitted_on = tuple(map(str, content.get("fitted_on", ())))
+        familiar = Familiar.of(content["familiar"]) if content.get("familiar") is not None else None
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"'{path}' is no calibration ({error}): write it anew with python -m tipsv2 calibrate, or take it away."
         ) from error
     return Calibration(
         **numbers, here=limits["here"], not_here=limits["not_here"],
-        fitted_on=fitted_on, figures=content.get("figures"),
+        fitted_on=fitted_on, figures=content.get("figures"), familiar=familiar,
     )  # fmt: skip
 
 
@@ -156,6 +176,7 @@ def judge(
     calibration: by default the encoder's own, see `calibration_of`. Raises ValueError on blank queries.
     """
     calibration = calibration or calibration_of(encoder.info)
+    known = calibration is None or calibration.knows(patches)
     words, rows = words_of(encoder)
     peaks, leads, rivals, own = measure(patches, encoder.encode_text(queries), rows)
     verdicts = []
@@ -165,7 +186,7 @@ def judge(
             likelihood, answer = math.nan, _by_rank(lead, beats)
         else:
             likelihood = calibration.likelihood(peak, lead)
-            answer = calibration.answer(likelihood)
+            answer = calibration.answer(likelihood) if known else UNKNOWN
         verdicts.append(Verdict(query, answer, peak, lead, words[rival] if rival >= 0 else "", beats, likelihood))
     return verdicts
 

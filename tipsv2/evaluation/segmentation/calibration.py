@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from tipsv2.scenes.splits import is_scenes
 
 if TYPE_CHECKING:
     from tipsv2.network.encoder import Encoder
+
+T = TypeVar("T")
 
 RIGHT = {HERE: 0.95, NOT_HERE: 0.9}  # of the verdicts, where half of what is asked is there
 COVERED = 0.2  # part of the patches that show a class and lie below the floor
@@ -172,19 +174,27 @@ def calibrate(
         raise ValueError(f"limit={limit}: a calibration needs four pictures of each data set at least.")
     parts, names = [], []
     for name in data:
-        side = resolution
-        if is_scenes(name):
-            side = network_side(encoder, resolution)
-            split = scene_split(name, side)
-        else:
-            split = open_data("segmentation", name)
-        count = min(limit, len(split.samples))
-        if count < 4:
-            raise ValueError(f"'{name}' has {count} pictures: a calibration needs four at least.")
-        places = np.linspace(0, len(split.samples) - 1, count).round().astype(int)
-        parts.append(look(encoder, split, [split.samples[int(place)] for place in places], side))
-        names.append(f"{name}: {count} pictures")
+        split, side = open_split(encoder, name, resolution)
+        samples = evenly(split.samples, limit)
+        if len(samples) < 4:
+            raise ValueError(f"'{name}' has {len(samples)} pictures: a calibration needs four at least.")
+        parts.append(look(encoder, split, samples, side))
+        names.append(f"{name}: {len(samples)} pictures")
     return judged(parts, data, names)
+
+
+def open_split(encoder: Encoder, data: str, resolution: int | None) -> tuple[Split, int | None]:
+    """-> (scenes or label maps on the disk, the short side in pixels that the encoder sees, None: as trained)."""
+    if not is_scenes(data):
+        return open_data("segmentation", data), resolution
+    side = network_side(encoder, resolution)
+    return scene_split(data, side), side
+
+
+def evenly(samples: Sequence[T], count: int) -> list[T]:
+    """`count` of them at most, evenly over all."""
+    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[int(place)] for place in places]
 
 
 def judged(parts: Sequence[Measured], data: Sequence[str], names: Sequence[str]) -> tuple[Calibration, dict[str, dict]]:
