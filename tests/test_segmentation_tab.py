@@ -33,6 +33,7 @@ from demos.ui.examples import Example, examples
 from tipsv2.__main__ import main
 from tipsv2.analysis import segmentation as segmentation_module
 from tipsv2.analysis import verdict
+from tipsv2.analysis.familiar import Familiar
 from tipsv2.analysis.heatmap import similarity
 from tipsv2.analysis.label_maps import BACKGROUND, IGNORED, agreement, resize_labels
 from tipsv2.analysis.segmentation import class_verdicts, label_map, segment
@@ -527,6 +528,18 @@ def test_what_is_not_here_gets_no_pixel_and_is_listed_apart(tab, picture, monkey
     all_pixels, _, _ = draw(tab, picture)  # without a background they win pixels, and do not count
     won = {FIVE[number] for number in np.unique(content(all_pixels)[0])}
     assert won & absent and f"{len(won - absent)} of 5 classes found" in all_pixels
+
+
+def test_a_kind_of_picture_never_seen_is_not_painted(tab, picture, monkeypatch):
+    width = tab.studio.encoder().encode_image(picture, 56).values.shape[-1]
+    never = Familiar((0.0,) * 2 * width, -9.0, 0.5, ("photographs",))
+    fitted = Calibration(1.0, 0.0, 0.0, 0.1, None, -1.0, -0.5, 0.5, ("noise",), familiar=never)
+    for module in (verdict, segmentation_module):
+        monkeypatch.setattr(module, "calibration_of", lambda info: fitted)
+    page, _, _ = draw(tab, picture, background="verdict")
+    assert (content(page)[0] < 0).all() and "<summary>Unknown: 5</summary>" in page
+    assert "Whether any of 5 classes is here is unknown" in page and "looks like none of them" in page
+    assert "classes found" not in draw(tab, picture)[0]  # what every pixel must be: painted, and still unknown
 
 
 def test_a_class_may_have_several_words(tab, picture):

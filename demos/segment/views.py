@@ -77,7 +77,7 @@ def _sentence(table: Sequence[dict]) -> str:
 
 
 def _tables(table: Sequence[dict], codes: Sequence[str], num_classes: int, judged, badges: Sequence[str]) -> str:
-    from tipsv2.analysis.verdict import NOT_HERE, UNKNOWN
+    from tipsv2.analysis.verdict import HERE, NOT_HERE, PERHAPS, UNKNOWN
 
     keyed = [(index if index < num_classes else -1, row) for index, row in enumerate(table)]
     shown = sorted((pair for pair in keyed if pair[1]["share"] > 0), key=lambda pair: -pair[1]["share"])
@@ -86,16 +86,18 @@ def _tables(table: Sequence[dict], codes: Sequence[str], num_classes: int, judge
     body = "".join(_class_row(key, row, codes, scored, badges[key]) for key, row in shown)
     head = _head(("Share", "of the image"), ("Mean", "mean cosine of its own pixels"), ("Peak", "its highest cosine"))
     iou = '<th scope="col"><abbr title="intersection over union with the true mask">IoU</abbr></th>' if scored else ""
-    count = sum(key >= 0 and row["verdict"] != NOT_HERE for key, row in shown)  # what won pixels need not be there
+    present = HERE, PERHAPS
+    count = sum(key >= 0 and row["verdict"] in present for key, row in shown)  # what won pixels need not be there
     title = f"{count} of {num_classes} {'class' if num_classes == 1 else 'classes'} found"
     if any(row["verdict"] == UNKNOWN for row in table[:num_classes]):
         title = f"Whether {'it is' if num_classes == 1 else f'any of {num_classes} classes is'} here is unknown"
     class_table = f'<table><thead><tr><th scope="col">Class</th>{head}{iou}</tr></thead><tbody>{body}</tbody></table>'
     folded = ""
-    for name, absent in (("Not here", True), ("Not found", False)):
-        lines = [_absent_row(row, scored, badges[key]) for key, row in others if (row["verdict"] == NOT_HERE) == absent]
+    for name, answers in (("Not here", (NOT_HERE,)), ("Unknown", (UNKNOWN,)), ("Not found", present)):
+        lines = [_absent_row(row, scored, badges[key]) for key, row in others if row["verdict"] in answers]
         if lines:
-            best = _head(("Best", "its highest cosine" + ("" if absent else "; another class was higher there")))
+            why = "; another class was higher there" if answers == present else ""
+            best = _head(("Best", f"its highest cosine{why}"))
             folded += (
                 f'<details class="absent"><summary>{name}: {len(lines)}</summary><table><thead><tr>'
                 f'<th scope="col">Class</th>{best}{iou}</tr></thead><tbody>{"".join(lines)}</tbody></table></details>'

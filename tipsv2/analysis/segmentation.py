@@ -26,7 +26,7 @@ import torch
 from tipsv2.analysis.heatmap import mean_of_windows, patch_maps, pick_features
 from tipsv2.analysis.label_maps import BACKGROUND
 from tipsv2.analysis.sharp_edges import sharp_label_map, superpixels
-from tipsv2.analysis.verdict import NOT_HERE, Verdict, calibration_of, judge, most_present
+from tipsv2.analysis.verdict import HERE, PERHAPS, Verdict, calibration_of, judge, most_present
 from tipsv2.images import ImageSource, open_image
 from tipsv2.network.view import View, windowed
 
@@ -175,7 +175,7 @@ def seen_only(encoder: Encoder, verdicts: Sequence[Verdict], calibrated: bool = 
     calibrated: the cosines are of what the calibration's floor is of, values of the last layer.
     """
     known = calibration_of(encoder.info) if calibrated else None
-    there = torch.tensor([verdict.answer != NOT_HERE for verdict in verdicts])
+    there = torch.tensor([verdict.answer in (HERE, PERHAPS) for verdict in verdicts])
     return there, -1.0 if known is None else known.floor
 
 
