@@ -232,6 +232,18 @@ class TestInABrowser:
         expect(page.locator(".tips-empty")).to_contain_text("No run yet")
         assert not (runs / "mine").exists()
 
+    def test_pictures_kept_apart_have_a_chart_and_a_word(self, visit, expect, runs):
+        lines = logged(3)
+        for line, (learned, held) in zip(lines, ((0.1, 0.1), (0.6, 0.2), (1.0, 0.2)), strict=True):
+            line |= {"recall_learned": learned, "recall_held_out": held}
+        folder = run_folder(runs, "split", short(), lines, log="stopped after step 3; go on with --resume.")
+        page = visit()
+        retrieval = page.locator(".tips-curves figure", has_text="Retrieval")
+        for curve in ("learned from", "kept apart"):
+            expect(retrieval).to_contain_text(curve)
+        expect(page.locator(".tips-run")).to_contain_text("by heart: of those it learns from, 100 %")
+        shutil.rmtree(folder)
+
     def test_a_client_of_the_api(self, url, runs):
         from gradio_client import Client
 

@@ -105,7 +105,7 @@ class HeatmapService:
     def answer(self, question: Question, who: str) -> Answer:
         """Raises ValueError with a sentence about what cannot be asked."""
         from tipsv2.analysis.heatmap import patch_maps, pick_features
-        from tipsv2.analysis.verdict import calibration_of, color_range, is_familiar, judge
+        from tipsv2.analysis.verdict import UNKNOWN, calibration_of, color_range, is_familiar, judge
 
         if question.scale not in SCALES:
             raise ValueError(f"A colour scale is {', '.join(SCALES)}, not '{str(question.scale)[:80]}'.")
@@ -116,7 +116,8 @@ class HeatmapService:
         grid = pick_features(features, kind)
         absolute = color_range(encoder, grid, calibrated=layer_number(question.features) is None)
         maps = patch_maps(features, text, kind, question.temperature if question.mode == "competing" else None)
-        familiar = is_familiar(encoder, seen.features.values)
+        unknown = any(verdict.answer == UNKNOWN for verdict in verdicts)
+        familiar = not unknown if verdicts else is_familiar(encoder, seen.features.values)
         return Answer(
             seen, features, kind, names, maps[: len(names)], verdicts, calibration_of(encoder.info), absolute, familiar
         )
